@@ -1,0 +1,297 @@
+//! Hugging Face checkpoints: `model.safetensors`, or shards named by `model.safetensors.index.json`.
+//!
+//! Opening reads the headers only; tensors are read one by one, as f32. The layout (which file holds
+//! which tensor, in which order and dtype) is kept, so that a checkpoint goes back as it came.
+
+mod write;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Read, SeekFrom};
+
+use safetensors::tensor::{Dtype, Metadata};
+
+use crate::error::{Error, Result};
+use crate::files::Folder;
+
+pub(crate) use write::is_buffer;
+pub use write::{SaveDtype, write_model};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+/// The largest header read; safetensors' own limit.
+const HEADER_LIMIT: u64 = 100_000_000;
+
+/// The files of a checkpoint and where each tensor stands in them.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    folder: Folder,
+    shards: Vec<Shard>,
+    /// Tensor name to (shard, tensor within it).
+    places: HashMap<String, (usize, usize)>,
+}
+
+/// One safetensors file.
+#[derive(Debug, Clone)]
+struct Shard {
+    file: String,
+    /// Where the tensors' bytes begin.
+    data_start: u64,
+    metadata: Option<HashMap<String, String>>,
+    /// In the order of their bytes.
+    tensors: Vec<Entry>,
+}
+
+/// One tensor of a file.
+#[derive(Debug, Clone)]
+struct Entry {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// Relative to the shard's data.
+    start: u64,
+    bytes: u64,
+}
+
+impl Checkpoint {
+    /// Reads the headers of the checkpoint in `folder`, and refuses files that contradict themselves.
+    pub fn open(folder: &Folder) -> Result<Self> {
+        let indexed = folder.has(INDEX) && !folder.has(SINGLE);
+        let (files, index) = if indexed {
+            let index = read_index(folder)?;
+            let mut files: Vec<String> = index.values().cloned().collect();
+            files.sort();
+            files.dedup();
+            (files, Some(index))
+        } else if folder.has(SINGLE) {
+            (vec![SINGLE.to_owned()], None)
+        } else {
+            return Err(no_weights(folder));
+        };
+
+        let mut shards = Vec::with_capacity(files.len());
+        let mut places = HashMap::new();
+        for file in files {
+            let shard = Shard::open(folder, &file)?;
+            for (position, entry) in shard.tensors.iter().enumerate() {
+                if let Some((other, _)) = places.insert(entry.name.clone(), (shards.len(), position)) {
+                    let first = if other == shards.len() { &file } else { &Shard::file(&shards[other]).to_owned() };
+                    return Err(Error::Tensor {
+                        path: folder.label(&file),
+                        tensor: entry.name.clone(),
+                        problem: format!("stands in {first} too; a tensor may stand in one file only"),
+                    });
+                }
+            }
+            shards.push(shard);
+        }
+        let checkpoint = Self { folder: folder.clone(), shards, places };
+        for (tensor, file) in index.iter().flatten() {
+            let found = checkpoint.places.get(tensor).map(|&(shard, _)| &checkpoint.shards[shard].file);
+            if found != Some(file) {
+                return Err(Error::Tensor {
+                    path: folder.label(INDEX),
+                    tensor: tensor.clone(),
+                    problem: format!("should stand in {file} but does not; download the folder again"),
+                });
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// The folder the checkpoint was opened in.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Whether the checkpoint holds a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// The names of all tensors, file by file in the order of their bytes.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.shards.iter().flat_map(|shard| shard.tensors.iter().map(|entry| entry.name.as_str()))
+    }
+
+    /// The size of all tensors as stored, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().flat_map(|shard| &shard.tensors).map(|entry| entry.bytes).sum()
+    }
+
+    /// Refuses a missing tensor, another shape than `shape`, and a dtype that is not f32, bf16 or f16.
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<()> {
+        let Some((shard, entry)) = self.find(name) else {
+            return Err(Error::Tensor {
+                path: self.folder.label(""),
+                tensor: name.into(),
+                problem: format!("is missing; config.json asks for one of shape {shape:?}"),
+            });
+        };
+        let wrong = |problem: String| Error::Tensor {
+            path: self.folder.label(&shard.file),
+            tensor: name.into(),
+            problem,
+        };
+        if entry.shape != shape {
+            return Err(wrong(format!(
+                "has shape {:?}; config.json asks for {shape:?}: the two do not belong together",
+                entry.shape
+            )));
+        }
+        match entry.dtype {
+            Dtype::F32 | Dtype::BF16 | Dtype::F16 => Ok(()),
+            other => Err(wrong(format!("has dtype {other}; supported are F32, BF16 and F16"))),
+        }
+    }
+
+    /// The values of a tensor as f32, after [`expect`](Self::expect). NaN and infinities are refused.
+    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.expect(name, shape)?;
+        let (shard, entry) = self.find(name).expect("expect() found it");
+        let values = decode(&self.read_bytes(shard, entry)?, entry.dtype);
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(at) => Err(Error::Tensor {
+                path: self.folder.label(&shard.file),
+                tensor: name.into(),
+                problem: format!(
+                    "holds {} at element {at}; every weight must be a finite number: the model is damaged",
+                    values[at]
+                ),
+            }),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<(&Shard, &Entry)> {
+        let &(shard, entry) = self.places.get(name)?;
+        Some((&self.shards[shard], &self.shards[shard].tensors[entry]))
+    }
+
+    fn read_bytes(&self, shard: &Shard, entry: &Entry) -> Result<Vec<u8>> {
+        let failed = |source| Error::Read { path: self.folder.label(&shard.file), source };
+        let (mut file, _) = self.folder.open(&shard.file)?;
+        file.seek(SeekFrom::Start(shard.data_start + entry.start)).map_err(failed)?;
+        // The header's offsets were held against the file's length, so this allocates no more than is there.
+        let mut bytes = vec![0; entry.bytes as usize];
+        file.read_exact(&mut bytes).map_err(failed)?;
+        Ok(bytes)
+    }
+}
+
+impl Shard {
+    fn file(&self) -> &str {
+        &self.file
+    }
+
+    fn open(folder: &Folder, file: &str) -> Result<Self> {
+        let damaged = |problem: String| Error::Checkpoint {
+            path: folder.label(file),
+            problem,
+            remedy: "the file is damaged or not a safetensors file: download it again".into(),
+        };
+        let failed = |source| Error::Read { path: folder.label(file), source };
+        let (mut handle, length) = folder.open(file)?;
+        let mut prefix = [0u8; 8];
+        if length < 8 {
+            return Err(damaged(format!("has only {length} bytes")));
+        }
+        handle.read_exact(&mut prefix).map_err(failed)?;
+        let header = u64::from_le_bytes(prefix);
+        if header > HEADER_LIMIT || header > length - 8 {
+            return Err(damaged(format!("claims a header of {header} bytes in a file of {length}")));
+        }
+        let mut json = vec![0; header as usize];
+        handle.read_exact(&mut json).map_err(failed)?;
+        let metadata: Metadata =
+            serde_json::from_slice(&json).map_err(|error| damaged(format!("has a bad header ({error})")))?;
+        let data_start = 8 + header;
+        if metadata.data_len() as u64 != length - data_start {
+            return Err(damaged(format!(
+                "should hold {} bytes of tensors but holds {}",
+                metadata.data_len(),
+                length - data_start
+            )));
+        }
+        let tensors = metadata
+            .offset_keys()
+            .into_iter()
+            .map(|name| {
+                let info = metadata.info(&name).expect("a key of the same header");
+                let (start, end) = info.data_offsets;
+                Entry {
+                    name,
+                    dtype: info.dtype,
+                    shape: info.shape.clone(),
+                    start: start as u64,
+                    bytes: (end - start) as u64,
+                }
+            })
+            .collect();
+        Ok(Self { file: file.into(), data_start, metadata: metadata.metadata().clone(), tensors })
+    }
+}
+
+/// The index's map of tensor to file name; names that leave the folder are refused.
+fn read_index(folder: &Folder) -> Result<BTreeMap<String, String>> {
+    let wrong = |problem: String| Error::Checkpoint {
+        path: folder.label(INDEX),
+        problem,
+        remedy: "download the file again".into(),
+    };
+    let value = folder.json(INDEX)?;
+    let map = value
+        .get("weight_map")
+        .and_then(|map| map.as_object())
+        .ok_or_else(|| wrong("has no object `weight_map`".into()))?;
+    map.iter()
+        .map(|(tensor, file)| {
+            let file = file
+                .as_str()
+                .ok_or_else(|| wrong(format!("names no file for tensor `{tensor}` but {file}")))?;
+            if file.is_empty() || file.contains(['/', '\\', ':']) || file.starts_with('.') {
+                return Err(wrong(format!(
+                    "places tensor `{tensor}` in {file:?}; a shard must lie in the model's own folder"
+                )));
+            }
+            if !folder.has(file) {
+                return Err(wrong(format!("places tensor `{tensor}` in {file}, which is not there")));
+            }
+            Ok((tensor.clone(), file.to_owned()))
+        })
+        .collect()
+}
+
+fn no_weights(folder: &Folder) -> Error {
+    let names = folder.list("").unwrap_or_default();
+    let pickle = names.iter().find(|name| {
+        [".bin", ".pt", ".pth", ".ckpt"].iter().any(|ending| name.ends_with(ending))
+    });
+    match pickle {
+        Some(name) => Error::Checkpoint {
+            path: folder.label(name),
+            problem: "is a pickle file, which can run any code when loaded".into(),
+            remedy: "convert it where you trust it: load it with transformers and call \
+                     `save_pretrained(folder, safe_serialization=True)`"
+                .into(),
+        },
+        None => Error::Checkpoint {
+            path: folder.label(""),
+            problem: format!("holds neither {SINGLE} nor {INDEX}"),
+            remedy: "give a Hugging Face model folder".into(),
+        },
+    }
+}
+
+/// Bytes of a tensor file to f32; every value of the three dtypes is exact in f32.
+fn decode(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
+    match dtype {
+        Dtype::F32 => chunks(bytes, f32::from_le_bytes),
+        Dtype::BF16 => chunks(bytes, |two| half::bf16::from_le_bytes(two).to_f32()),
+        Dtype::F16 => chunks(bytes, |two| half::f16::from_le_bytes(two).to_f32()),
+        other => unreachable!("expect() refuses {other}"),
+    }
+}
+
+fn chunks<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes.as_chunks::<N>().0.iter().map(|&chunk| value(chunk)).collect()
+}

@@ -1,0 +1,237 @@
+//! Writing a model folder: the input's files with other values in the tensors.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Checkpoint, Entry, INDEX, SINGLE, Shard};
+use crate::error::{Error, Result};
+use crate::files::{Folder, write_atomically};
+
+/// The dtype in which weights are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SaveDtype {
+    /// Each tensor's own dtype in the checkpoint it came from.
+    #[default]
+    Input,
+    /// 32-bit floating point.
+    F32,
+    /// bfloat16, rounded to nearest even.
+    Bf16,
+    /// 16-bit floating point, rounded to nearest even; a value beyond its range is an error.
+    F16,
+}
+
+impl SaveDtype {
+    fn of(self, input: Dtype) -> Dtype {
+        match self {
+            SaveDtype::Input => input,
+            SaveDtype::F32 => Dtype::F32,
+            SaveDtype::Bf16 => Dtype::BF16,
+            SaveDtype::F16 => Dtype::F16,
+        }
+    }
+
+    /// torch's name, as config.json has it; none where the input's dtypes stay.
+    fn torch_name(self) -> Option<&'static str> {
+        match self {
+            SaveDtype::Input => None,
+            SaveDtype::F32 => Some("float32"),
+            SaveDtype::Bf16 => Some("bfloat16"),
+            SaveDtype::F16 => Some("float16"),
+        }
+    }
+}
+
+/// Files of a model folder that are not weights and that go along unchanged.
+const COMPANIONS: [&str; 10] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+];
+
+/// Writes a Hugging Face folder at `output`: the companions of `input` and one tensor for each of `like`'s.
+///
+/// `value` gives a tensor's new values by name, or `None` for a tensor that no parameter stands for, which
+/// is copied byte for byte. Without `like` (a model trained from scratch) `tensors` names every tensor and
+/// its shape, in the order in which one file holds them. config.json is written last: a folder without it
+/// is not yet a model.
+pub fn write_model(
+    output: &Path,
+    input: &Folder,
+    like: Option<&Checkpoint>,
+    tensors: &[(String, Vec<usize>)],
+    dtype: SaveDtype,
+    mut value: impl FnMut(&str) -> Option<Vec<f32>>,
+) -> Result<()> {
+    std::fs::create_dir_all(output).map_err(Error::write(output))?;
+    let fresh;
+    let shards = match like {
+        Some(checkpoint) => &checkpoint.shards,
+        None => {
+            fresh = vec![fresh_shard(tensors)];
+            &fresh
+        }
+    };
+    for shard in shards {
+        let path = output.join(&shard.file);
+        write_shard(&path, shard, dtype, |entry| match (value(&entry.name), like) {
+            (Some(values), _) => encode(&path, &entry.name, &values, dtype.of(entry.dtype)),
+            (None, Some(checkpoint)) => checkpoint.read_bytes(shard, entry),
+            (None, None) => unreachable!("a fresh model's tensors are its parameters"),
+        })?;
+    }
+    if shards.len() > 1 {
+        write_index(output, shards, dtype)?;
+    }
+    for file in COMPANIONS.iter().rev().filter(|file| input.has(file)) {
+        let bytes = match (*file, dtype.torch_name()) {
+            ("config.json", Some(name)) => with_dtype(input.json(file)?, name),
+            _ => input.read(file, u64::MAX)?,
+        };
+        write_atomically(&output.join(file), |writer| writer.write_all(&bytes))?;
+    }
+    Ok(())
+}
+
+fn fresh_shard(tensors: &[(String, Vec<usize>)]) -> Shard {
+    let entry = |(name, shape): &(String, Vec<usize>)| Entry {
+        name: name.clone(),
+        dtype: Dtype::F32,
+        shape: shape.clone(),
+        start: 0,
+        bytes: 0,
+    };
+    let tensors = tensors.iter().map(entry).collect();
+    Shard { file: SINGLE.into(), data_start: 0, metadata: None, tensors }
+}
+
+/// The dtype and size of an entry as it will be written; what is no float keeps its own.
+fn written(entry: &Entry, dtype: SaveDtype) -> (Dtype, u64) {
+    let dtype = match entry.dtype {
+        Dtype::F32 | Dtype::BF16 | Dtype::F16 if !is_buffer(&entry.name) => dtype.of(entry.dtype),
+        other => other,
+    };
+    let elements: usize = entry.shape.iter().product();
+    (dtype, (elements * dtype.bitsize() / 8) as u64)
+}
+
+/// Buffers that old Llama checkpoints carry and that no parameter stands for: a function of the config.
+pub(crate) fn is_buffer(name: &str) -> bool {
+    name.ends_with("rotary_emb.inv_freq")
+}
+
+fn write_shard(
+    path: &Path,
+    shard: &Shard,
+    dtype: SaveDtype,
+    mut bytes: impl FnMut(&Entry) -> Result<Vec<u8>>,
+) -> Result<()> {
+    let mut end = 0;
+    let infos = shard.tensors.iter().map(|entry| {
+        let (dtype, size) = written(entry, dtype);
+        let start = end;
+        end += size as usize;
+        (entry.name.clone(), TensorInfo { dtype, shape: entry.shape.clone(), data_offsets: (start, end) })
+    });
+    // transformers refuses a file whose metadata does not say that it came from PyTorch's conventions.
+    let mut metadata = shard.metadata.clone().unwrap_or_default();
+    metadata.insert("format".into(), "pt".into());
+    let header = Metadata::new(Some(metadata), infos.collect()).expect("offsets laid out above");
+    let mut header = serde_json::to_vec(&Ordered(&header)).expect("strings and numbers");
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    // What `bytes` refuses is not a failure to write, so it is carried past the writer.
+    let mut refused = None;
+    let outcome = write_atomically(path, |writer| {
+        writer.write_all(&(header.len() as u64).to_le_bytes())?;
+        writer.write_all(&header)?;
+        for entry in &shard.tensors {
+            match bytes(entry) {
+                Ok(bytes) => writer.write_all(&bytes)?,
+                Err(error) => {
+                    refused = Some(error);
+                    return Err(std::io::ErrorKind::InvalidData.into());
+                }
+            }
+        }
+        Ok(())
+    });
+    match refused {
+        Some(error) => Err(error),
+        None => outcome,
+    }
+}
+
+/// A header whose metadata stand in a fixed order, so that the same model is the same bytes.
+struct Ordered<'a>(&'a Metadata);
+
+impl Serialize for Ordered<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let metadata: Option<BTreeMap<_, _>> = self.0.metadata().as_ref().map(|map| map.iter().collect());
+        let entries = self.0.offset_keys().into_iter().map(|name| {
+            let info = self.0.info(&name).expect("its own key");
+            (name, json!(info))
+        });
+        serializer.collect_map(std::iter::once(("__metadata__".to_owned(), json!(metadata))).chain(entries))
+    }
+}
+
+fn write_index(output: &Path, shards: &[Shard], dtype: SaveDtype) -> Result<()> {
+    let entries = || shards.iter().flat_map(|shard| shard.tensors.iter().map(move |entry| (shard, entry)));
+    let total: u64 = entries().map(|(_, entry)| written(entry, dtype).1).sum();
+    let map: BTreeMap<&str, &str> =
+        entries().map(|(shard, entry)| (entry.name.as_str(), shard.file.as_str())).collect();
+    let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
+    write_atomically(&output.join(INDEX), |writer| Ok(serde_json::to_writer_pretty(writer, &index)?))
+}
+
+fn with_dtype(mut config: serde_json::Value, name: &str) -> Vec<u8> {
+    if let Some(object) = config.as_object_mut() {
+        let key = if object.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+        object.insert(key.into(), name.into());
+    }
+    serde_json::to_vec_pretty(&config).expect("it was JSON before")
+}
+
+/// f32 values to the bytes of a tensor file.
+fn encode(path: &Path, name: &str, values: &[f32], dtype: Dtype) -> Result<Vec<u8>> {
+    let beyond = |value: f32, limit: &str| Error::Tensor {
+        path: path.display().to_string(),
+        tensor: name.into(),
+        problem: format!("would hold {value}, {limit}"),
+    };
+    let mut bytes = Vec::with_capacity(values.len() * dtype.bitsize() / 8);
+    for &value in values {
+        if !value.is_finite() {
+            return Err(beyond(value, "which is not a finite number"));
+        }
+        match dtype {
+            Dtype::F32 => bytes.extend(value.to_le_bytes()),
+            Dtype::BF16 => bytes.extend(half::bf16::from_f32(value).to_le_bytes()),
+            Dtype::F16 => {
+                let rounded = half::f16::from_f32(value);
+                if rounded.is_infinite() {
+                    let remedy = "beyond the range of f16; set `model.save_dtype = \"f32\"`";
+                    return Err(beyond(value, remedy));
+                }
+                bytes.extend(rounded.to_le_bytes());
+            }
+            other => unreachable!("weights are never {other}"),
+        }
+    }
+    Ok(bytes)
+}
+

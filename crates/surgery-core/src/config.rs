@@ -1,0 +1,360 @@
+//! `config.json` of a Llama-family model: LLaMA (arXiv 2302.13971) and its successors.
+//!
+//! Read are the old form (`rope_theta`, `rope_scaling`, keys missing as in Llama 2's files) and the new
+//! one (`rope_parameters`). What this program does not compute exactly is refused by name.
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::files::Folder;
+
+/// The shape of a model, and the constants of its arithmetic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LlamaConfig {
+    /// Size of the residual stream, `hidden`.
+    pub hidden_size: usize,
+    /// Size of the gated layer inside each block, `intermediate`.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Number of query heads.
+    pub num_attention_heads: usize,
+    /// Number of key and value heads; divides the number of query heads.
+    pub num_key_value_heads: usize,
+    /// Size of one head; even.
+    pub head_dim: usize,
+    /// Number of rows of the embedding.
+    pub vocab_size: usize,
+    /// Added to the mean square in every norm.
+    pub rms_norm_eps: f64,
+    /// Rotary position embedding.
+    pub rope: Rope,
+    /// The longest text the model was made for, in tokens.
+    pub max_position_embeddings: usize,
+    /// Whether the head is the embedding's own matrix.
+    pub tie_word_embeddings: bool,
+    /// How far back a token may look, where the model limits it.
+    pub sliding_window: Option<usize>,
+    /// Standard deviation of freshly drawn weights.
+    pub initializer_range: f64,
+    /// Tokens that end a generation.
+    pub eos_token_ids: Vec<u32>,
+}
+
+/// Rotary position embedding: base and scaling of its frequencies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    /// The base, `rope_theta`.
+    pub theta: f64,
+    /// How the frequencies are scaled for longer texts.
+    pub scaling: RopeScaling,
+}
+
+/// The scalings of rotary frequencies that are supported.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RopeScaling {
+    /// None.
+    Default,
+    /// Every frequency divided by `factor` (position interpolation, arXiv 2306.15595).
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// Llama 3.1's: low frequencies divided by `factor`, high ones kept, a ramp between.
+    Llama3 {
+        /// The divisor of the low frequencies.
+        factor: f64,
+        /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are fully scaled.
+        low_freq_factor: f64,
+        /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are kept.
+        high_freq_factor: f64,
+        /// The context the model was first trained on.
+        original_max_position_embeddings: f64,
+    },
+}
+
+/// A JSON object and the name of the file it came from, for messages.
+struct Keys<'a> {
+    path: &'a str,
+    object: &'a serde_json::Map<String, Value>,
+}
+
+impl Keys<'_> {
+    fn wrong(&self, key: &str, expected: &str) -> Error {
+        let found = match self.object.get(key) {
+            None => "missing".to_owned(),
+            Some(value) => value.to_string(),
+        };
+        Error::Config { path: self.path.into(), key: key.into(), found, expected: expected.into() }
+    }
+
+    /// The value of `key`; null counts as missing, as it does in transformers.
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.object.get(key).filter(|value| !value.is_null())
+    }
+
+    fn size(&self, key: &str, most: usize, default: Option<usize>) -> Result<usize> {
+        let expected = || self.wrong(key, &format!("a whole number from 1 to {most}"));
+        match (self.get(key), default) {
+            (None, Some(default)) => Ok(default),
+            (None, None) => Err(expected()),
+            (Some(value), _) => match value.as_u64() {
+                Some(size) if size >= 1 && size <= most as u64 => Ok(size as usize),
+                _ => Err(expected()),
+            },
+        }
+    }
+
+    fn positive(&self, key: &str, default: Option<f64>) -> Result<f64> {
+        let expected = || self.wrong(key, "a positive number");
+        match (self.get(key), default) {
+            (None, Some(default)) => Ok(default),
+            (None, None) => Err(expected()),
+            (Some(value), _) => match value.as_f64() {
+                Some(number) if number.is_finite() && number > 0.0 => Ok(number),
+                _ => Err(expected()),
+            },
+        }
+    }
+
+    fn flag(&self, key: &str) -> Result<bool> {
+        match self.get(key) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(self.wrong(key, "true or false")),
+        }
+    }
+
+    /// Refuses every value of `key` but a missing one and `allowed`.
+    fn only(&self, key: &str, allowed: &str, expected: &str) -> Result<()> {
+        match self.get(key) {
+            None => Ok(()),
+            Some(value) if value.as_str() == Some(allowed) => Ok(()),
+            Some(_) => Err(self.wrong(key, expected)),
+        }
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.get(key).and_then(Value::as_str)
+    }
+
+    /// One token id or a list of them.
+    fn token_ids(&self, key: &str) -> Result<Vec<u32>> {
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids = match self.get(key) {
+            None => Some(Vec::new()),
+            Some(Value::Array(list)) => list.iter().map(id).collect(),
+            Some(value) => id(value).map(|id| vec![id]),
+        };
+        ids.ok_or_else(|| self.wrong(key, "a token id or a list of token ids"))
+    }
+}
+
+/// The most parameters a model may claim: an order of magnitude above the largest Llama.
+const MOST_PARAMETERS: u128 = 10_000_000_000_000;
+
+impl LlamaConfig {
+    /// Reads `config.json`, and `generation_config.json` where there is one, of a model folder.
+    pub fn load(folder: &Folder) -> Result<Self> {
+        let mut config = Self::parse(&folder.label("config.json"), &folder.json("config.json")?)?;
+        if folder.has("generation_config.json") {
+            let path = folder.label("generation_config.json");
+            let value = folder.json("generation_config.json")?;
+            let keys = Keys { path: &path, object: object(&path, &value)? };
+            let ids = keys.token_ids("eos_token_id")?;
+            if !ids.is_empty() {
+                config.eos_token_ids = ids;
+            }
+        }
+        Ok(config)
+    }
+
+    /// Reads a configuration from the JSON of the file `path`.
+    pub fn parse(path: &str, value: &Value) -> Result<Self> {
+        let keys = Keys { path, object: object(path, value)? };
+        let mistral = Self::check_architecture(&keys)?;
+        Self::check_unsupported(&keys)?;
+
+        let hidden_size = keys.size("hidden_size", 1 << 17, None)?;
+        let num_attention_heads = keys.size("num_attention_heads", 1 << 12, None)?;
+        // transformers: Llama has as many key-value heads as heads unless told, Mistral has 8.
+        let default_kv_heads = if mistral { 8 } else { num_attention_heads };
+        let num_key_value_heads = keys.size("num_key_value_heads", 1 << 12, Some(default_kv_heads))?;
+        if !num_attention_heads.is_multiple_of(num_key_value_heads) {
+            let expected = format!("a divisor of `num_attention_heads`, which is {num_attention_heads}");
+            return Err(keys.wrong("num_key_value_heads", &expected));
+        }
+        if keys.get("head_dim").is_none() && !hidden_size.is_multiple_of(num_attention_heads) {
+            let expected = format!("a multiple of `num_attention_heads`, which is {num_attention_heads}");
+            return Err(keys.wrong("hidden_size", &expected));
+        }
+        let head_dim = keys.size("head_dim", 1 << 12, Some(hidden_size / num_attention_heads))?;
+        if !head_dim.is_multiple_of(2) {
+            return Err(keys.wrong("head_dim", "an even number: rotary embedding turns pairs"));
+        }
+        let default_positions = if mistral { 4096 * 32 } else { 2048 };
+        let max_position_embeddings =
+            keys.size("max_position_embeddings", 1 << 26, Some(default_positions))?;
+        let sliding_window = match (keys.object.get("sliding_window"), mistral) {
+            (_, false) | (Some(Value::Null), true) => None,
+            (None, true) => Some(4096),
+            (Some(_), true) => Some(keys.size("sliding_window", 1 << 26, None)?),
+        };
+
+        let config = Self {
+            hidden_size,
+            intermediate_size: keys.size("intermediate_size", 1 << 20, None)?,
+            num_hidden_layers: keys.size("num_hidden_layers", 1 << 10, None)?,
+            num_attention_heads,
+            num_key_value_heads,
+            head_dim,
+            vocab_size: keys.size("vocab_size", 1 << 22, None)?,
+            rms_norm_eps: keys.positive("rms_norm_eps", Some(1e-6))?,
+            rope: Rope::parse(&keys)?,
+            max_position_embeddings,
+            tie_word_embeddings: keys.flag("tie_word_embeddings")?,
+            sliding_window,
+            initializer_range: keys.positive("initializer_range", Some(0.02))?,
+            eos_token_ids: keys.token_ids("eos_token_id")?,
+        };
+        if config.num_parameters() > MOST_PARAMETERS {
+            return Err(Error::Checkpoint {
+                path: path.into(),
+                problem: format!("describes a model of {:.1e} parameters", config.num_parameters() as f64),
+                remedy: "check its sizes".into(),
+            });
+        }
+        Ok(config)
+    }
+
+    /// Refuses other architectures; says whether Mistral's defaults hold.
+    fn check_architecture(keys: &Keys) -> Result<bool> {
+        const SUPPORTED: &str = "a Llama-family model: `model_type` \"llama\" or \"mistral\"";
+        let mistral = match keys.text("model_type") {
+            Some("llama") => false,
+            Some("mistral") => true,
+            _ => return Err(keys.wrong("model_type", SUPPORTED)),
+        };
+        match keys.get("architectures").and_then(Value::as_array) {
+            None => {}
+            Some(list)
+                if list.iter().any(|name| {
+                    matches!(name.as_str(), Some("LlamaForCausalLM" | "MistralForCausalLM"))
+                }) => {}
+            Some(_) => {
+                return Err(keys.wrong("architectures", "LlamaForCausalLM or MistralForCausalLM"));
+            }
+        }
+        Ok(mistral)
+    }
+
+    fn check_unsupported(keys: &Keys) -> Result<()> {
+        keys.only("hidden_act", "silu", "\"silu\", the only activation supported")?;
+        for bias in ["attention_bias", "mlp_bias"] {
+            if keys.flag(bias)? {
+                return Err(keys.wrong(bias, "false: biases are not supported"));
+            }
+        }
+        if keys.get("quantization_config").is_some() {
+            let expected = "no such key: quantised weights are not supported, use the original checkpoint";
+            return Err(keys.wrong("quantization_config", expected));
+        }
+        if keys.get("partial_rotary_factor").is_some_and(|factor| factor.as_f64() != Some(1.0)) {
+            return Err(keys.wrong("partial_rotary_factor", "1.0, the only value supported"));
+        }
+        Ok(())
+    }
+
+    /// The number of trained values; a tied head counts once.
+    pub fn num_parameters(&self) -> u128 {
+        let [hidden, intermediate, vocab, head_dim] =
+            [self.hidden_size, self.intermediate_size, self.vocab_size, self.head_dim].map(|n| n as u128);
+        let heads = self.num_attention_heads as u128 * head_dim;
+        let kv_heads = self.num_key_value_heads as u128 * head_dim;
+        let block = 2 * hidden * (heads + kv_heads) + 3 * hidden * intermediate + 2 * hidden;
+        let heads_of_vocab = if self.tie_word_embeddings { 1 } else { 2 };
+        heads_of_vocab * vocab * hidden + self.num_hidden_layers as u128 * block + hidden
+    }
+}
+
+impl Rope {
+    fn parse(keys: &Keys) -> Result<Self> {
+        let (name, nested) = match (keys.get("rope_parameters"), keys.get("rope_scaling")) {
+            (Some(nested), _) => ("rope_parameters", nested),
+            (None, Some(nested)) => ("rope_scaling", nested),
+            (None, None) => {
+                let theta = keys.positive("rope_theta", Some(10_000.0))?;
+                return Ok(Self { theta, scaling: RopeScaling::Default });
+            }
+        };
+        let path = format!("{}: {name}", keys.path);
+        let Value::Object(object) = nested else { return Err(keys.wrong(name, "an object or null")) };
+        let scaling = Keys { path: &path, object };
+        let theta = match scaling.get("rope_theta") {
+            Some(_) => scaling.positive("rope_theta", None)?,
+            None => keys.positive("rope_theta", Some(10_000.0))?,
+        };
+        // `type` is the key's older name.
+        let kind = scaling.text("rope_type").or(scaling.text("type")).unwrap_or("default");
+        let scaling = match kind {
+            "default" => RopeScaling::Default,
+            "linear" => RopeScaling::Linear { factor: scaling.positive("factor", None)? },
+            "llama3" => {
+                let original = scaling.positive(
+                    "original_max_position_embeddings",
+                    keys.get("max_position_embeddings").and_then(Value::as_f64),
+                )?;
+                let [factor, low, high] =
+                    ["factor", "low_freq_factor", "high_freq_factor"].map(|key| scaling.positive(key, None));
+                let (low_freq_factor, high_freq_factor) = (low?, high?);
+                if low_freq_factor >= high_freq_factor {
+                    return Err(scaling.wrong("high_freq_factor", "more than `low_freq_factor`"));
+                }
+                RopeScaling::Llama3 {
+                    factor: factor?,
+                    low_freq_factor,
+                    high_freq_factor,
+                    original_max_position_embeddings: original,
+                }
+            }
+            _ => {
+                let key = if scaling.get("rope_type").is_some() { "rope_type" } else { "type" };
+                return Err(scaling.wrong(key, "\"default\", \"linear\" or \"llama3\", the types supported"));
+            }
+        };
+        Ok(Self { theta, scaling })
+    }
+
+    /// The angle by which one position turns each pair of a head, in radians: `[head_dim / 2]`.
+    ///
+    /// θ_i = theta^(-2i / head_dim), then scaled; the formulas are those of transformers'
+    /// `modeling_rope_utils`, so that checkpoints mean here what they mean there.
+    pub fn frequencies(&self, head_dim: usize) -> Vec<f32> {
+        let frequency = |pair: usize| self.theta.powf(-2.0 * pair as f64 / head_dim as f64);
+        let scaled = |frequency: f64| match self.scaling {
+            RopeScaling::Default => frequency,
+            RopeScaling::Linear { factor } => frequency / factor,
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
+                // How often the pair turns around within the original context.
+                let turns = original_max_position_embeddings * frequency / std::f64::consts::TAU;
+                let kept = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                let kept = kept.clamp(0.0, 1.0);
+                (1.0 - kept) * frequency / factor + kept * frequency
+            }
+        };
+        (0..head_dim / 2).map(|pair| scaled(frequency(pair)) as f32).collect()
+    }
+}
+
+fn object<'a>(path: &str, value: &'a Value) -> Result<&'a serde_json::Map<String, Value>> {
+    value.as_object().ok_or_else(|| Error::Data {
+        path: path.into(),
+        problem: "is not a JSON object".into(),
+        remedy: "restore the file from where the folder came from".into(),
+    })
+}

@@ -1,0 +1,152 @@
+//! The documents of an operation, set by set.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::jsonl;
+use crate::error::{Error, Result};
+use crate::files::Folder;
+
+/// What is to become of a document (the paper, section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Set {
+    /// To be forgotten: reverse gradient.
+    Unlearn,
+    /// To be forgotten because it is outdated: reverse gradient.
+    EditUnlearn,
+    /// To be learnt in its place: gradient descent.
+    EditUpdate,
+    /// To stay as it is: KL to the reference.
+    Retain,
+    /// As retain, but never trained on: evaluated only.
+    RetainHeldout,
+}
+
+impl Set {
+    /// The sets that a step draws from.
+    pub const TRAINED: [Set; 4] = [Set::Unlearn, Set::EditUnlearn, Set::EditUpdate, Set::Retain];
+    /// Every set.
+    pub const ALL: [Set; 5] =
+        [Set::Unlearn, Set::EditUnlearn, Set::EditUpdate, Set::Retain, Set::RetainHeldout];
+
+    /// The stem of its file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Set::Unlearn => "unlearn",
+            Set::EditUnlearn => "edit_unlearn",
+            Set::EditUpdate => "edit_update",
+            Set::Retain => "retain",
+            Set::RetainHeldout => "retain_heldout",
+        }
+    }
+
+    /// The name of its file of documents.
+    pub fn file(self) -> String {
+        format!("{}.jsonl", self.name())
+    }
+}
+
+impl fmt::Display for Set {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A text to train on or to measure.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Document {
+    /// Unique in its file.
+    pub id: String,
+    /// What it is about; edit_unlearn and edit_update documents of one subject are drawn together.
+    #[serde(default)]
+    pub subject: Option<String>,
+    /// Trained on exactly as it stands.
+    pub text: String,
+}
+
+/// The documents of a data folder.
+#[derive(Debug, Clone, Default)]
+pub struct Corpus {
+    sets: HashMap<Set, Vec<Document>>,
+}
+
+impl Corpus {
+    /// Reads the sets of `folder`. Those in `needed` must be there; the others may be missing.
+    pub fn load(folder: &Folder, needed: &[Set]) -> Result<Self> {
+        let mut sets = HashMap::new();
+        for set in Set::ALL {
+            if folder.has(&set.file()) {
+                sets.insert(set, read_documents(folder, &set.file())?);
+            } else if needed.contains(&set) {
+                return Err(Error::Data {
+                    path: folder.label(&set.file()),
+                    problem: "is missing".into(),
+                    remedy: format!("add it, or set `objective.{set} = 0` to leave the set out"),
+                });
+            }
+        }
+        if sets.is_empty() {
+            return Err(Error::Data {
+                path: folder.label(""),
+                problem: "holds no set of documents".into(),
+                remedy: "give a folder with unlearn.jsonl, edit_unlearn.jsonl, edit_update.jsonl, retain.jsonl"
+                    .into(),
+            });
+        }
+        let corpus = Self { sets };
+        corpus.refuse_contradictions(folder)?;
+        Ok(corpus)
+    }
+
+    /// The documents of `set`; empty where the folder has none.
+    pub fn documents(&self, set: Set) -> &[Document] {
+        self.sets.get(&set).map_or(&[], Vec::as_slice)
+    }
+
+    /// The sets that are there, in the order of [`Set::ALL`].
+    pub fn sets(&self) -> impl Iterator<Item = (Set, &[Document])> {
+        Set::ALL.into_iter().filter_map(|set| Some((set, self.sets.get(&set)?.as_slice())))
+    }
+
+    /// A text that must go and must stay at once makes the operation meaningless.
+    fn refuse_contradictions(&self, folder: &Folder) -> Result<()> {
+        let kept: HashMap<&str, &str> =
+            self.documents(Set::Retain).iter().map(|d| (d.text.as_str(), d.id.as_str())).collect();
+        for set in [Set::Unlearn, Set::EditUnlearn] {
+            for document in self.documents(set) {
+                if let Some(id) = kept.get(document.text.as_str()) {
+                    return Err(Error::Data {
+                        path: folder.label(&set.file()),
+                        problem: format!("document {:?} has the same text as retain's {id:?}", document.id),
+                        remedy: "a text cannot be forgotten and kept: remove it from one of the two".into(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The documents of one JSONL file; an empty file, an empty text and an id that occurs twice are refused.
+pub fn read_documents(folder: &Folder, file: &str) -> Result<Vec<Document>> {
+    let records: Vec<(usize, Document)> = jsonl::read(folder, file)?;
+    let path = folder.label(file);
+    if records.is_empty() {
+        return Err(Error::Data {
+            path,
+            problem: "holds no document".into(),
+            remedy: "add one JSON object a line: {\"id\": …, \"text\": …}".into(),
+        });
+    }
+    for (line, document) in &records {
+        if document.text.trim().is_empty() {
+            let problem = format!("document {:?} has an empty text; remove the line", document.id);
+            return Err(Error::Line { path, line: *line, problem });
+        }
+    }
+    jsonl::refuse_duplicates(&path, records.iter().map(|(line, d)| (*line, d.id.as_str())))?;
+    Ok(records.into_iter().map(|(_, document)| document).collect())
+}

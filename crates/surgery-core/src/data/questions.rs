@@ -1,0 +1,103 @@
+//! Multiple-choice questions, file by file.
+
+use serde::{Deserialize, Serialize};
+
+use super::jsonl;
+use crate::error::{Error, Result};
+use crate::files::Folder;
+
+/// Which half of the questions: recipes are chosen on validation, results are told on test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// For choosing recipes.
+    Validation,
+    /// For telling results.
+    Test,
+}
+
+/// One question. What is scored is `"{question} {option}"`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Question {
+    /// Unique in its file.
+    pub id: String,
+    /// What it is about.
+    #[serde(default)]
+    pub subject: Option<String>,
+    /// The question, without the options.
+    pub question: String,
+    /// Two or more.
+    pub options: Vec<String>,
+    /// Index of the right option.
+    pub answer: usize,
+    /// The half it belongs to.
+    pub split: Split,
+}
+
+/// The questions of one file; its stem is the name under which results are told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuestionSet {
+    /// The stem of the file.
+    pub name: String,
+    /// In the file's order.
+    pub questions: Vec<Question>,
+}
+
+impl QuestionSet {
+    /// Every `*.jsonl` in the `questions` folder of `folder`, by name; none where it has no such folder.
+    pub fn load_all(folder: &Folder) -> Result<Vec<Self>> {
+        const FOLDER: &str = "questions";
+        if let Folder::Disk(path) = folder
+            && !path.join(FOLDER).is_dir()
+        {
+            return Ok(Vec::new());
+        }
+        let names = folder.list(FOLDER)?;
+        let stems = names.iter().filter_map(|name| name.strip_suffix(".jsonl"));
+        stems.map(|stem| Self::load(folder, &format!("{FOLDER}/{stem}.jsonl"), stem)).collect()
+    }
+
+    fn load(folder: &Folder, file: &str, name: &str) -> Result<Self> {
+        let records: Vec<(usize, Question)> = jsonl::read(folder, file)?;
+        let path = folder.label(file);
+        if records.is_empty() {
+            return Err(Error::Data {
+                path,
+                problem: "holds no question".into(),
+                remedy: "add questions or remove the file".into(),
+            });
+        }
+        for (line, question) in &records {
+            if let Err(problem) = question.check() {
+                return Err(Error::Line { path, line: *line, problem });
+            }
+        }
+        jsonl::refuse_duplicates(&path, records.iter().map(|(line, q)| (*line, q.id.as_str())))?;
+        let questions = records.into_iter().map(|(_, question)| question).collect();
+        Ok(Self { name: name.into(), questions })
+    }
+}
+
+impl Question {
+    fn check(&self) -> Result<(), String> {
+        let count = self.options.len();
+        if self.question.trim().is_empty() {
+            return Err(format!("question {:?} has an empty text", self.id));
+        }
+        if count < 2 {
+            return Err(format!("question {:?} has {count} options; at least 2 are needed", self.id));
+        }
+        if let Some(empty) = self.options.iter().position(|option| option.trim().is_empty()) {
+            return Err(format!("option {empty} of question {:?} is empty", self.id));
+        }
+        if self.answer >= count {
+            return Err(format!(
+                "question {:?} has answer {} but its options are 0 to {}",
+                self.id,
+                self.answer,
+                count - 1
+            ));
+        }
+        Ok(())
+    }
+}

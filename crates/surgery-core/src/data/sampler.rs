@@ -1,0 +1,275 @@
+//! Which documents a step draws: without replacement, epoch after epoch, in an order the seed fixes.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize};
+
+use super::{Document, Set};
+
+/// A generator for one purpose, told apart from the seed's others by `stream`.
+pub(crate) fn seeded(seed: u64, stream: u64) -> ChaCha8Rng {
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    generator.set_stream(stream);
+    generator
+}
+
+/// How many documents of each set a step draws; a set with fewer gives all it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DocumentsPerStep {
+    /// Of the unlearn set.
+    pub unlearn: usize,
+    /// Of the edit_unlearn set.
+    pub edit_unlearn: usize,
+    /// Of the edit_update set.
+    pub edit_update: usize,
+    /// Of the retain set.
+    pub retain: usize,
+}
+
+impl DocumentsPerStep {
+    /// The same number of every set.
+    pub fn all(count: usize) -> Self {
+        Self { unlearn: count, edit_unlearn: count, edit_update: count, retain: count }
+    }
+
+    /// The number for one set; a held-out set is never drawn from.
+    pub fn of(&self, set: Set) -> usize {
+        match set {
+            Set::Unlearn => self.unlearn,
+            Set::EditUnlearn => self.edit_unlearn,
+            Set::EditUpdate => self.edit_update,
+            Set::Retain => self.retain,
+            Set::RetainHeldout => 0,
+        }
+    }
+}
+
+/// A recipe writes one number for all sets, or a table.
+impl<'de> Deserialize<'de> for DocumentsPerStep {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const PAPER: usize = 8;
+        fn paper() -> usize {
+            PAPER
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            #[serde(default = "paper")]
+            unlearn: usize,
+            #[serde(default = "paper")]
+            edit_unlearn: usize,
+            #[serde(default = "paper")]
+            edit_update: usize,
+            #[serde(default = "paper")]
+            retain: usize,
+        }
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = DocumentsPerStep;
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("a whole number, or a table such as { unlearn = 4, edit_update = 16 }")
+            }
+            fn visit_u64<E: de::Error>(self, count: u64) -> Result<Self::Value, E> {
+                Ok(DocumentsPerStep::all(count as usize))
+            }
+            fn visit_i64<E: de::Error>(self, count: i64) -> Result<Self::Value, E> {
+                let count = usize::try_from(count)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(count), &self))?;
+                Ok(DocumentsPerStep::all(count))
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                let Table { unlearn, edit_unlearn, edit_update, retain } = table;
+                Ok(DocumentsPerStep { unlearn, edit_unlearn, edit_update, retain })
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// The documents of one step: for each set, indices into its documents.
+pub type Draw = BTreeMap<Set, Vec<usize>>;
+
+/// Draws the documents of each step.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    streams: BTreeMap<Set, (Stream, usize)>,
+}
+
+impl Sampler {
+    /// A sampler over `sets`, drawing `counts` of each a step.
+    pub fn new<'a>(
+        sets: impl IntoIterator<Item = (Set, &'a [Document])>,
+        counts: DocumentsPerStep,
+        seed: u64,
+    ) -> Self {
+        let streams = sets.into_iter().map(|(set, documents)| {
+            let subjects = documents.iter().map(|document| document.subject.clone()).collect();
+            (set, (Stream::new(subjects, seeded(seed, set as u64)), counts.of(set)))
+        });
+        Self { streams: streams.collect() }
+    }
+
+    /// The next step's documents. edit_unlearn follows edit_update: of what its epoch has left it draws the
+    /// subjects that edit_update drew, so that equal sets stay paired (the paper's protocol).
+    pub fn draw(&mut self) -> Draw {
+        let mut draw = Draw::new();
+        let mut updated = Vec::new();
+        for set in [Set::EditUpdate, Set::EditUnlearn, Set::Unlearn, Set::Retain] {
+            let Some((stream, count)) = self.streams.get_mut(&set) else { continue };
+            let wanted: &[String] = if set == Set::EditUnlearn { &updated } else { &[] };
+            let drawn = stream.draw(*count, wanted);
+            if set == Set::EditUpdate {
+                updated = drawn.iter().filter_map(|&index| stream.subjects[index].clone()).collect();
+            }
+            draw.insert(set, drawn);
+        }
+        draw
+    }
+}
+
+/// An endless stream of the indices of one set, each once an epoch.
+#[derive(Debug, Clone)]
+pub(crate) struct Stream {
+    subjects: Vec<Option<String>>,
+    generator: ChaCha8Rng,
+    /// What is left of the epoch.
+    left: VecDeque<usize>,
+}
+
+impl Stream {
+    pub(crate) fn new(subjects: Vec<Option<String>>, generator: ChaCha8Rng) -> Self {
+        Self { subjects, generator, left: VecDeque::new() }
+    }
+
+    /// The next `count` indices, or all of them where there are no more than that; those whose subject is
+    /// in `wanted` first, in its order.
+    pub(crate) fn draw(&mut self, count: usize, wanted: &[String]) -> Vec<usize> {
+        if count >= self.subjects.len() {
+            return (0..self.subjects.len()).collect();
+        }
+        let mut drawn = Vec::with_capacity(count);
+        for subject in wanted {
+            if drawn.len() == count {
+                break;
+            }
+            let position = |left: &VecDeque<usize>| {
+                left.iter().position(|&index| self.subjects[index].as_ref() == Some(subject))
+            };
+            if let Some(position) = position(&self.left) {
+                drawn.extend(self.left.remove(position));
+            } else if self.left.is_empty() {
+                self.refill(&drawn);
+                let found = self.left.iter().position(|&i| self.subjects[i].as_ref() == Some(subject));
+                drawn.extend(found.and_then(|position| self.left.remove(position)));
+            }
+        }
+        while drawn.len() < count {
+            if self.left.is_empty() {
+                self.refill(&drawn);
+            }
+            drawn.extend(self.left.pop_front());
+        }
+        drawn
+    }
+
+    /// Begins an epoch: every document once, in rounds of one document per subject, so that several
+    /// wordings of one subject stand far apart. What the current step has drawn already comes last.
+    fn refill(&mut self, drawn: &[usize]) {
+        let mut order: Vec<usize> = (0..self.subjects.len()).collect();
+        order.shuffle(&mut self.generator);
+        let mut rounds: HashMap<&str, usize> = HashMap::new();
+        let mut keyed: Vec<(bool, usize, usize)> = Vec::with_capacity(order.len());
+        for index in order {
+            let round = match &self.subjects[index] {
+                Some(subject) => {
+                    let next = rounds.entry(subject).or_default();
+                    *next += 1;
+                    *next - 1
+                }
+                None => 0,
+            };
+            keyed.push((drawn.contains(&index), round, index));
+        }
+        keyed.sort_by_key(|&(drawn, round, _)| (drawn, round));
+        self.left = keyed.into_iter().map(|(_, _, index)| index).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn documents(count: usize, wordings: usize) -> Vec<Document> {
+        let document = |i: usize| Document {
+            id: i.to_string(),
+            subject: Some(format!("s{}", i / wordings)),
+            text: "x".into(),
+        };
+        (0..count * wordings).map(document).collect()
+    }
+
+    #[test]
+    fn an_epoch_draws_every_document_once() {
+        let documents = documents(7, 1);
+        let counts = DocumentsPerStep::all(3);
+        let mut sampler = Sampler::new([(Set::Retain, documents.as_slice())], counts, 1);
+        let drawn: Vec<usize> = (0..7).flat_map(|_| sampler.draw()[&Set::Retain].clone()).collect();
+        for epoch in drawn.chunks(7) {
+            let mut epoch = epoch.to_vec();
+            epoch.sort_unstable();
+            assert_eq!(epoch, [0, 1, 2, 3, 4, 5, 6]);
+        }
+    }
+
+    #[test]
+    fn no_step_draws_a_document_twice() {
+        let documents = documents(5, 1);
+        let mut sampler = Sampler::new([(Set::Retain, documents.as_slice())], DocumentsPerStep::all(4), 3);
+        for _ in 0..50 {
+            let mut drawn = sampler.draw()[&Set::Retain].clone();
+            drawn.sort_unstable();
+            drawn.dedup();
+            assert_eq!(drawn.len(), 4);
+        }
+    }
+
+    #[test]
+    fn edits_of_one_subject_are_drawn_together() {
+        for (wordings, counts) in [
+            (1, DocumentsPerStep::all(4)),
+            (5, DocumentsPerStep::all(4)),
+            (1, DocumentsPerStep { edit_update: 8, ..DocumentsPerStep::all(2) }),
+        ] {
+            let (old, new) = (documents(10, 1), documents(10, wordings));
+            let sets = [(Set::EditUnlearn, old.as_slice()), (Set::EditUpdate, new.as_slice())];
+            let mut sampler = Sampler::new(sets, counts, 7);
+            for _ in 0..5 {
+                let draw = sampler.draw();
+                let subjects = |set, documents: &[Document]| -> Vec<String> {
+                    draw[&set].iter().filter_map(|&i| documents[i].subject.clone()).collect()
+                };
+                let updated = subjects(Set::EditUpdate, &new);
+                for subject in subjects(Set::EditUnlearn, &old) {
+                    assert!(updated.contains(&subject), "{subject} without its update");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_seed_one_order() {
+        let documents = documents(9, 1);
+        let run = |seed| {
+            let sets = [(Set::Unlearn, documents.as_slice())];
+            let mut sampler = Sampler::new(sets, DocumentsPerStep::all(2), seed);
+            (0..9).map(|_| sampler.draw()).collect::<Vec<_>>()
+        };
+        assert_eq!(run(5), run(5));
+        assert_ne!(run(5), run(6));
+    }
+}

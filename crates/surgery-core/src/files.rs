@@ -1,0 +1,155 @@
+//! Where input files come from: a folder on disk, or one embedded in the binary; and how output files
+//! are written so that a name never stands for half a file.
+
+use std::fs::File;
+use std::io::{Cursor, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// A file of an embedded folder: its name relative to the folder, with `/`, and its bytes.
+pub type EmbeddedFile = (&'static str, &'static [u8]);
+
+/// A folder to read from.
+#[derive(Debug, Clone)]
+pub enum Folder {
+    /// A folder on disk.
+    Disk(PathBuf),
+    /// Files compiled into the binary, under a name to show in messages.
+    Embedded {
+        /// What messages call the folder.
+        name: String,
+        /// The files.
+        files: Vec<EmbeddedFile>,
+    },
+}
+
+/// Something that can be read from any position.
+pub trait ReadSeek: Read + Seek {}
+impl<T: Read + Seek> ReadSeek for T {}
+
+impl Folder {
+    /// How messages name a file of this folder; the folder itself for an empty `file`.
+    pub fn label(&self, file: &str) -> String {
+        match self {
+            Folder::Disk(path) if file.is_empty() => path.display().to_string(),
+            Folder::Disk(path) => path.join(file).display().to_string(),
+            Folder::Embedded { name, .. } if file.is_empty() => name.clone(),
+            Folder::Embedded { name, .. } => format!("{name}/{file}"),
+        }
+    }
+
+    /// Whether the folder holds `file`.
+    pub fn has(&self, file: &str) -> bool {
+        match self {
+            Folder::Disk(path) => path.join(file).is_file(),
+            Folder::Embedded { files, .. } => files.iter().any(|(name, _)| *name == file),
+        }
+    }
+
+    /// The names of the files directly in `sub` (empty for the folder itself), sorted.
+    pub fn list(&self, sub: &str) -> Result<Vec<String>> {
+        let mut names = match self {
+            Folder::Disk(path) => {
+                let path = path.join(sub);
+                let failed = |source| Error::Read { path: path.display().to_string(), source };
+                let mut names = Vec::new();
+                for entry in std::fs::read_dir(&path).map_err(failed)? {
+                    let entry = entry.map_err(failed)?;
+                    if entry.path().is_file() {
+                        names.push(entry.file_name().to_string_lossy().into_owned());
+                    }
+                }
+                names
+            }
+            Folder::Embedded { files, .. } => {
+                let inside = |name: &'static str| match sub {
+                    "" => Some(name),
+                    _ => name.strip_prefix(sub).and_then(|rest| rest.strip_prefix('/')),
+                };
+                files
+                    .iter()
+                    .filter_map(|(name, _)| inside(name))
+                    .filter(|name| !name.contains('/'))
+                    .map(str::to_owned)
+                    .collect()
+            }
+        };
+        names.sort();
+        Ok(names)
+    }
+
+    /// Opens `file` and says how many bytes it has.
+    pub fn open(&self, file: &str) -> Result<(Box<dyn ReadSeek>, u64)> {
+        let failed = |source| Error::Read { path: self.label(file), source };
+        match self {
+            Folder::Disk(path) => {
+                let mut handle = File::open(path.join(file)).map_err(failed)?;
+                let length = handle.seek(SeekFrom::End(0)).map_err(failed)?;
+                handle.rewind().map_err(failed)?;
+                Ok((Box::new(handle), length))
+            }
+            Folder::Embedded { files, .. } => {
+                let (_, bytes) = files
+                    .iter()
+                    .find(|(name, _)| *name == file)
+                    .ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+                Ok((Box::new(Cursor::new(*bytes)), bytes.len() as u64))
+            }
+        }
+    }
+
+    /// The whole of `file`, refused where it is larger than `limit` bytes.
+    pub fn read(&self, file: &str, limit: u64) -> Result<Vec<u8>> {
+        let (mut handle, length) = self.open(file)?;
+        if length > limit {
+            return Err(Error::Data {
+                path: self.label(file),
+                problem: format!("has {length} bytes, more than the {limit} such a file may have"),
+                remedy: "check that it is the right file".into(),
+            });
+        }
+        let mut bytes = Vec::with_capacity(length as usize);
+        handle.read_to_end(&mut bytes).map_err(|source| Error::Read { path: self.label(file), source })?;
+        Ok(bytes)
+    }
+
+    /// The whole of `file` as JSON.
+    pub fn json(&self, file: &str) -> Result<serde_json::Value> {
+        serde_json::from_slice(&self.read(file, JSON_LIMIT)?).map_err(|error| Error::Data {
+            path: self.label(file),
+            problem: format!("is not valid JSON ({error})"),
+            remedy: "restore the file from where the folder came from".into(),
+        })
+    }
+}
+
+/// The largest JSON file that is read: tokenizers reach some tens of MB.
+pub(crate) const JSON_LIMIT: u64 = 256 << 20;
+
+/// Writes `path` so that the name appears only once its content is on the disk: a temporary file beside
+/// it, `write`, fsync, rename, fsync of the folder.
+pub fn write_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut std::io::BufWriter<File>) -> std::io::Result<()>,
+) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.tmp"));
+    let attempt = || -> std::io::Result<()> {
+        let mut writer = std::io::BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
+        write(&mut writer)?;
+        writer.flush()?;
+        writer.get_ref().sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        match path.parent() {
+            Some(folder) if cfg!(unix) && folder.as_os_str().is_empty() => File::open(".")?.sync_all(),
+            Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
+            _ => Ok(()),
+        }
+    };
+    attempt().map_err(|source| {
+        // What is left behind is only the temporary file; that it cannot be removed adds nothing.
+        let _ = std::fs::remove_file(&temporary);
+        Error::Write { path: path.to_path_buf(), source }
+    })
+}

@@ -1,0 +1,24 @@
+//! LLM Surgery (arXiv 2409.13054): make a Llama-family model forget some texts (reverse gradient), learn
+//! others (gradient descent) and stay itself everywhere else (KL to the model as it was).
+//!
+//! Everything is generic over burn's [`Backend`](burn::tensor::backend::Backend). This crate names no
+//! backend, prints nothing and opens no socket: it emits [events](event::Event) and returns values.
+//! [`objective`] reads like the paper's method section, [`step`] like its algorithm box.
+
+pub mod batch;
+pub mod checkpoint;
+pub mod config;
+pub mod data;
+pub mod error;
+pub mod files;
+pub mod kernels;
+pub mod model;
+pub mod objective;
+pub mod optimizer;
+pub mod placement;
+pub mod reference;
+pub mod step;
+pub mod text;
+
+pub use burn;
+pub use error::{Error, Kind, Result};

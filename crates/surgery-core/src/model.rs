@@ -1,0 +1,392 @@
+//! Llama (arXiv 2302.13971): one definition, through which training, evaluation and generation all run.
+//!
+//! Architecture invariant: the path of a parameter in the module tree is its name in a Hugging Face
+//! checkpoint, and its orientation is the checkpoint's (`[out, in]`). Nothing is renamed or transposed on
+//! the way in or out.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor, TensorData};
+use rand::distr::Distribution;
+use rand::distr::StandardUniform;
+use rand_chacha::ChaCha8Rng;
+
+use crate::batch::Rows;
+use crate::checkpoint::{Checkpoint, SaveDtype, is_buffer, write_model};
+use crate::config::LlamaConfig;
+use crate::data::seeded;
+use crate::error::{Error, Result};
+use crate::files::Folder;
+use crate::kernels::Kernels;
+use crate::placement::Placement;
+
+/// A Llama with its head.
+#[derive(Module, Debug)]
+pub struct Llama<B: Backend> {
+    model: Decoder<B>,
+    /// None where the embedding's matrix is the head's too.
+    lm_head: Option<Matrix<B>>,
+    #[module(skip)]
+    config: LlamaConfig,
+}
+
+#[derive(Module, Debug)]
+struct Decoder<B: Backend> {
+    embed_tokens: Matrix<B>,
+    layers: Vec<Block<B>>,
+    norm: Norm<B>,
+}
+
+#[derive(Module, Debug)]
+struct Block<B: Backend> {
+    input_layernorm: Norm<B>,
+    self_attn: Attention<B>,
+    post_attention_layernorm: Norm<B>,
+    mlp: Mlp<B>,
+}
+
+#[derive(Module, Debug)]
+struct Attention<B: Backend> {
+    q_proj: Matrix<B>,
+    k_proj: Matrix<B>,
+    v_proj: Matrix<B>,
+    o_proj: Matrix<B>,
+}
+
+#[derive(Module, Debug)]
+struct Mlp<B: Backend> {
+    gate_proj: Matrix<B>,
+    up_proj: Matrix<B>,
+    down_proj: Matrix<B>,
+}
+
+/// `[out, in]`; for the embedding `[vocab, hidden]`.
+#[derive(Module, Debug)]
+struct Matrix<B: Backend> {
+    weight: Param<Tensor<B, 2>>,
+}
+
+/// `[hidden]`.
+#[derive(Module, Debug)]
+struct Norm<B: Backend> {
+    weight: Param<Tensor<B, 1>>,
+}
+
+/// The keys and values of a text so far, block by block: `[1, past, kv_heads, head_dim]`.
+#[derive(Debug, Clone)]
+pub struct Cache<B: Backend> {
+    blocks: Vec<Option<(Tensor<B, 4>, Tensor<B, 4>)>>,
+    past: usize,
+}
+
+impl<B: Backend> Cache<B> {
+    /// How many tokens it holds.
+    pub fn len(&self) -> usize {
+        self.past
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.past == 0
+    }
+}
+
+impl<B: Backend> Llama<B> {
+    /// The model's shape.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// The final hidden states, after the last norm, of packed rows: `[rows, columns, hidden]`.
+    pub fn hidden<K: Kernels<B>>(&self, rows: &Rows) -> Result<Tensor<B, 3>> {
+        let placement = Placement::packed(rows, &self.config, &self.device())?;
+        Ok(self.run::<K>(&rows.tokens, [rows.rows, rows.columns], &placement, None))
+    }
+
+    /// An empty cache for [`advance`](Self::advance).
+    pub fn cache(&self) -> Cache<B> {
+        Cache { blocks: vec![None; self.model.layers.len()], past: 0 }
+    }
+
+    /// The logits after the last of `tokens`, which follow what `cache` holds: `[vocab]`.
+    pub fn advance<K: Kernels<B>>(&self, tokens: &[u32], cache: &mut Cache<B>) -> Result<Tensor<B, 1>> {
+        let count = tokens.len();
+        let placement = Placement::continued(cache.past, count, &self.config, &self.device())?;
+        let hidden = self.run::<K>(tokens, [1, count], &placement, Some(cache));
+        cache.past += count;
+        let last = hidden.narrow(1, count - 1, 1);
+        let logits = K::project(last, self.head());
+        Ok(logits.reshape([self.config.vocab_size]))
+    }
+
+    /// The head's matrix, `[vocab, hidden]`.
+    pub fn head(&self) -> Tensor<B, 2> {
+        self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens).weight.val()
+    }
+
+    /// The device its parameters are on.
+    pub fn device(&self) -> B::Device {
+        self.model.norm.weight.val().device()
+    }
+
+    fn run<K: Kernels<B>>(
+        &self,
+        tokens: &[u32],
+        [rows, columns]: [usize; 2],
+        placement: &Placement<B>,
+        mut cache: Option<&mut Cache<B>>,
+    ) -> Tensor<B, 3> {
+        let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+        let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [rows, columns]), &self.device());
+        let mut x = burn::tensor::module::embedding(self.model.embed_tokens.weight.val(), ids);
+        for (index, block) in self.model.layers.iter().enumerate() {
+            let memory = cache.as_deref_mut().map(|cache| &mut cache.blocks[index]);
+            x = block.forward::<K>(x, placement, memory, &self.config);
+        }
+        self.model.norm.forward::<K>(x, &self.config)
+    }
+}
+
+impl<B: Backend> Block<B> {
+    /// `[rows, columns, hidden]` to the same.
+    fn forward<K: Kernels<B>>(
+        &self,
+        x: Tensor<B, 3>,
+        placement: &Placement<B>,
+        memory: Option<&mut Option<(Tensor<B, 4>, Tensor<B, 4>)>>,
+        config: &LlamaConfig,
+    ) -> Tensor<B, 3> {
+        let normed = self.input_layernorm.forward::<K>(x.clone(), config);
+        let x = x + self.self_attn.forward::<K>(normed, placement, memory, config);
+        let normed = self.post_attention_layernorm.forward::<K>(x.clone(), config);
+        x + self.mlp.forward::<K>(normed)
+    }
+}
+
+impl<B: Backend> Attention<B> {
+    fn forward<K: Kernels<B>>(
+        &self,
+        x: Tensor<B, 3>,
+        placement: &Placement<B>,
+        memory: Option<&mut Option<(Tensor<B, 4>, Tensor<B, 4>)>>,
+        config: &LlamaConfig,
+    ) -> Tensor<B, 3> {
+        let [rows, columns, _] = x.dims();
+        let split = |x: Tensor<B, 3>, heads| x.reshape([rows, columns, heads, config.head_dim]);
+        let queries = split(self.q_proj.forward::<K>(x.clone()), config.num_attention_heads);
+        let keys = split(self.k_proj.forward::<K>(x.clone()), config.num_key_value_heads);
+        let mut values = split(self.v_proj.forward::<K>(x), config.num_key_value_heads);
+        let queries = K::rope(queries, placement);
+        let mut keys = K::rope(keys, placement);
+        if let Some(memory) = memory {
+            if let Some((past_keys, past_values)) = memory.take() {
+                keys = Tensor::cat(vec![past_keys, keys], 1);
+                values = Tensor::cat(vec![past_values, values], 1);
+            }
+            *memory = Some((keys.clone(), values.clone()));
+        }
+        let mixed = K::attention(queries, keys, values, placement);
+        self.o_proj.forward::<K>(mixed.reshape([rows, columns, config.num_attention_heads * config.head_dim]))
+    }
+}
+
+impl<B: Backend> Mlp<B> {
+    fn forward<K: Kernels<B>>(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        let gate = self.gate_proj.forward::<K>(x.clone());
+        let up = self.up_proj.forward::<K>(x);
+        self.down_proj.forward::<K>(K::swiglu(gate, up))
+    }
+}
+
+impl<B: Backend> Matrix<B> {
+    fn forward<K: Kernels<B>>(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        K::project(x, self.weight.val())
+    }
+}
+
+impl<B: Backend> Norm<B> {
+    fn forward<K: Kernels<B>>(&self, x: Tensor<B, 3>, config: &LlamaConfig) -> Tensor<B, 3> {
+        K::rms_norm(x, self.weight.val(), config.rms_norm_eps)
+    }
+}
+
+/// Where the values of a new model's tensors come from.
+enum Origin<'a> {
+    Checkpoint(&'a Checkpoint),
+    Random(ChaCha8Rng),
+}
+
+/// Builds modules, tensor by tensor, by name.
+struct Builder<'a, B: Backend> {
+    origin: Origin<'a>,
+    config: &'a LlamaConfig,
+    device: &'a B::Device,
+}
+
+impl<B: Backend> Builder<'_, B> {
+    fn matrix(&mut self, name: &str, out: usize, inner: usize) -> Result<Matrix<B>> {
+        let deviation = self.config.initializer_range;
+        let values = match &mut self.origin {
+            Origin::Checkpoint(checkpoint) => checkpoint.read(&format!("{name}.weight"), &[out, inner])?,
+            Origin::Random(generator) => normal(generator, out * inner, deviation),
+        };
+        Ok(Matrix { weight: self.param(values, [out, inner]) })
+    }
+
+    fn norm(&mut self, name: &str) -> Result<Norm<B>> {
+        let size = self.config.hidden_size;
+        let values = match &mut self.origin {
+            Origin::Checkpoint(checkpoint) => checkpoint.read(&format!("{name}.weight"), &[size])?,
+            Origin::Random(_) => vec![1.0; size],
+        };
+        Ok(Norm { weight: self.param(values, [size]) })
+    }
+
+    fn param<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Param<Tensor<B, D>> {
+        let tensor = Tensor::from_data(TensorData::new(values, shape), self.device);
+        Param::initialized(ParamId::new(), tensor.require_grad())
+    }
+
+    fn llama(mut self) -> Result<Llama<B>> {
+        let config = self.config;
+        let (hidden, wide, vocab) = (config.hidden_size, config.intermediate_size, config.vocab_size);
+        let queries = config.num_attention_heads * config.head_dim;
+        let keys = config.num_key_value_heads * config.head_dim;
+        let embed_tokens = self.matrix("model.embed_tokens", vocab, hidden)?;
+        let layers = (0..config.num_hidden_layers)
+            .map(|index| {
+                let layer = format!("model.layers.{index}");
+                let (attention, mlp) = (format!("{layer}.self_attn"), format!("{layer}.mlp"));
+                Ok(Block {
+                    input_layernorm: self.norm(&format!("{layer}.input_layernorm"))?,
+                    self_attn: Attention {
+                        q_proj: self.matrix(&format!("{attention}.q_proj"), queries, hidden)?,
+                        k_proj: self.matrix(&format!("{attention}.k_proj"), keys, hidden)?,
+                        v_proj: self.matrix(&format!("{attention}.v_proj"), keys, hidden)?,
+                        o_proj: self.matrix(&format!("{attention}.o_proj"), hidden, queries)?,
+                    },
+                    post_attention_layernorm: self.norm(&format!("{layer}.post_attention_layernorm"))?,
+                    mlp: Mlp {
+                        gate_proj: self.matrix(&format!("{mlp}.gate_proj"), wide, hidden)?,
+                        up_proj: self.matrix(&format!("{mlp}.up_proj"), wide, hidden)?,
+                        down_proj: self.matrix(&format!("{mlp}.down_proj"), hidden, wide)?,
+                    },
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let norm = self.norm("model.norm")?;
+        let lm_head = match config.tie_word_embeddings {
+            true => None,
+            false => Some(self.matrix("lm_head", vocab, hidden)?),
+        };
+        Ok(Llama { model: Decoder { embed_tokens, layers, norm }, lm_head, config: config.clone() })
+    }
+}
+
+impl<B: Backend> Llama<B> {
+    /// Reads a model from its checkpoint; a tensor that is missing, has another shape or belongs to no
+    /// parameter is refused by name.
+    pub fn load(config: &LlamaConfig, checkpoint: &Checkpoint, device: &B::Device) -> Result<Self> {
+        let origin = Origin::Checkpoint(checkpoint);
+        let model = Builder::<B> { origin, config, device }.llama()?;
+        let parameters: Vec<String> = model.shapes().into_iter().map(|(name, _)| name).collect();
+        let known = |name: &str| {
+            parameters.iter().any(|parameter| parameter == name) || is_buffer(name) || model.is_tied_head(name)
+        };
+        match checkpoint.names().find(|name| !known(name)) {
+            None => Ok(model),
+            Some(name) => Err(Error::Tensor {
+                path: checkpoint.folder().label(""),
+                tensor: name.into(),
+                problem: "belongs to no parameter of a Llama of this config.json; biases and other \
+                          architectures are not supported"
+                    .into(),
+            }),
+        }
+    }
+
+    /// A model with fresh weights: matrices from N(0, initializer_range²), norms 1. One seed, one model,
+    /// on every backend.
+    pub fn random(config: &LlamaConfig, seed: u64, device: &B::Device) -> Self {
+        const STREAM: u64 = 1 << 32;
+        let origin = Origin::Random(seeded(seed, STREAM));
+        Builder::<B> { origin, config, device }.llama().expect("fresh weights are read from nowhere")
+    }
+
+    /// Writes a Hugging Face folder: the companions of `input`, and the weights in the files, order and
+    /// dtypes of `like` (one f32 file for a model that came from no checkpoint).
+    pub fn save(
+        &self,
+        output: &Path,
+        input: &Folder,
+        like: Option<&Checkpoint>,
+        dtype: SaveDtype,
+    ) -> Result<()> {
+        let tensors = self.tensors();
+        let shapes: Vec<(String, Vec<usize>)> = self.shapes();
+        write_model(output, input, like, &shapes, dtype, |name| {
+            let name = if self.is_tied_head(name) { "model.embed_tokens.weight" } else { name };
+            let data = tensors.get(name)?.clone().into_data().convert::<f32>();
+            Some(data.to_vec().expect("converted to f32"))
+        })
+    }
+
+    /// Each parameter's name and shape, in the order of the module tree.
+    pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        let mut collector = Collector { path: Vec::new(), tensors: Vec::new() };
+        self.visit(&mut collector);
+        collector.tensors.into_iter().map(|(name, shape, _)| (name, shape)).collect()
+    }
+
+    /// Each parameter's values by name, flattened.
+    pub fn tensors(&self) -> HashMap<String, Tensor<B, 1>> {
+        let mut collector = Collector { path: Vec::new(), tensors: Vec::new() };
+        self.visit(&mut collector);
+        collector.tensors.into_iter().map(|(name, _, tensor)| (name, tensor)).collect()
+    }
+
+    /// A tied model's file may hold the head all the same; transformers ignores it, and so is it here.
+    fn is_tied_head(&self, name: &str) -> bool {
+        self.lm_head.is_none() && name == "lm_head.weight"
+    }
+}
+
+/// Collects parameters with their paths.
+struct Collector<B: Backend> {
+    path: Vec<String>,
+    tensors: Vec<(String, Vec<usize>, Tensor<B, 1>)>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Collector<B> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let tensor = param.val();
+        let shape = tensor.dims().to_vec();
+        self.tensors.push((self.path.join("."), shape, tensor.reshape([-1])));
+    }
+}
+
+/// Standard normal values by Box and Muller's formula, scaled; computed in f64 on the host, so that no
+/// backend's own generator matters.
+fn normal(generator: &mut ChaCha8Rng, count: usize, deviation: f64) -> Vec<f32> {
+    let mut uniform = || -> f64 { StandardUniform.sample(generator) };
+    let mut values = Vec::with_capacity(count + 1);
+    while values.len() < count {
+        let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt() * deviation;
+        let angle = std::f64::consts::TAU * uniform();
+        values.push((radius * angle.cos()) as f32);
+        values.push((radius * angle.sin()) as f32);
+    }
+    values.truncate(count);
+    values
+}
