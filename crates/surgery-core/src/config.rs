@@ -238,9 +238,10 @@ impl LlamaConfig {
         match keys.get("architectures").and_then(Value::as_array) {
             None => {}
             Some(list)
-                if list.iter().any(|name| {
-                    matches!(name.as_str(), Some("LlamaForCausalLM" | "MistralForCausalLM"))
-                }) => {}
+                if list
+                    .iter()
+                    .any(|name| matches!(name.as_str(), Some("LlamaForCausalLM" | "MistralForCausalLM"))) => {
+            }
             Some(_) => {
                 return Err(keys.wrong("architectures", "LlamaForCausalLM or MistralForCausalLM"));
             }

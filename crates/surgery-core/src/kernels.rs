@@ -39,10 +39,7 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         let second = x.narrow(3, half, half);
         let (cos, sin) = (placement.cos(), placement.sin());
         Tensor::cat(
-            vec![
-                first.clone() * cos.clone() - second.clone() * sin.clone(),
-                second * cos + first * sin,
-            ],
+            vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos + first * sin],
             3,
         )
     }

@@ -294,7 +294,9 @@ impl<B: Backend> Llama<B> {
         let model = Builder::<B> { origin, config, device }.llama()?;
         let parameters: Vec<String> = model.shapes().into_iter().map(|(name, _)| name).collect();
         let known = |name: &str| {
-            parameters.iter().any(|parameter| parameter == name) || is_buffer(name) || model.is_tied_head(name)
+            parameters.iter().any(|parameter| parameter == name)
+                || is_buffer(name)
+                || model.is_tied_head(name)
         };
         match checkpoint.names().find(|name| !known(name)) {
             None => Ok(model),

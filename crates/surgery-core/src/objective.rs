@@ -72,6 +72,31 @@ pub struct Terms {
     pub retain_kl: Option<f64>,
 }
 
+/// How the documents of a step are weighed into one loss. A loss that looks at a whole document's NLL before
+/// it weighs its tokens (a cap, NPO) is another implementation of this trait.
+pub trait Weighing {
+    /// The loss of a step.
+    fn loss(&self, documents: &[DocumentLoss]) -> f64;
+
+    /// For each document, by how much the loss grows with each of its tokens' NLL (or KL): a_t and b_t.
+    fn coefficients(&self, documents: &[DocumentLoss]) -> Vec<f64>;
+}
+
+/// The mean over all tokens of the step, as language models are pretrained.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenMean;
+
+impl Weighing for TokenMean {
+    fn loss(&self, documents: &[DocumentLoss]) -> f64 {
+        documents.iter().zip(self.coefficients(documents)).map(|(d, c)| c * d.tokens as f64 * d.mean).sum()
+    }
+
+    fn coefficients(&self, documents: &[DocumentLoss]) -> Vec<f64> {
+        let tokens: usize = documents.iter().map(|document| document.tokens).sum();
+        vec![1.0 / tokens as f64; documents.len()]
+    }
+}
+
 impl Objective {
     /// The weight of a set, with the sign of its term: negative where the gradient is reversed.
     pub fn signed_weight(&self, set: Set) -> f64 {
@@ -94,9 +119,10 @@ impl Objective {
         let ascends = self.signed_weight(document.set) < 0.0;
         ascends && self.ascent_cap.is_some_and(|cap| document.mean >= cap)
     }
+}
 
-    /// The loss of a step.
-    pub fn loss(&self, documents: &[DocumentLoss]) -> f64 {
+impl Weighing for Objective {
+    fn loss(&self, documents: &[DocumentLoss]) -> f64 {
         let part = |document: &DocumentLoss| {
             let bounded = match self.ascent_cap {
                 Some(cap) if self.is_capped(document) => cap,
@@ -107,8 +133,7 @@ impl Objective {
         documents.iter().map(part).sum()
     }
 
-    /// For each document, by how much the loss grows with each of its tokens' NLL (or KL): a_t and b_t.
-    pub fn coefficients(&self, documents: &[DocumentLoss]) -> Vec<f64> {
+    fn coefficients(&self, documents: &[DocumentLoss]) -> Vec<f64> {
         let coefficient = |document: &DocumentLoss| match self.is_capped(document) {
             true => 0.0,
             false => {

@@ -135,10 +135,8 @@ impl<B: Backend> AdamW<B> {
         let OptimizerConfig { beta_1, beta_2, epsilon, weight_decay, .. } = self.config;
         let gradient = gradient.cast(FloatDType::F32).mul_scalar(clip);
         let moments = self.moments.remove(name);
-        let Moments { first, second } = moments.unwrap_or_else(|| Moments {
-            first: gradient.zeros_like(),
-            second: gradient.zeros_like(),
-        });
+        let Moments { first, second } = moments
+            .unwrap_or_else(|| Moments { first: gradient.zeros_like(), second: gradient.zeros_like() });
         let first = first.mul_scalar(beta_1) + gradient.clone().mul_scalar(1.0 - beta_1);
         let second = second.mul_scalar(beta_2) + (gradient.clone() * gradient).mul_scalar(1.0 - beta_2);
         let root = second.clone().div_scalar(1.0 - beta_2.powi(self.steps)).sqrt() + epsilon;

@@ -37,12 +37,7 @@ impl<B: Backend> Placement<B> {
     }
 
     /// For one text that goes on: `count` tokens after `past` that are in a cache already.
-    pub fn continued(
-        past: usize,
-        count: usize,
-        config: &LlamaConfig,
-        device: &B::Device,
-    ) -> Result<Self> {
+    pub fn continued(past: usize, count: usize, config: &LlamaConfig, device: &B::Device) -> Result<Self> {
         config.check_length(past + count)?;
         let positions: Vec<usize> = (past..past + count).collect();
         let hidden = positions.iter().flat_map(|&query| (0..past + count).map(move |key| key > query));

@@ -54,7 +54,6 @@ pub(crate) fn at_positions<B: Backend>(
     let [rows, columns, size] = hidden.dims();
     let positions: Vec<i32> = positions.map(|position| position as i32).collect();
     let count = positions.len();
-    let positions =
-        Tensor::<B, 1, Int>::from_data(TensorData::new(positions, [count]), &hidden.device());
+    let positions = Tensor::<B, 1, Int>::from_data(TensorData::new(positions, [count]), &hidden.device());
     hidden.reshape([rows * columns, size]).select(0, positions)
 }

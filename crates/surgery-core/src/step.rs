@@ -17,7 +17,7 @@ use crate::data::Set;
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::model::Llama;
-use crate::objective::{DocumentLoss, Objective, Terms};
+use crate::objective::{DocumentLoss, Terms, Weighing};
 use crate::optimizer::{AdamW, global_norm};
 use crate::reference::{Reference, at_positions};
 
@@ -54,11 +54,13 @@ pub struct Graded<B: AutodiffBackend> {
 }
 
 /// Steps 1 to 4, and the norm of the gradient. The model is not touched.
+///
+/// Panics where a retain document comes without a reference to hold it to.
 pub fn gradients<B: AutodiffBackend, K: Kernels<B>>(
     model: &Llama<B>,
     step: &StepDocuments,
-    objective: &Objective,
-    reference: &mut dyn Reference<B::InnerBackend>,
+    weighing: &dyn Weighing,
+    reference: Option<&mut dyn Reference<B::InnerBackend>>,
 ) -> Result<Graded<B>> {
     let tokens: Vec<&[u32]> = step.documents.iter().map(|(_, tokens)| *tokens).collect();
     let rows = Rows::pack(&tokens, step.context, 0);
@@ -66,9 +68,8 @@ pub fn gradients<B: AutodiffBackend, K: Kernels<B>>(
 
     let is_retain = |target: &&Target| step.documents[target.document].0 == Set::Retain;
     let (kept, pushed): (Vec<&Target>, Vec<&Target>) = rows.targets.iter().partition(is_retain);
-    let states = |targets: &[&Target]| {
-        at_positions(hidden.clone(), targets.iter().map(|target| target.position))
-    };
+    let states =
+        |targets: &[&Target]| at_positions(hidden.clone(), targets.iter().map(|target| target.position));
 
     let mut losses: Vec<(Tensor<B, 1>, Vec<&Target>)> = Vec::new();
     if !pushed.is_empty() {
@@ -78,13 +79,14 @@ pub fn gradients<B: AutodiffBackend, K: Kernels<B>>(
     if !kept.is_empty() {
         let retained: Vec<&[u32]> =
             step.documents.iter().filter(|(set, _)| *set == Set::Retain).map(|(_, tokens)| *tokens).collect();
+        let reference = reference.expect("a retain document needs a reference");
         let was = Tensor::from_inner(reference.hidden(&retained, step.context)?);
         let head_was = Tensor::from_inner(reference.head());
         losses.push((K::kl(states(&kept), model.head(), was, head_was), kept));
     }
 
     let documents = document_losses(&losses, step);
-    let coefficients = objective.coefficients(&documents);
+    let coefficients = weighing.coefficients(&documents);
     let weighted = losses.into_iter().map(|(loss, targets)| {
         let weights: Vec<f32> = targets.iter().map(|target| coefficients[target.document] as f32).collect();
         let count = weights.len();
@@ -95,7 +97,7 @@ pub fn gradients<B: AutodiffBackend, K: Kernels<B>>(
 
     let gradients = loss.backward();
     let record = StepRecord {
-        loss: objective.loss(&documents),
+        loss: weighing.loss(&documents),
         terms: Terms::of(&documents),
         grad_norm: global_norm(model, &gradients),
         learning_rate: 0.0,
@@ -129,9 +131,9 @@ fn document_losses<B: AutodiffBackend>(
     losses: &[(Tensor<B, 1>, Vec<&Target>)],
     step: &StepDocuments,
 ) -> Vec<DocumentLoss> {
-    let transaction = losses.iter().fold(Transaction::default(), |transaction, (loss, _)| {
-        transaction.register(loss.clone().inner())
-    });
+    let transaction = losses
+        .iter()
+        .fold(Transaction::default(), |transaction, (loss, _)| transaction.register(loss.clone().inner()));
     let mut documents: Vec<DocumentLoss> =
         step.documents.iter().map(|&(set, _)| DocumentLoss { set, tokens: 0, mean: 0.0 }).collect();
     for (values, (_, targets)) in transaction.execute().into_iter().zip(losses) {

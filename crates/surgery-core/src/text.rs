@@ -32,9 +32,10 @@ impl TextEncoder {
         if !folder.has(FILE) && folder.has("tokenizer.model") {
             return Err(Error::Tokenizer {
                 path: folder.label("tokenizer.model"),
-                problem: "is a SentencePiece model; convert it to tokenizer.json: load it with transformers' \
+                problem:
+                    "is a SentencePiece model; convert it to tokenizer.json: load it with transformers' \
                           AutoTokenizer and call `save_pretrained(folder)`"
-                    .into(),
+                        .into(),
             });
         }
         let bytes = folder.read(FILE, JSON_LIMIT)?;

@@ -74,7 +74,8 @@ impl Checkpoint {
             let shard = Shard::open(folder, &file)?;
             for (position, entry) in shard.tensors.iter().enumerate() {
                 if let Some((other, _)) = places.insert(entry.name.clone(), (shards.len(), position)) {
-                    let first = if other == shards.len() { &file } else { &Shard::file(&shards[other]).to_owned() };
+                    let first =
+                        if other == shards.len() { &file } else { &Shard::file(&shards[other]).to_owned() };
                     return Err(Error::Tensor {
                         path: folder.label(&file),
                         tensor: entry.name.clone(),
@@ -263,9 +264,9 @@ fn read_index(folder: &Folder) -> Result<BTreeMap<String, String>> {
 
 fn no_weights(folder: &Folder) -> Error {
     let names = folder.list("").unwrap_or_default();
-    let pickle = names.iter().find(|name| {
-        [".bin", ".pt", ".pth", ".ckpt"].iter().any(|ending| name.ends_with(ending))
-    });
+    let pickle = names
+        .iter()
+        .find(|name| [".bin", ".pt", ".pth", ".ckpt"].iter().any(|ending| name.ends_with(ending)));
     match pickle {
         Some(name) => Error::Checkpoint {
             path: folder.label(name),

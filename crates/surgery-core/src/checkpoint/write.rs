@@ -234,4 +234,3 @@ fn encode(path: &Path, name: &str, values: &[f32], dtype: Dtype) -> Result<Vec<u
     }
     Ok(bytes)
 }
-

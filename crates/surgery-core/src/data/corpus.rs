@@ -92,8 +92,9 @@ impl Corpus {
             return Err(Error::Data {
                 path: folder.label(""),
                 problem: "holds no set of documents".into(),
-                remedy: "give a folder with unlearn.jsonl, edit_unlearn.jsonl, edit_update.jsonl, retain.jsonl"
-                    .into(),
+                remedy:
+                    "give a folder with unlearn.jsonl, edit_unlearn.jsonl, edit_update.jsonl, retain.jsonl"
+                        .into(),
             });
         }
         let corpus = Self { sets };

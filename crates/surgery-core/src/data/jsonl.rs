@@ -49,10 +49,7 @@ pub(super) fn read<T: DeserializeOwned>(folder: &Folder, file: &str) -> Result<V
 }
 
 /// Refuses an id that occurs twice.
-pub(super) fn refuse_duplicates<'a>(
-    path: &str,
-    ids: impl Iterator<Item = (usize, &'a str)>,
-) -> Result<()> {
+pub(super) fn refuse_duplicates<'a>(path: &str, ids: impl Iterator<Item = (usize, &'a str)>) -> Result<()> {
     let mut seen = HashMap::new();
     for (line, id) in ids {
         if let Some(first) = seen.insert(id, line) {

@@ -1,11 +1,13 @@
 //! What the operation is done to: documents, questions, and the order in which they are drawn.
 
 mod corpus;
+mod encoded;
 mod jsonl;
 mod questions;
 mod sampler;
 
 pub use corpus::{Corpus, Document, Set, read_documents};
+pub use encoded::{Benchmark, EncodedQuestion, encode_documents};
 pub use questions::{Question, QuestionSet, Split};
-pub use sampler::{Draw, DocumentsPerStep, Sampler};
+pub use sampler::{DocumentsPerStep, Draw, Sampler};
 pub(crate) use sampler::{Stream, seeded};

@@ -1,0 +1,53 @@
+//! What happens during an operation, told as it happens. Whoever calls decides how it looks.
+
+use crate::evaluate::Evaluation;
+use crate::step::StepRecord;
+
+/// Something that happened.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// A step was done.
+    Step {
+        /// Its number, counted from 1.
+        step: usize,
+        /// How many there will be.
+        steps: usize,
+        /// What it measured.
+        record: &'a StepRecord,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// A part of an evaluation was done.
+    Evaluating {
+        /// Texts measured so far: documents, and options of questions.
+        done: usize,
+        /// How many there are.
+        total: usize,
+    },
+    /// An evaluation on the way was done.
+    Evaluated {
+        /// After which step.
+        step: usize,
+        /// What came out.
+        evaluation: &'a Evaluation,
+    },
+}
+
+/// Is told of events, and may ask for the work to stop.
+pub trait Observer {
+    /// Called for each event.
+    fn observe(&mut self, event: Event);
+
+    /// Asked between steps and between batches of an evaluation.
+    fn interrupted(&self) -> bool {
+        false
+    }
+}
+
+/// Ignores every event.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn observe(&mut self, _event: Event) {}
+}

@@ -1,0 +1,40 @@
+//! What a backend crate provides: a burn backend, its kernels and its devices.
+
+use burn::tensor::backend::{AutodiffBackend, Backend};
+
+use crate::error::{Error, Result};
+use crate::kernels::Kernels;
+use crate::recipe::Precision;
+
+/// A backend that the operation can run on. Each backend crate has one type that implements this.
+pub trait Platform: Sized {
+    /// Its name on the command line.
+    const NAME: &'static str;
+    /// Trains.
+    type Train: AutodiffBackend<InnerBackend = Self::Infer>;
+    /// Infers.
+    type Infer: Backend<Device = <Self::Train as burn::tensor::backend::BackendTypes>::Device>;
+    /// The operations, each in the fastest form this backend has.
+    type Kernels: Kernels<Self::Train> + Kernels<Self::Infer>;
+
+    /// The device of this number. What is not there is an error, never another device.
+    fn device(number: usize) -> Result<<Self::Infer as burn::tensor::backend::BackendTypes>::Device>;
+
+    /// The precisions it computes in.
+    fn precisions() -> &'static [Precision];
+
+    /// What a person asking about this machine should know: one line per device, or what is wrong.
+    fn describe() -> Vec<String>;
+
+    /// Refuses a precision that this backend lacks.
+    fn check_precision(precision: Precision) -> Result<()> {
+        if Self::precisions().contains(&precision) {
+            return Ok(());
+        }
+        let available: Vec<&str> = Self::precisions().iter().map(|precision| precision.name()).collect();
+        Err(Error::Backend {
+            problem: format!("backend {} has no precision `{}`", Self::NAME, precision.name()),
+            remedy: format!("set `model.precision` to one of: {}", available.join(", ")),
+        })
+    }
+}
