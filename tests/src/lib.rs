@@ -1,1 +1,114 @@
-//! x
+//! What the tests of the whole share: the golden values, and how to compare with them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use surgery_core::checkpoint::Checkpoint;
+use surgery_core::config::LlamaConfig;
+use surgery_core::files::Folder;
+use surgery_core::model::Llama;
+use surgery_core::platform::Platform;
+use surgery_core::text::TextEncoder;
+
+/// The platform under test.
+pub type Cpu = surgery_ndarray::Cpu;
+/// Its inference backend.
+pub type Infer = <Cpu as Platform>::Infer;
+/// Its training backend.
+pub type Train = <Cpu as Platform>::Train;
+/// Its kernels.
+pub type Kernels = <Cpu as Platform>::Kernels;
+
+/// The variants of the family that golden values exist for.
+pub const VARIANTS: [&str; 12] = [
+    "llama1-mha",
+    "llama2-bf16",
+    "llama3-gqa",
+    "llama31-rope",
+    "llama32-tied",
+    "mistral",
+    "mqa",
+    "new-config",
+    "rope-linear",
+    "smollm2-tied",
+    "tied-extra-head",
+    "tinyllama-gqa",
+];
+
+/// A file or folder of the golden values.
+pub fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(path)
+}
+
+/// A golden folder to read from.
+pub fn golden_folder(path: &str) -> Folder {
+    Folder::Disk(golden(path))
+}
+
+/// A golden JSON file.
+pub fn golden_json(path: &str) -> Value {
+    let path = golden(path);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A golden model's folder, shape and tokenizer.
+pub fn open(variant: &str) -> (Folder, LlamaConfig, TextEncoder) {
+    let folder = golden_folder(&format!("models/{variant}"));
+    let config = LlamaConfig::load(&folder).unwrap();
+    let encoder = TextEncoder::load(&folder, config.vocab_size).unwrap();
+    (folder, config, encoder)
+}
+
+/// A golden model, for inference.
+pub fn load(variant: &str) -> Llama<Infer> {
+    let (folder, config, _) = open(variant);
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    Llama::load(&config, &checkpoint, &Cpu::device(0).unwrap()).unwrap()
+}
+
+/// A JSON number.
+pub fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// A JSON list of token ids.
+pub fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().expect("a list").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+}
+
+/// Fails where `found` is further from `expected` than `relative` times it plus `absolute`.
+#[track_caller]
+pub fn assert_close(what: &str, found: f64, expected: f64, relative: f64, absolute: f64) {
+    let distance = (found - expected).abs();
+    assert!(
+        distance <= relative * expected.abs() + absolute,
+        "{what}: found {found}, expected {expected}, off by {distance:e}"
+    );
+}
+
+/// `|found - expected| / |expected|` over all elements together.
+pub fn relative_distance(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let square = |value: f64| value * value;
+    let distance: f64 = found.iter().zip(expected).map(|(f, e)| square(f64::from(f - e))).sum();
+    let size: f64 = expected.iter().map(|e| square(f64::from(*e))).sum();
+    (distance / size.max(f64::MIN_POSITIVE)).sqrt()
+}
+
+/// The f32 tensors of a safetensors file by name.
+pub fn read_tensors(path: &Path) -> Vec<(String, Vec<f32>)> {
+    let bytes = fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: Vec<(String, Vec<f32>)> = file
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            let values = view.data().as_chunks::<4>().0.iter().map(|&chunk| f32::from_le_bytes(chunk));
+            (name, values.collect())
+        })
+        .collect();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    tensors
+}

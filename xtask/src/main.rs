@@ -1,2 +1,132 @@
-//! x
-fn main() {}
+//! `cargo xtask …`: what is done to this repository, besides building and running it.
+
+mod dataset;
+mod features;
+mod licences;
+#[cfg(test)]
+mod style;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use serde_json::Value;
+
+const USAGE: &str = "\
+usage: cargo xtask <task>
+
+  check                                        format, lints, documentation, licences, one build of burn
+  test [ARGS…]                                 every test; ARGS go to `cargo test`
+  bench [--shape NAME] [--steps N] [--json]    how fast a step and an evaluation are here
+  dataset [--check]                            compile the benchmark, or see whether it is as compiled
+  golden [--out DIR]                           compute the golden values anew, with PyTorch";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let root = root();
+    let result = match arguments.as_slice() {
+        ["check"] => check(&root),
+        ["test", rest @ ..] => test(&root, rest),
+        ["bench", rest @ ..] => bench(&root, rest),
+        ["dataset"] => dataset::run(&root, false),
+        ["dataset", "--check"] => dataset::run(&root, true),
+        ["golden", rest @ ..] => golden(&root, rest),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What is seen without running anything. The two GPU crates are left out, as they are of a plain build.
+fn check(root: &Path) -> Result<(), String> {
+    run(cargo(root, &["fmt", "--all", "--check"]))?;
+    run(cargo(root, &["clippy", "--all-targets", "--", "-D", "warnings"]))?;
+    run(cargo(root, &["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    let metadata = metadata(root)?;
+    licences::check(&metadata)?;
+    features::check(root, &metadata)
+}
+
+/// The default members at once, in the profile of `cargo run`: what was built to run is not built again.
+fn test(root: &Path, arguments: &[&str]) -> Result<(), String> {
+    run(cargo(root, &["test"]).args(arguments))
+}
+
+/// In the development profile, which is as optimised and already built: the release profile would build burn
+/// again, with link-time optimisation, for a few per cent.
+fn bench(root: &Path, arguments: &[&str]) -> Result<(), String> {
+    // Together with the command line, so that burn has the features that it has there.
+    run(cargo(root, &["build", "--package", "surgery-cli", "--package", "surgery-bench"]))?;
+    let metadata = metadata(root)?;
+    let target =
+        Path::new(metadata["target_directory"].as_str().ok_or("cargo metadata has no target_directory")?);
+    let program = target.join("debug").join(format!("surgery-bench{}", std::env::consts::EXE_SUFFIX));
+    run(Command::new(program).args(arguments))
+}
+
+/// Runs `tests/golden/make.py` with the packages it asks for.
+fn golden(root: &Path, arguments: &[&str]) -> Result<(), String> {
+    let environment = root.join("target/golden-venv");
+    let python = environment.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
+    if !python.exists() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+    }
+    let folder = root.join("tests/golden");
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
+    run(Command::new(&python).args(install).arg(folder.join("requirements.txt")))?;
+    run(Command::new(&python).arg(folder.join("make.py")).args(arguments))
+}
+
+/// The repository's root.
+fn root() -> PathBuf {
+    // cargo says where it is now; the binary knows where it was built.
+    let folder =
+        std::env::var_os("CARGO_MANIFEST_DIR").map_or(env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    folder.parent().expect("xtask is a folder of the repository").to_path_buf()
+}
+
+fn cargo(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    command.current_dir(root).args(arguments);
+    command
+}
+
+/// Runs `command` to its end; anything but success is an error.
+fn run(command: impl std::borrow::BorrowMut<Command>) -> Result<(), String> {
+    let mut command = command;
+    let command = command.borrow_mut();
+    let status = command.status().map_err(|error| format!("cannot run {}: {error}", shown(command)))?;
+    if status.success() { Ok(()) } else { Err(format!("{} failed ({status})", shown(command))) }
+}
+
+/// What `command` prints to stdout.
+fn output(mut command: Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| format!("cannot run {}: {error}", shown(&command)))?;
+    if !output.status.success() {
+        return Err(format!("{} failed:\n{}", shown(&command), String::from_utf8_lossy(&output.stderr)));
+    }
+    String::from_utf8(output.stdout).map_err(|error| format!("{}: {error}", shown(&command)))
+}
+
+fn shown(command: &Command) -> String {
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// Every package of the lock file and how they depend on one another.
+fn metadata(root: &Path) -> Result<Value, String> {
+    let text = output(cargo(root, &["metadata", "--format-version", "1", "--locked"]))?;
+    serde_json::from_str(&text).map_err(|error| format!("cargo metadata: {error}"))
+}

@@ -1,2 +1,33 @@
-//! x
-fn main() {}
+//! `surgery`: make a language model forget, learn, and otherwise stay itself.
+
+mod args;
+mod backend;
+mod commands;
+mod exit;
+mod inputs;
+mod plan;
+mod progress;
+mod report;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    // A panic is a bug, and must end in the code that says so.
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("internal error (a bug in surgery, please report it): {panic}");
+    }));
+    match std::panic::catch_unwind(|| commands::run(args)) {
+        Ok(Ok(())) => exit::Exit::Done.into(),
+        Ok(Err(failure)) => {
+            if let Some(message) = failure.message() {
+                eprintln!("error: {message}");
+            }
+            failure.exit().into()
+        }
+        Err(_) => exit::Exit::Internal.into(),
+    }
+}

@@ -166,7 +166,7 @@ mod tests {
         let rows = Rows::pack(&documents, 64, 0);
         let ids = rows.segment_ids();
         assert_eq!(ids.iter().filter(|&&id| id != 0).count(), rows.num_tokens());
-        assert_eq!(rows.num_tokens(), documents.iter().map(Vec::len).sum());
+        assert_eq!(rows.num_tokens(), documents.iter().map(Vec::len).sum::<usize>());
         assert!(rows.num_tokens() * 10 >= rows.tokens.len() * 8, "more than a fifth is padding");
     }
 }

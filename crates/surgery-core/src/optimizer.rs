@@ -3,7 +3,7 @@
 //! Weight decay reaches every parameter, norms and embeddings included, as in the paper's code. The moments
 //! are f32 whatever the gradient is: in bf16 β₂ would round to 1.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -179,30 +179,49 @@ impl<A: AutodiffBackend> ModuleMapper<A> for Update<'_, A> {
     }
 }
 
-/// The norm of the gradient of all parameters together; read from the device once.
-pub fn global_norm<A: AutodiffBackend>(model: &impl Module<A>, gradients: &A::Gradients) -> f64 {
-    struct Squares<'a, A: AutodiffBackend> {
+/// Each parameter's gradient by name, flattened; none for a parameter that took no part.
+pub fn named_gradients<A: AutodiffBackend>(
+    model: &impl Module<A>,
+    gradients: &A::Gradients,
+) -> BTreeMap<String, Tensor<A::InnerBackend, 1>> {
+    struct Named<'a, A: AutodiffBackend> {
         gradients: &'a A::Gradients,
-        sums: Vec<Tensor<A::InnerBackend, 1>>,
+        path: Vec<String>,
+        found: BTreeMap<String, Tensor<A::InnerBackend, 1>>,
     }
-    impl<A: AutodiffBackend> ModuleVisitor<A> for Squares<'_, A> {
+    impl<A: AutodiffBackend> ModuleVisitor<A> for Named<'_, A> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
             if let Some(gradient) = param.val().grad(self.gradients) {
-                let gradient = gradient.cast(FloatDType::F32);
-                self.sums.push((gradient.clone() * gradient).sum());
+                self.found.insert(self.path.join("."), gradient.reshape([-1]));
             }
         }
     }
-    let mut squares = Squares::<A> { gradients, sums: Vec::new() };
-    model.visit(&mut squares);
-    match squares.sums.is_empty() {
-        true => 0.0,
-        false => {
-            let sums: Vec<f32> =
-                Tensor::cat(squares.sums, 0).into_data().convert::<f32>().to_vec().expect("converted to f32");
-            sums.into_iter().map(f64::from).sum::<f64>().sqrt()
-        }
+    let mut named = Named::<A> { gradients, path: Vec::new(), found: BTreeMap::new() };
+    model.visit(&mut named);
+    named.found
+}
+
+/// The norm of the gradient of all parameters together; read from the device once.
+pub fn global_norm<A: AutodiffBackend>(model: &impl Module<A>, gradients: &A::Gradients) -> f64 {
+    let squares = named_gradients(model, gradients).into_values().map(|gradient| {
+        let gradient = gradient.cast(FloatDType::F32);
+        (gradient.clone() * gradient).sum()
+    });
+    let squares: Vec<Tensor<A::InnerBackend, 1>> = squares.collect();
+    if squares.is_empty() {
+        return 0.0;
     }
+    let sums = Tensor::cat(squares, 0).into_data().convert::<f32>();
+    let sums: Vec<f32> = sums.to_vec().expect("converted to f32");
+    sums.into_iter().map(f64::from).sum::<f64>().sqrt()
 }
 
 #[cfg(test)]

@@ -38,3 +38,6 @@ pub trait Platform: Sized {
         })
     }
 }
+
+/// The device type of a platform.
+pub type DeviceOf<P> = burn::tensor::Device<<P as Platform>::Infer>;

@@ -1,1 +1,118 @@
-//! Placeholder.
+//! NVIDIA GPUs, by burn's CUDA backend.
+//!
+//! Nothing of NVIDIA's is needed to build this. To run, it needs the driver, and from the toolkit NVRTC and the
+//! headers: kernels are compiled on the machine they run on. cubecl panics where one is missing, so they are
+//! looked for before anything is computed.
+//!
+//! Without burn's kernel fusion, which has computed wrong results in cases (its issues 5122 and 4366): it may
+//! come in when loss curves with and without it agree. With autotune: the first use of each shape of a matrix
+//! product or reduction tries several kernels and remembers the fastest on disk, so the first steps are slow.
+
+use std::path::Path;
+
+use burn_cuda::CudaDevice;
+use cudarc::driver::DriverError;
+use cudarc::driver::result::{device, init};
+use surgery_core::burn::backend::Autodiff;
+use surgery_core::kernels::Portable;
+use surgery_core::platform::Platform;
+use surgery_core::recipe::Precision;
+use surgery_core::{Error, Result};
+
+/// NVIDIA GPUs.
+#[derive(Debug, Clone, Copy)]
+pub struct Cuda;
+
+impl Platform for Cuda {
+    const NAME: &'static str = "cuda";
+    type Train = Autodiff<burn_cuda::Cuda<f32>>;
+    type Infer = burn_cuda::Cuda<f32>;
+    type Kernels = Portable;
+
+    fn device(number: usize) -> Result<CudaDevice> {
+        let names = names()?;
+        if number >= names.len() {
+            return Err(Error::Backend {
+                problem: format!("backend cuda has no device {number}, only {} GPU(s)", names.len()),
+                remedy: format!("set --device to a number from 0 to {}", names.len() - 1),
+            });
+        }
+        check_toolkit()?;
+        Ok(CudaDevice::new(number))
+    }
+
+    fn precisions() -> &'static [Precision] {
+        &[Precision::F32]
+    }
+
+    fn describe() -> Vec<String> {
+        let mut lines = match names() {
+            Ok(names) => {
+                names.iter().enumerate().map(|(number, name)| format!("device {number}: {name}")).collect()
+            }
+            Err(error) => vec![error.to_string()],
+        };
+        lines.extend(check_toolkit().err().map(|error| error.to_string()));
+        lines
+    }
+}
+
+/// The names of the GPUs that the driver shows, by number; at least one.
+fn names() -> Result<Vec<String>> {
+    // SAFETY: loading a library runs its initialisers. These are the driver's own, which every program that
+    // uses CUDA runs.
+    #[expect(unsafe_code, reason = "the driver is a shared library that may be missing")]
+    let present = unsafe { cudarc::driver::sys::is_culib_present() };
+    if !present {
+        return Err(missing("found no NVIDIA driver", "install it"));
+    }
+    let refused =
+        |error: DriverError| missing(&format!("cannot use the NVIDIA driver: {error}"), "see nvidia-smi");
+    init().map_err(refused)?;
+    let count = device::get_count().map_err(refused)?;
+    if count == 0 {
+        return Err(missing("found an NVIDIA driver but no GPU", "see nvidia-smi and CUDA_VISIBLE_DEVICES"));
+    }
+    (0..count).map(|number| device::get(number).and_then(device::get_name).map_err(refused)).collect()
+}
+
+/// Refuses a machine on which kernels could not be compiled.
+fn check_toolkit() -> Result<()> {
+    const INSTALL: &str = "install the CUDA toolkit and set CUDA_PATH to its folder";
+    // Where cubecl will look.
+    let root = cubecl_cuda::install::cuda_path();
+    let headers = root.as_deref().map(|root| root.join("include"));
+    if !headers.as_deref().is_some_and(|folder: &Path| folder.join("cuda_runtime.h").is_file()) {
+        let place = headers.map_or(String::new(), |folder| format!(" in {}", folder.display()));
+        return Err(missing(&format!("found no CUDA headers (cuda_runtime.h){place}"), INSTALL));
+    }
+    // SAFETY: as for the driver.
+    #[expect(unsafe_code, reason = "NVRTC is a shared library that may be missing")]
+    let present = unsafe { cudarc::nvrtc::sys::is_culib_present() };
+    match present {
+        true => Ok(()),
+        false => Err(missing(
+            "found no CUDA compiler (the library nvrtc)",
+            "install the CUDA toolkit and add its library folder to the loader's path (LD_LIBRARY_PATH)",
+        )),
+    }
+}
+
+fn missing(what: &str, remedy: &str) -> Error {
+    Error::Backend {
+        problem: format!("backend cuda {what}"),
+        remedy: format!("{remedy}, or choose another backend with --backend"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_an_error() {
+        println!("{}", Cuda::describe().join("\n"));
+        let error = Cuda::device(1000).expect_err("no machine has so many");
+        println!("{error}");
+    }
+}

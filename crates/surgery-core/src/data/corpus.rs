@@ -131,6 +131,12 @@ impl Corpus {
     }
 }
 
+/// The documents of one JSONL file as they stand: a text may be empty, an id may occur twice.
+pub fn read_texts(folder: &Folder, file: &str) -> Result<Vec<Document>> {
+    let records = jsonl::read(folder, file)?;
+    Ok(records.into_iter().map(|(_, document)| document).collect())
+}
+
 /// The documents of one JSONL file; an empty file, an empty text and an id that occurs twice are refused.
 pub fn read_documents(folder: &Folder, file: &str) -> Result<Vec<Document>> {
     let records: Vec<(usize, Document)> = jsonl::read(folder, file)?;

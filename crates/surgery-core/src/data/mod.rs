@@ -6,7 +6,7 @@ mod jsonl;
 mod questions;
 mod sampler;
 
-pub use corpus::{Corpus, Document, Set, read_documents};
+pub use corpus::{Corpus, Document, Set, read_documents, read_texts};
 pub use encoded::{Benchmark, EncodedQuestion, encode_documents};
 pub use questions::{Question, QuestionSet, Split};
 pub use sampler::{DocumentsPerStep, Draw, Sampler};

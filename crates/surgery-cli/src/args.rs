@@ -1,0 +1,152 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use crate::backend::Name;
+
+/// Make a language model forget, learn, and otherwise stay itself: LLM Surgery (arXiv 2409.13054).
+///
+/// Without a command: the default recipe on the embedded benchmark and model.
+#[derive(Debug, Parser)]
+#[command(name = "surgery", version, after_help = crate::exit::EXPLAINED)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Common {
+    /// Where to compute [default: the best backend compiled in]
+    #[arg(long, global = true, value_name = "BACKEND")]
+    pub backend: Option<Name>,
+    /// Which device of the backend
+    #[arg(long, global = true, value_name = "N", default_value_t = 0)]
+    pub device: usize,
+    /// Results as JSON on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress, no logs
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// More logs
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The operation: evaluate, operate, evaluate, report
+    Run(Run),
+    /// Perplexity and multiple-choice accuracy on every set
+    Eval(Eval),
+    /// The mean NLL of each text, as JSON lines: {"id", "tokens", "nll"}
+    Score(Score),
+    /// Continue a prompt
+    Generate(Generate),
+    /// Train on JSONL files, from a checkpoint or from scratch
+    Pretrain(Pretrain),
+    /// The shipped recipes
+    #[command(subcommand)]
+    Recipe(RecipeCommand),
+    /// What this program and this machine have, and what is wrong
+    Doctor,
+    /// A completion script for a shell
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Default, ClapArgs)]
+pub struct Run {
+    /// A TOML file, or the name of a shipped recipe [default: default]
+    pub recipe: Option<String>,
+    /// The model: a Hugging Face folder, or `embedded`
+    #[arg(long, value_name = "M")]
+    pub model: Option<String>,
+    /// The data folder, or `embedded`
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<String>,
+    /// Where the result goes [default: the next free runs/NNNN]
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Override a key of the recipe; the value is TOML, the last one wins
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Only say what would be done, and what it would take
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Eval {
+    /// The model: a Hugging Face folder, or `embedded`
+    #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
+    pub model: String,
+    /// The data folder, or `embedded`
+    #[arg(long, value_name = "DIR", default_value = surgery_core::recipe::EMBEDDED)]
+    pub data: String,
+    /// Also measure the KL from this model
+    #[arg(long, value_name = "M")]
+    pub reference: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Score {
+    /// The model: a Hugging Face folder, or `embedded`
+    #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
+    pub model: String,
+    /// JSON lines: {"id", "text"}
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub input: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Generate {
+    /// The model: a Hugging Face folder, or `embedded`
+    #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
+    pub model: String,
+    /// The text to continue
+    #[arg(long, value_name = "P")]
+    pub prompt: String,
+    /// The most tokens to add
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub max_new_tokens: usize,
+    /// 0 takes the likeliest token every time; above, tokens are drawn
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f64,
+    /// Fixes what is drawn
+    #[arg(long, value_name = "S", default_value_t = 42)]
+    pub seed: u64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Pretrain {
+    /// A TOML file, or the name of a shipped recipe
+    pub recipe: String,
+    /// The model to begin from: a Hugging Face folder
+    #[arg(long, value_name = "M")]
+    pub model: Option<String>,
+    /// Where the result goes [default: the next free runs/NNNN]
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Override a key of the recipe; the value is TOML, the last one wins
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RecipeCommand {
+    /// Their names and what they are for
+    Ls,
+    /// The text of one
+    Show {
+        /// Its name
+        name: String,
+    },
+}

@@ -1,0 +1,56 @@
+//! `surgery doctor`: what this program and this machine have.
+
+use serde_json::json;
+use surgery_core::platform::Platform;
+
+use crate::backend::{Job, Name};
+use crate::exit::Outcome;
+use crate::inputs::RECIPES;
+use crate::terminal::{print, print_json};
+
+struct Describe;
+
+impl Job for Describe {
+    type Output = (Vec<String>, Vec<&'static str>);
+
+    fn run<P: Platform>(self) -> Outcome<Self::Output> {
+        let precisions = P::precisions().iter().map(|precision| precision.name()).collect();
+        Ok((P::describe(), precisions))
+    }
+}
+
+/// Describes backends, devices and what is embedded.
+pub fn run(as_json: bool) -> Outcome {
+    let size = |files: Vec<surgery_datasets::File>| files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+    let (model, benchmark) = (size(surgery_datasets::model()), size(surgery_datasets::benchmark()));
+    let version = env!("CARGO_PKG_VERSION");
+    let mut lines = vec![format!("surgery {version}")];
+    let mut backends = Vec::new();
+    for name in Name::ALL {
+        if name.is_compiled() {
+            let (devices, precisions) = name.run(Describe)?;
+            lines.push(format!("{:<8} compiled in, precisions: {}", name.feature(), precisions.join(", ")));
+            lines.extend(devices.iter().map(|device| format!("         {device}")));
+            backends.push(json!({
+                "name": name.feature(), "compiled": true, "precisions": precisions, "devices": devices,
+            }));
+        } else {
+            let command = name.rebuild_command();
+            lines.push(format!("{:<8} not compiled in; build with it: {command}", name.feature()));
+            backends.push(json!({ "name": name.feature(), "compiled": false, "rebuild": command }));
+        }
+    }
+    let recipes: Vec<&str> = RECIPES.iter().map(|(name, _, _)| *name).collect();
+    lines.push(format!("recipes  {}", recipes.join(", ")));
+    lines.push(format!("embedded model {} KiB, benchmark {} KiB", model >> 10, benchmark >> 10));
+    match as_json {
+        true => print_json(&json!({
+            "version": version,
+            "default_backend": Name::best().map(Name::feature),
+            "backends": backends,
+            "recipes": recipes,
+            "embedded": { "model_bytes": model, "benchmark_bytes": benchmark },
+        })),
+        false => print(&lines.join("\n")),
+    }
+}

@@ -1,0 +1,41 @@
+//! `surgery eval`: what a model knows, set by set.
+
+use surgery_core::evaluate::evaluate;
+use surgery_core::platform::Platform;
+
+use crate::args::{Common, Eval};
+use crate::exit::Outcome;
+use crate::inputs::{DataFiles, ModelFiles};
+use crate::progress::Progress;
+use crate::report::table;
+use crate::terminal::{Log, print, print_json};
+
+/// The command on a backend.
+pub struct Job {
+    pub eval: Eval,
+    pub common: Common,
+}
+
+impl crate::backend::Job for Job {
+    type Output = ();
+
+    fn run<P: Platform>(self) -> Outcome {
+        let Self { eval, common } = self;
+        let device = P::device(common.device)?;
+        let files = ModelFiles::open(&eval.model)?;
+        let data = DataFiles::open(&eval.data, &[], &files.encoder)?;
+        let reference = eval.reference.as_deref().map(|source| -> surgery_core::Result<_> {
+            let reference = ModelFiles::open(source)?;
+            files.refuse_other_vocabulary(&reference)?;
+            reference.load::<P>(&device)
+        });
+        let reference = reference.transpose()?;
+        let model = files.load::<P>(&device)?;
+        let mut progress = Progress::new(Log::new(&common));
+        progress.stage("evaluating");
+        let evaluation =
+            evaluate::<P::Infer, P::Kernels>(&model, &data.benchmark, reference.as_ref(), &mut progress)?;
+        progress.finish();
+        if common.json { print_json(&evaluation) } else { print(&table(&evaluation)) }
+    }
+}

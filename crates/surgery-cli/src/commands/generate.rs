@@ -1,0 +1,44 @@
+//! `surgery generate`: what a model says next.
+
+use serde_json::json;
+use surgery_core::generate::{Sampling, generate};
+use surgery_core::platform::Platform;
+
+use crate::args::{Common, Generate};
+use crate::exit::{Failure, Outcome};
+use crate::inputs::ModelFiles;
+use crate::terminal::{print, print_json};
+
+/// Checks what clap cannot, and runs the command.
+pub fn run(generate: Generate, common: Common) -> Outcome {
+    let temperature = generate.temperature;
+    if !temperature.is_finite() || temperature < 0.0 {
+        let message = format!("--temperature is {temperature}; expected 0 or a positive number");
+        return Err(Failure::Usage(message));
+    }
+    crate::backend::run(common.backend, Job { generate, common })
+}
+
+struct Job {
+    generate: Generate,
+    common: Common,
+}
+
+impl crate::backend::Job for Job {
+    type Output = ();
+
+    fn run<P: Platform>(self) -> Outcome {
+        let Self { generate: args, common } = self;
+        let device = P::device(common.device)?;
+        let files = ModelFiles::open(&args.model)?;
+        let prompt = files.encoder.encode(&args.prompt)?;
+        let model = files.load::<P>(&device)?;
+        let sampling = Sampling { temperature: args.temperature, seed: args.seed };
+        let tokens = generate::<P::Infer, P::Kernels>(&model, &prompt, args.max_new_tokens, sampling)?;
+        let text = files.encoder.decode_continuation(&prompt, &tokens)?;
+        match common.json {
+            true => print_json(&json!({ "text": text, "tokens": tokens })),
+            false => print(&format!("{}{text}", args.prompt)),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! `surgery run`: evaluate, operate, evaluate, report.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use surgery_core::Result;
+use surgery_core::batch::windows;
+use surgery_core::burn::module::AutodiffModule;
+use surgery_core::evaluate::evaluate;
+use surgery_core::files::write_atomically;
+use surgery_core::model::Llama;
+use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::recipe::Recipe;
+use surgery_core::reference::Live;
+use surgery_core::surgery::{Cost, operate};
+
+use crate::args::{Common, Run};
+use crate::exit::Outcome;
+use crate::inputs::{DataFiles, ModelFiles, output_folder, recipe};
+use crate::plan;
+use crate::progress::{Metrics, Progress};
+use crate::report::{Report, html, peak_memory_bytes, table_of_change};
+use crate::terminal::{Log, print, print_json};
+
+/// Resolves the recipe and runs the command.
+pub fn run(run: Run, common: Common) -> Outcome {
+    let mut recipe: Recipe = recipe(run.recipe.as_deref().unwrap_or("default"), &run.overrides)?;
+    if let Some(model) = run.model {
+        recipe.model.source = model;
+    }
+    if let Some(data) = run.data {
+        recipe.data.path = data;
+    }
+    let job = Job { recipe, output: run.output, dry_run: run.dry_run, common };
+    crate::backend::run(job.common.backend, job)
+}
+
+struct Job {
+    recipe: Recipe,
+    output: Option<PathBuf>,
+    dry_run: bool,
+    common: Common,
+}
+
+impl crate::backend::Job for Job {
+    type Output = ();
+
+    fn run<P: Platform>(self) -> Outcome {
+        let Self { recipe, output, dry_run, common } = self;
+        plan::check_supported(&recipe)?;
+        P::check_precision(recipe.model.precision)?;
+        let device = P::device(common.device)?;
+        let files = ModelFiles::open(&recipe.model.source)?;
+        let checkpoint = files.checkpoint()?;
+        let data = DataFiles::open(&recipe.data.path, &recipe.objective.sets(), &files.encoder)?;
+        if dry_run {
+            return plan::show::<P>(&recipe, &files, &checkpoint, &data, &device, common.json);
+        }
+
+        // Before any work is done that a refusal would waste.
+        let model: Llama<P::Infer> = Llama::load(&files.config, &checkpoint, &device)?;
+        let output = output_folder(output.as_deref(), &[&files.folder, &data.folder])?;
+        let resolved = toml::to_string(&recipe).expect("a recipe is TOML");
+        write_text(&output.join("recipe.toml"), &resolved)?;
+        let mut progress = Progress::recording(Log::new(&common), &output, Metrics::Surgery)?;
+
+        let operation = Operation { recipe: &recipe, files: &files, data: &data, output: &output };
+        let report = operation
+            .perform::<P>(model, &checkpoint, &device, &mut progress)
+            .map_err(|error| progress.explain(error))?;
+        let json = serde_json::to_string_pretty(&report).expect("strings and numbers");
+        write_text(&output.join("report.html"), &html(&report, &resolved))?;
+        write_text(&output.join("report.json"), &format!("{json}\n"))?;
+        if common.json {
+            return print_json(&report);
+        }
+        print(&table_of_change(&report.before, &report.after))?;
+        print(&format!(
+            "\n{} steps in {:.1} s, evaluated in {:.1} s\nmodel:  {}\nreport: {}",
+            report.steps,
+            report.train_seconds,
+            report.evaluate_seconds,
+            output.join("model").display(),
+            output.join("report.html").display()
+        ))
+    }
+}
+
+/// What an operation is made of.
+struct Operation<'a> {
+    recipe: &'a Recipe,
+    files: &'a ModelFiles,
+    data: &'a DataFiles,
+    output: &'a Path,
+}
+
+impl Operation<'_> {
+    fn perform<P: Platform>(
+        &self,
+        model: Llama<P::Infer>,
+        checkpoint: &surgery_core::checkpoint::Checkpoint,
+        device: &DeviceOf<P>,
+        progress: &mut Progress,
+    ) -> Result<Report> {
+        let benchmark = &self.data.benchmark;
+        progress.stage("evaluating before");
+        let started = Instant::now();
+        let before = evaluate::<P::Infer, P::Kernels>(&model, benchmark, Some(&model), progress)?;
+        let mut evaluate_seconds = started.elapsed().as_secs_f64();
+
+        progress.stage("operating");
+        let mut reference = Live::<P::Infer, P::Kernels>::new(model.clone());
+        let (operated, cost) = operate::<P::Train, P::Kernels>(
+            Llama::<P::Train>::from_inner(model.clone()),
+            &self.data.corpus,
+            benchmark,
+            self.recipe,
+            &mut reference,
+            progress,
+        )?;
+        let folder = self.output.join("model");
+        let dtype = self.recipe.model.save_dtype;
+        operated.valid().save(&folder, &self.files.folder, Some(checkpoint), dtype)?;
+        drop(operated);
+
+        // What counts is what was written.
+        progress.stage("evaluating after");
+        let started = Instant::now();
+        let written = ModelFiles::open(&folder.to_string_lossy())?.load::<P>(device)?;
+        let after = evaluate::<P::Infer, P::Kernels>(&written, benchmark, Some(&model), progress)?;
+        evaluate_seconds += started.elapsed().as_secs_f64();
+        progress.finish();
+        Ok(self.report(before, after, cost, evaluate_seconds))
+    }
+
+    fn report(
+        &self,
+        before: surgery_core::evaluate::Evaluation,
+        after: surgery_core::evaluate::Evaluation,
+        cost: Cost,
+        evaluate_seconds: f64,
+    ) -> Report {
+        let context = self.recipe.train.max_tokens.min(self.files.config.max_position_embeddings);
+        let texts =
+            self.recipe.objective.sets().into_iter().flat_map(|set| self.data.benchmark.documents(set));
+        Report {
+            difference: after.minus(&before),
+            before,
+            after,
+            steps: cost.steps,
+            train_seconds: cost.seconds,
+            evaluate_seconds,
+            tokens_per_second: if cost.seconds > 0.0 { cost.tokens as f64 / cost.seconds } else { 0.0 },
+            peak_memory_bytes: peak_memory_bytes(),
+            documents_split: texts.filter(|text| windows(text.len(), context).len() > 1).count(),
+            model: self.recipe.model.source.clone(),
+            data: self.recipe.data.path.clone(),
+            output: self.output.display().to_string(),
+        }
+    }
+}
+
+fn write_text(path: &Path, text: &str) -> Result<()> {
+    write_atomically(path, |writer| writer.write_all(text.as_bytes()))
+}

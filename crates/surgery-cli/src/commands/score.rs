@@ -1,0 +1,41 @@
+//! `surgery score`: the mean NLL of each text.
+
+use serde_json::json;
+use surgery_core::data::read_texts;
+use surgery_core::evaluate::score;
+use surgery_core::platform::Platform;
+
+use crate::args::{Common, Score};
+use crate::exit::Outcome;
+use crate::inputs::{ModelFiles, file_in_folder};
+use crate::progress::Progress;
+use crate::terminal::{Log, print};
+
+/// The command on a backend.
+pub struct Job {
+    pub score: Score,
+    pub common: Common,
+}
+
+impl crate::backend::Job for Job {
+    type Output = ();
+
+    fn run<P: Platform>(self) -> Outcome {
+        let Self { score: args, common } = self;
+        let device = P::device(common.device)?;
+        let (folder, file) = file_in_folder(&args.input);
+        let texts = read_texts(&folder, &file)?;
+        let files = ModelFiles::open(&args.model)?;
+        let encode = |document: &surgery_core::data::Document| files.encoder.encode(&document.text);
+        let tokens = texts.iter().map(encode).collect::<surgery_core::Result<Vec<_>>>()?;
+        let model = files.load::<P>(&device)?;
+        let mut progress = Progress::new(Log::new(&common));
+        progress.stage("scoring");
+        let losses = score::<P::Infer, P::Kernels>(&model, &tokens, &mut progress)?;
+        progress.finish();
+        for (document, loss) in texts.iter().zip(losses) {
+            print(&json!({ "id": document.id, "tokens": loss.tokens, "nll": loss.mean() }).to_string())?;
+        }
+        Ok(())
+    }
+}

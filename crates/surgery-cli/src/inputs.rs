@@ -1,0 +1,189 @@
+//! From what the user names to what the library reads: models, data folders, recipes, output folders.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use surgery_core::checkpoint::Checkpoint;
+use surgery_core::config::LlamaConfig;
+use surgery_core::data::{Benchmark, Corpus, QuestionSet, Set};
+use surgery_core::files::Folder;
+use surgery_core::model::Llama;
+use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::recipe::{Check, EMBEDDED, parse};
+use surgery_core::text::TextEncoder;
+use surgery_core::{Error, Result};
+
+/// A model folder with what is read of it before its weights.
+pub struct ModelFiles {
+    /// The folder.
+    pub folder: Folder,
+    /// Its shape.
+    pub config: LlamaConfig,
+    /// Its tokenizer.
+    pub encoder: TextEncoder,
+}
+
+impl ModelFiles {
+    /// Opens the model that `source` names.
+    pub fn open(source: &str) -> Result<Self> {
+        let folder = folder(source, "embedded model", surgery_datasets::model)?;
+        let config = LlamaConfig::load(&folder)?;
+        let encoder = TextEncoder::load(&folder, config.vocab_size)?;
+        Ok(Self { folder, config, encoder })
+    }
+
+    /// Refuses a reference whose distributions range over other tokens.
+    pub fn refuse_other_vocabulary(&self, reference: &ModelFiles) -> Result<()> {
+        if self.config.vocab_size == reference.config.vocab_size {
+            return Ok(());
+        }
+        Err(Error::Config {
+            path: reference.folder.label("config.json"),
+            key: "vocab_size".into(),
+            found: reference.config.vocab_size.to_string(),
+            expected: format!("{}, as the model has: a KL needs one vocabulary", self.config.vocab_size),
+        })
+    }
+
+    /// Opens its weights' files.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        Checkpoint::open(&self.folder)
+    }
+
+    /// Reads its weights, for inference.
+    pub fn load<P: Platform>(&self, device: &DeviceOf<P>) -> Result<Llama<P::Infer>> {
+        Llama::load(&self.config, &self.checkpoint()?, device)
+    }
+}
+
+/// A data folder, read and encoded.
+pub struct DataFiles {
+    /// The folder.
+    pub folder: Folder,
+    /// Its documents.
+    pub corpus: Corpus,
+    /// Its documents and questions as tokens.
+    pub benchmark: Benchmark,
+}
+
+impl DataFiles {
+    /// Reads the data folder that `source` names; the sets in `needed` must be there.
+    pub fn open(source: &str, needed: &[Set], encoder: &TextEncoder) -> Result<Self> {
+        let folder = folder(source, "embedded benchmark", surgery_datasets::benchmark)?;
+        let corpus = Corpus::load(&folder, needed)?;
+        let questions = QuestionSet::load_all(&folder)?;
+        let benchmark = Benchmark::encode(&folder, &corpus, &questions, encoder)?;
+        Ok(Self { folder, corpus, benchmark })
+    }
+}
+
+fn folder(source: &str, name: &str, files: fn() -> Vec<surgery_datasets::File>) -> Result<Folder> {
+    if source == EMBEDDED {
+        return Ok(Folder::Embedded { name: name.into(), files: files() });
+    }
+    let path = PathBuf::from(source);
+    if path.is_dir() {
+        return Ok(Folder::Disk(path));
+    }
+    let problem = if path.exists() { "is a file, not a folder" } else { "is no folder here" };
+    Err(Error::Data {
+        path: source.into(),
+        problem: problem.into(),
+        remedy: "give the path of a local folder, or `embedded` (a model on the Hugging Face hub must be \
+                 downloaded first)"
+            .into(),
+    })
+}
+
+/// A file's folder and its name there.
+pub fn file_in_folder(path: &Path) -> (Folder, String) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    (Folder::Disk(path.parent().unwrap_or(Path::new("")).to_path_buf()), name)
+}
+
+/// The shipped recipes: name, what it is for, text.
+pub const RECIPES: [(&str, &str, &str); 3] = [
+    (
+        "default",
+        "run: the embedded model and benchmark, with a bound on the ascent",
+        include_str!("../recipes/default.toml"),
+    ),
+    (
+        "paper",
+        "run: the paper's numbers and plain objective, no guards",
+        include_str!("../recipes/paper.toml"),
+    ),
+    (
+        "pretrain-embedded",
+        "pretrain: how the embedded model was made, from scratch",
+        include_str!("../recipes/pretrain-embedded.toml"),
+    ),
+];
+
+/// Reads the recipe that `name` names: a shipped one, or a TOML file.
+pub fn recipe<R: serde::de::DeserializeOwned + Check>(name: &str, overrides: &[String]) -> Result<R> {
+    if let Some((name, _, text)) = RECIPES.iter().find(|(shipped, _, _)| *shipped == name) {
+        return parse(&format!("recipe `{name}`"), text, overrides);
+    }
+    if !Path::new(name).exists() {
+        let shipped: Vec<&str> = RECIPES.iter().map(|(name, _, _)| *name).collect();
+        return Err(Error::Recipe {
+            origin: name.into(),
+            problem: format!("is neither a file nor a shipped recipe; those are: {}", shipped.join(", ")),
+        });
+    }
+    let text = fs::read_to_string(name).map_err(|source| Error::Read { path: name.into(), source })?;
+    parse(name, &text, overrides)
+}
+
+/// Makes the folder that a run writes into: `asked`, or the next free `runs/NNNN`. One that holds anything is
+/// refused, and so is one inside an input folder.
+pub fn output_folder(asked: Option<&Path>, inputs: &[&Folder]) -> Result<PathBuf> {
+    let refused = |path: &Path, problem: &str| Error::Output {
+        path: path.to_path_buf(),
+        problem: problem.into(),
+        remedy: "give another folder with --output".into(),
+    };
+    let path = match asked {
+        None => return next_free(Path::new("runs")),
+        Some(path) => path,
+    };
+    if path.is_file() {
+        return Err(refused(path, "is a file"));
+    }
+    if path.is_dir() {
+        let same = |input: &&Folder| match input {
+            Folder::Disk(input) => fs::canonicalize(input).ok() == fs::canonicalize(path).ok(),
+            Folder::Embedded { .. } => false,
+        };
+        if inputs.iter().any(same) {
+            return Err(refused(path, "is an input folder"));
+        }
+        let mut entries = fs::read_dir(path).map_err(Error::write(path))?;
+        if path.join("recipe.toml").exists() {
+            return Err(refused(path, "holds a run already"));
+        }
+        if entries.next().is_some() {
+            return Err(refused(path, "is not empty"));
+        }
+    }
+    fs::create_dir_all(path).map_err(Error::write(path))?;
+    // Better now than after the work.
+    let probe = path.join(".writable");
+    fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(Error::write(path))?;
+    Ok(path.to_path_buf())
+}
+
+fn next_free(runs: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(runs).map_err(Error::write(runs))?;
+    for number in 1.. {
+        let path = runs.join(format!("{number:04}"));
+        // Creating is what claims the name: a run beside this one gets the next.
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::Write { path, source: error }),
+        }
+    }
+    unreachable!("some number is free")
+}

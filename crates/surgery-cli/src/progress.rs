@@ -1,0 +1,168 @@
+//! Events as a person, or a file, sees them: a progress bar on a terminal, a few lines elsewhere, and
+//! `metrics.jsonl`.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+use surgery_core::event::{Event, Observer};
+use surgery_core::step::StepRecord;
+use surgery_core::{Error, Result};
+
+use crate::terminal::Log;
+
+/// What a line of metrics.jsonl holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metrics {
+    /// Every term of the operation.
+    Surgery,
+    /// The loss alone.
+    Pretraining,
+}
+
+/// Follows a run.
+pub struct Progress {
+    log: Log,
+    bar: ProgressBar,
+    label: String,
+    metrics: Option<(Metrics, PathBuf, File)>,
+    evaluations: Option<PathBuf>,
+    /// The first failure to write; it ends the run at the next occasion.
+    failure: Option<Error>,
+}
+
+impl Progress {
+    /// Follows without writing a file.
+    pub fn new(log: Log) -> Self {
+        let label = String::new();
+        Self { log, bar: ProgressBar::hidden(), label, metrics: None, evaluations: None, failure: None }
+    }
+
+    /// Also writes `metrics.jsonl`, and `evaluations.jsonl` if there are any, in `folder`.
+    pub fn recording(log: Log, folder: &Path, metrics: Metrics) -> Result<Self> {
+        let path = folder.join("metrics.jsonl");
+        let file = File::create(&path).map_err(Error::write(&path))?;
+        let evaluations = Some(folder.join("evaluations.jsonl"));
+        Ok(Self { metrics: Some((metrics, path, file)), evaluations, ..Self::new(log) })
+    }
+
+    /// Begins a stage: what follows is shown under `label`.
+    pub fn stage(&mut self, label: &str) {
+        self.bar.finish_and_clear();
+        self.label = label.to_owned();
+        if self.log.draws() {
+            let style =
+                ProgressStyle::with_template("{prefix:<22} {bar:28} {pos:>5}/{len:<5} {eta:>4} {msg}")
+                    .expect("the template is well-formed");
+            self.bar = ProgressBar::new(0).with_style(style).with_prefix(self.label.clone());
+        }
+        if self.log.tells() {
+            self.log.info(label);
+        }
+    }
+
+    /// Ends the last stage.
+    pub fn finish(&mut self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// A failure to write, in place of the interruption that it caused.
+    pub fn explain(&mut self, error: Error) -> Error {
+        match error {
+            Error::Interrupted { .. } => self.failure.take().unwrap_or(error),
+            error => error,
+        }
+    }
+
+    fn write_metrics(&mut self, step: usize, record: &StepRecord, seconds: f64) -> Result<()> {
+        let Some((kind, path, file)) = &mut self.metrics else { return Ok(()) };
+        let line = match kind {
+            Metrics::Surgery => json!({
+                "step": step,
+                "loss": record.loss,
+                "unlearn": record.terms.unlearn,
+                "edit_unlearn": record.terms.edit_unlearn,
+                "edit_update": record.terms.edit_update,
+                "retain_kl": record.terms.retain_kl,
+                "grad_norm": record.grad_norm,
+                "learning_rate": record.learning_rate,
+                "tokens": record.tokens,
+                "seconds": seconds,
+            }),
+            Metrics::Pretraining => json!({
+                "step": step,
+                "loss": record.loss,
+                "grad_norm": record.grad_norm,
+                "learning_rate": record.learning_rate,
+                "tokens": record.tokens,
+                "seconds": seconds,
+            }),
+        };
+        writeln!(file, "{line}").map_err(Error::write(path))
+    }
+
+    fn write_evaluation(&self, step: usize, evaluation: &impl serde::Serialize) -> Result<()> {
+        let Some(path) = &self.evaluations else { return Ok(()) };
+        let mut line = Map::from_iter([("step".to_owned(), Value::from(step))]);
+        if let Value::Object(entries) = json!(evaluation) {
+            line.extend(entries);
+        }
+        File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .and_then(|mut file| writeln!(file, "{}", Value::Object(line)))
+            .map_err(Error::write(path))
+    }
+}
+
+/// The terms of a step in a few characters.
+fn brief(record: &StepRecord) -> String {
+    let named = [
+        ("unlearn", record.terms.unlearn),
+        ("edit_unlearn", record.terms.edit_unlearn),
+        ("edit_update", record.terms.edit_update),
+        ("kl", record.terms.retain_kl),
+    ];
+    let terms = named.into_iter().filter_map(|(name, term)| Some(format!("{name} {:.2}", term?)));
+    let mut parts = vec![format!("loss {:.3}", record.loss)];
+    // A single term is the loss itself.
+    if [record.terms.unlearn, record.terms.retain_kl].iter().any(Option::is_some) {
+        parts.extend(terms);
+    }
+    parts.join("  ")
+}
+
+impl Observer for Progress {
+    fn observe(&mut self, event: Event) {
+        let outcome = match event {
+            Event::Step { step, steps, record, seconds } => {
+                self.bar.set_length(steps as u64);
+                self.bar.set_position(step as u64);
+                self.bar.set_message(brief(record));
+                if self.log.tells() && (step == 1 || step == steps || step % steps.div_ceil(10) == 0) {
+                    self.log.info(&format!("step {step}/{steps}  {}  ({seconds:.2} s)", brief(record)));
+                }
+                self.write_metrics(step, record, seconds)
+            }
+            Event::Evaluating { done, total } => {
+                // An evaluation on the way does not disturb the bar of the steps.
+                if !self.label.starts_with("operat") {
+                    self.bar.set_length(total as u64);
+                    self.bar.set_position(done as u64);
+                }
+                Ok(())
+            }
+            Event::Evaluated { step, evaluation } => self.write_evaluation(step, evaluation),
+        };
+        if let Err(error) = outcome {
+            self.failure.get_or_insert(error);
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        self.failure.is_some()
+    }
+}

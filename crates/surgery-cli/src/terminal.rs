@@ -1,0 +1,64 @@
+//! What goes where: results to standard output, everything else to standard error.
+
+use std::io::{IsTerminal, Write};
+
+use serde::Serialize;
+
+use crate::args::Common;
+use crate::exit::{Failure, Outcome};
+
+/// Writes a result and a newline to standard output.
+pub fn print(text: &str) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|_| Failure::NobodyReads)
+}
+
+/// Writes a result as JSON to standard output.
+pub fn print_json(value: &impl Serialize) -> Outcome {
+    print(&serde_json::to_string_pretty(value).expect("strings and numbers"))
+}
+
+/// What to log, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Log {
+    quiet: bool,
+    verbose: bool,
+}
+
+impl Log {
+    /// As the command line asks.
+    pub fn new(common: &Common) -> Self {
+        Self { quiet: common.quiet, verbose: common.verbose }
+    }
+
+    /// Something worth knowing.
+    pub fn info(&self, message: &str) {
+        if !self.quiet {
+            eprintln!("{message}");
+        }
+    }
+
+    /// Something that may be wrong.
+    pub fn warn(&self, message: &str) {
+        if !self.quiet {
+            eprintln!("warning: {message}");
+        }
+    }
+
+    /// Something only the curious want to know.
+    pub fn detail(&self, message: &str) {
+        if self.verbose {
+            eprintln!("{message}");
+        }
+    }
+
+    /// Whether a progress bar has somewhere to be drawn.
+    pub fn draws(&self) -> bool {
+        !self.quiet && std::io::stderr().is_terminal()
+    }
+
+    /// Whether progress should be told in lines.
+    pub fn tells(&self) -> bool {
+        !self.quiet && !self.draws()
+    }
+}

@@ -1,0 +1,212 @@
+//! What was read and not changed goes back bit for bit; what cannot be read is refused by name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use surgery_core::checkpoint::{Checkpoint, SaveDtype};
+use surgery_core::config::LlamaConfig;
+use surgery_core::files::Folder;
+use surgery_core::model::Llama;
+use surgery_core::platform::Platform;
+use surgery_core::text::TextEncoder;
+use surgery_core::{Kind, Result};
+use surgery_tests::{Cpu, Infer, VARIANTS, golden, load, open};
+
+/// An empty folder of this name for one test.
+fn scratch(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if path.exists() {
+        fs::remove_dir_all(&path).unwrap();
+    }
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+fn copy_model(variant: &str, name: &str) -> PathBuf {
+    let target = scratch(name);
+    for entry in fs::read_dir(golden(&format!("models/{variant}"))).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
+    }
+    target
+}
+
+/// Every tensor of a folder: name, dtype, shape and bytes.
+fn contents(folder: &Path) -> Vec<(String, String, Vec<usize>, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            let bytes = fs::read(&path).unwrap();
+            let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+            found.extend(file.tensors().into_iter().map(|(name, view)| {
+                (name, view.dtype().to_string(), view.shape().to_vec(), view.data().to_vec())
+            }));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn every_variant_goes_back_bit_for_bit() {
+    for variant in VARIANTS {
+        let (folder, _, _) = open(variant);
+        let output = scratch(&format!("round-trip-{variant}"));
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        load(variant).save(&output, &folder, Some(&checkpoint), SaveDtype::Input).unwrap();
+        let input = golden(&format!("models/{variant}"));
+        assert_eq!(contents(&output), contents(&input), "{variant}");
+        for entry in fs::read_dir(&input).unwrap() {
+            let name = entry.unwrap().file_name();
+            let (was, is) = (fs::read(input.join(&name)).unwrap(), output.join(&name));
+            assert!(is.exists(), "{variant}: {name:?} is missing");
+            if !name.to_string_lossy().contains("safetensors") {
+                assert_eq!(was, fs::read(is).unwrap(), "{variant}: {name:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn another_dtype_is_written_when_asked_for() {
+    let (folder, config, _) = open("llama3-gqa");
+    let output = scratch("other-dtype");
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    load("llama3-gqa").save(&output, &folder, Some(&checkpoint), SaveDtype::F32).unwrap();
+    assert!(contents(&output).iter().all(|(_, dtype, _, _)| dtype == "F32"));
+    let written = Folder::Disk(output);
+    assert_eq!(written.json("config.json").unwrap()["torch_dtype"], "float32");
+    let again: Llama<Infer> =
+        Llama::load(&config, &Checkpoint::open(&written).unwrap(), &Cpu::device(0).unwrap()).unwrap();
+    let values = |model: &Llama<Infer>| -> Vec<f32> { model.head().into_data().to_vec().unwrap() };
+    assert_eq!(values(&again), values(&load("llama3-gqa")));
+}
+
+/// Loads a model folder as the program does.
+fn load_folder(path: &Path) -> Result<Llama<Infer>> {
+    let folder = Folder::Disk(path.to_path_buf());
+    let config = LlamaConfig::load(&folder)?;
+    TextEncoder::load(&folder, config.vocab_size)?;
+    Llama::load(&config, &Checkpoint::open(&folder)?, &Cpu::device(0)?)
+}
+
+/// What is done to a copy of a model folder, and what the refusal must name.
+type Fault = (&'static str, fn(&Path), &'static [&'static str]);
+
+fn edit_config(folder: &Path, edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) {
+    let path = folder.join("config.json");
+    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    edit(value.as_object_mut().unwrap());
+    fs::write(path, value.to_string()).unwrap();
+}
+
+fn set(key: &'static str, value: serde_json::Value) -> impl FnOnce(&Path) {
+    move |folder| {
+        edit_config(folder, |config| {
+            config.insert(key.into(), value);
+        })
+    }
+}
+
+/// Rewrites the only shard with another header.
+fn edit_header(folder: &Path, edit: impl FnOnce(String) -> String) {
+    let path = folder.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = edit(String::from_utf8(bytes[8..8 + length].to_vec()).unwrap());
+    let mut changed = (header.len() as u64).to_le_bytes().to_vec();
+    changed.extend(header.as_bytes());
+    changed.extend(&bytes[8 + length..]);
+    fs::write(path, changed).unwrap();
+}
+
+#[test]
+fn faults_of_a_model_folder_are_refused_by_name() {
+    let faults: &[Fault] = &[
+        ("heads", |f| set("num_key_value_heads", 3.into())(f), &["config.json", "num_key_value_heads", "3"]),
+        ("layers", |f| set("num_hidden_layers", 1_000_000_000_000u64.into())(f), &["num_hidden_layers"]),
+        ("hidden", |f| set("hidden_size", "big".into())(f), &["hidden_size", "big"]),
+        ("type", |f| set("model_type", "gpt2".into())(f), &["model_type", "gpt2", "llama"]),
+        ("bias", |f| set("attention_bias", true.into())(f), &["attention_bias"]),
+        ("activation", |f| set("hidden_act", "gelu".into())(f), &["hidden_act", "gelu", "silu"]),
+        (
+            "rope",
+            |f| set("rope_scaling", serde_json::json!({"rope_type": "yarn", "factor": 2.0}))(f),
+            &["rope_type", "yarn", "llama3"],
+        ),
+        ("shape", |f| set("intermediate_size", 7.into())(f), &["mlp", "shape", "7"]),
+        ("json", |f| fs::write(f.join("config.json"), "{").unwrap(), &["config.json", "JSON"]),
+        ("no-config", |f| fs::remove_file(f.join("config.json")).unwrap(), &["config.json"]),
+        ("no-weights", |f| fs::remove_file(f.join("model.safetensors")).unwrap(), &["model.safetensors"]),
+        (
+            "pickle",
+            |f| fs::rename(f.join("model.safetensors"), f.join("pytorch_model.bin")).unwrap(),
+            &["pytorch_model.bin", "save_pretrained"],
+        ),
+        ("tokenizer", |f| fs::write(f.join("tokenizer.json"), "[]").unwrap(), &["tokenizer.json"]),
+        (
+            "missing",
+            |f| edit_header(f, |h| h.replace("model.norm.weight", "model.norm.wrong1")),
+            &["model.norm.weight", "missing"],
+        ),
+        (
+            "truncated",
+            |f| {
+                let path = f.join("model.safetensors");
+                let bytes = fs::read(&path).unwrap();
+                fs::write(path, &bytes[..bytes.len() - 5]).unwrap();
+            },
+            &["model.safetensors", "bytes"],
+        ),
+        (
+            "bomb",
+            |f| fs::write(f.join("model.safetensors"), u64::MAX.to_le_bytes()).unwrap(),
+            &["model.safetensors", "header"],
+        ),
+        (
+            "nan",
+            |f| {
+                let path = f.join("model.safetensors");
+                let mut bytes = fs::read(&path).unwrap();
+                let end = bytes.len();
+                bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+                fs::write(path, bytes).unwrap();
+            },
+            &["NaN", "tensor `"],
+        ),
+    ];
+    for (name, break_it, named) in faults {
+        let folder = copy_model("llama1-mha", &format!("fault-{name}"));
+        break_it(&folder);
+        let error = load_folder(&folder).expect_err(name);
+        assert_eq!(error.kind(), Kind::Input, "{name}: {error}");
+        for named in *named {
+            assert!(error.to_string().contains(named), "{name}: {error:?} does not name {named:?}");
+        }
+    }
+}
+
+#[test]
+fn faults_of_an_index_are_refused_by_name() {
+    for (shard, named) in
+        [("../model.safetensors", "own folder"), ("/etc/passwd", "own folder"), ("x", "not there")]
+    {
+        let folder = copy_model("tinyllama-gqa", "fault-index");
+        let path = folder.join("model.safetensors.index.json");
+        let mut index: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        index["weight_map"]["model.norm.weight"] = shard.into();
+        fs::write(path, index.to_string()).unwrap();
+        let error = load_folder(&folder).unwrap_err();
+        assert!(error.to_string().contains(named), "{error}");
+        assert!(error.to_string().contains("model.norm.weight"), "{error}");
+    }
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused_when_used() {
+    let (folder, _, _) = open("llama1-mha");
+    let encoder = TextEncoder::load(&folder, 40).unwrap();
+    let error = encoder.encode("A long enough text to need many tokens.").unwrap_err();
+    assert!(error.to_string().contains("rows for 40 tokens"), "{error}");
+}

@@ -1,0 +1,76 @@
+//! burn takes minutes to build, and is built anew where any package below it gets other features. cargo unites
+//! the features that all the packages of one command ask for. So what `cargo run -p surgery-cli` builds serves
+//! `cargo test` only while no other package, tests included, asks for more of burn's dependencies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::{cargo, output};
+
+/// Features by package, in every combination in which it is built (for the target, for build scripts).
+type Features = BTreeMap<String, BTreeSet<String>>;
+
+/// Names the packages that burn would be built anew for.
+pub(crate) fn check(root: &Path, metadata: &Value) -> Result<(), String> {
+    let run = features(root, &["--package", "surgery-cli", "--edges", "normal,build"])?;
+    let test = features(root, &["--edges", "normal,build,dev"])?;
+    let below = below_burn(metadata)?;
+    let differing: Vec<String> = run
+        .iter()
+        .filter(|(package, _)| below.contains(package.split(' ').next().unwrap_or_default()))
+        .filter_map(|(package, run)| {
+            let test = test.get(package).filter(|test| *test != run)?;
+            let shown = |sets: &BTreeSet<String>| sets.iter().cloned().collect::<Vec<_>>().join(" and ");
+            Some(format!("  {package}: {} to run, {} to test", shown(run), shown(test)))
+        })
+        .collect();
+    if differing.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "burn is built twice, because what it stands on has other features to test than to run (`cargo tree -e \
+         all -i NAME` says who asks):\n{}",
+        differing.join("\n")
+    ))
+}
+
+fn features(root: &Path, selection: &[&str]) -> Result<Features, String> {
+    let mut tree =
+        cargo(root, &["tree", "--locked", "--prefix", "none", "--no-dedupe", "--format", "{p}\t{f}"]);
+    tree.args(selection);
+    let mut features = Features::new();
+    for line in output(tree)?.lines() {
+        if let Some((package, set)) = line.split_once('\t') {
+            features.entry(package.to_owned()).or_default().insert(format!("[{set}]"));
+        }
+    }
+    Ok(features)
+}
+
+/// The names of all packages that burn and its CPU backend stand on.
+fn below_burn(metadata: &Value) -> Result<BTreeSet<String>, String> {
+    let array = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let names: BTreeMap<String, String> = array(&metadata["packages"])
+        .iter()
+        .map(|package| (text(&package["id"]), text(&package["name"])))
+        .collect();
+    let nodes: BTreeMap<String, Vec<String>> = array(&metadata["resolve"]["nodes"])
+        .iter()
+        .map(|node| (text(&node["id"]), array(&node["dependencies"]).iter().map(text).collect()))
+        .collect();
+    let is_burn = |id: &&String| matches!(names[*id].as_str(), "burn" | "burn-ndarray");
+    let mut pending: Vec<&String> = names.keys().filter(is_burn).collect();
+    if pending.is_empty() {
+        return Err("cargo metadata has no package burn".into());
+    }
+    let mut below = BTreeSet::new();
+    while let Some(id) = pending.pop() {
+        if below.insert(id) {
+            pending.extend(nodes.get(id).into_iter().flatten());
+        }
+    }
+    Ok(below.into_iter().map(|id| names[id].clone()).collect())
+}
