@@ -124,7 +124,7 @@ fn edit_header(folder: &Path, edit: impl FnOnce(String) -> String) {
 #[test]
 fn faults_of_a_model_folder_are_refused_by_name() {
     let faults: &[Fault] = &[
-        ("heads", |f| set("num_key_value_heads", 3.into())(f), &["config.json", "num_key_value_heads", "3"]),
+        ("heads", |f| set("num_key_value_heads", 2.into())(f), &["config.json", "num_key_value_heads", "2"]),
         ("layers", |f| set("num_hidden_layers", 1_000_000_000_000u64.into())(f), &["num_hidden_layers"]),
         ("hidden", |f| set("hidden_size", "big".into())(f), &["hidden_size", "big"]),
         ("type", |f| set("model_type", "gpt2".into())(f), &["model_type", "gpt2", "llama"]),

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use surgery_core::batch::windows;
-use surgery_core::burn::module::AutodiffModule;
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::{Sampler, Set};
@@ -168,7 +167,7 @@ fn estimate_seconds<P: Platform>(
         let model: Llama<P::Infer> = Llama::random(&config, recipe.train.seed, device);
         let mut reference = Live::<P::Infer, P::Kernels>::new(model.clone());
         let mut optimizer = AdamW::new(recipe.optimizer.clone());
-        let mut trained = Llama::<P::Train>::from_inner(model.clone());
+        let mut trained = Llama::<P::Train>::trainable(model.clone());
         // The first round warms up; the faster of the others counts.
         let mut train = f64::INFINITY;
         for round in 0..3 {

@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::backend::Backend;
+use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
 use rand::distr::Distribution;
 use rand::distr::StandardUniform;
@@ -353,6 +353,21 @@ impl<B: Backend> Llama<B> {
     /// A tied model's file may hold the head all the same; transformers ignores it, and so is it here.
     fn is_tied_head(&self, name: &str) -> bool {
         self.lm_head.is_none() && name == "lm_head.weight"
+    }
+}
+
+impl<A: AutodiffBackend> Llama<A> {
+    /// A model to train, with the weights of `model`.
+    pub fn trainable(model: Llama<A::InnerBackend>) -> Self {
+        struct RequireGrad;
+        impl<A: AutodiffBackend> ModuleMapper<A> for RequireGrad {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<A, D>>) -> Param<Tensor<A, D>> {
+                let (id, tensor, mapper) = param.consume();
+                Param::from_mapped_value(id, tensor.require_grad(), mapper)
+            }
+        }
+        // A parameter that was loaded for inference does not ask for its gradient by itself.
+        Self::from_inner(model).map(&mut RequireGrad)
     }
 }
 

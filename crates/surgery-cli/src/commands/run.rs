@@ -112,7 +112,7 @@ impl Operation<'_> {
         progress.stage("operating");
         let mut reference = Live::<P::Infer, P::Kernels>::new(model.clone());
         let (operated, cost) = operate::<P::Train, P::Kernels>(
-            Llama::<P::Train>::from_inner(model.clone()),
+            Llama::<P::Train>::trainable(model.clone()),
             &self.data.corpus,
             benchmark,
             self.recipe,
