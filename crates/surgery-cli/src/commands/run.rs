@@ -63,9 +63,15 @@ impl crate::backend::Job for Job {
         let output = output_folder(output.as_deref(), &[&files.folder, &data.folder])?;
         let resolved = toml::to_string(&recipe).expect("a recipe is TOML");
         write_text(&output.join("recipe.toml"), &resolved)?;
-        let mut progress = Progress::recording(Log::new(&common), &output, Metrics::Surgery)?;
-
+        let log = Log::new(&common);
         let operation = Operation { recipe: &recipe, files: &files, data: &data, output: &output };
+        match operation.documents_split() {
+            0 => {}
+            count => log.warn(&format!(
+                "{count} documents are longer than the context and are split into windows that overlap by one token"
+            )),
+        }
+        let mut progress = Progress::recording(log, &output, Metrics::Surgery)?;
         let report = operation
             .perform::<P>(model, &checkpoint, &device, &mut progress)
             .map_err(|error| progress.explain(error))?;
@@ -134,6 +140,14 @@ impl Operation<'_> {
         Ok(self.report(before, after, cost, evaluate_seconds))
     }
 
+    /// How many documents of the sets trained on are longer than a window.
+    fn documents_split(&self) -> usize {
+        let context = self.recipe.train.max_tokens.min(self.files.config.max_position_embeddings);
+        let texts =
+            self.recipe.objective.sets().into_iter().flat_map(|set| self.data.benchmark.documents(set));
+        texts.filter(|text| windows(text.len(), context).len() > 1).count()
+    }
+
     fn report(
         &self,
         before: surgery_core::evaluate::Evaluation,
@@ -153,7 +167,7 @@ impl Operation<'_> {
             evaluate_seconds,
             tokens_per_second: if cost.seconds > 0.0 { cost.tokens as f64 / cost.seconds } else { 0.0 },
             peak_memory_bytes: peak_memory_bytes(),
-            documents_split: texts.filter(|text| windows(text.len(), context).len() > 1).count(),
+            documents_split: self.documents_split(),
             model: self.recipe.model.source.clone(),
             data: self.recipe.data.path.clone(),
             output: self.output.display().to_string(),

@@ -121,7 +121,10 @@ impl Corpus {
                 if let Some(id) = kept.get(document.text.as_str()) {
                     return Err(Error::Data {
                         path: folder.label(&set.file()),
-                        problem: format!("document {:?} has the same text as retain's {id:?}", document.id),
+                        problem: format!(
+                            "document {:?} has the same text as {id:?} of retain.jsonl",
+                            document.id
+                        ),
                         remedy: "a text cannot be forgotten and kept: remove it from one of the two".into(),
                     });
                 }
