@@ -187,7 +187,7 @@ fn measure<P: Platform>(
         }
     }
     let [step, gradients, update] = times.map(median);
-    let peak_memory_bytes = peak_memory();
+    let peak_memory_bytes = surgery_core::memory::peak_bytes();
 
     let model = model.valid();
     let reference = repeated::<P>(steps, device, || reference.hidden(&retained, CONTEXT).map(drop))?;
@@ -275,10 +275,4 @@ fn wait<P: Platform>(device: &<P::Infer as BackendTypes>::Device) -> Result<()> 
 /// Lets the system count the peak from here; where it cannot, the peak is the process's.
 fn forget_peak_memory() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
-}
-
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }

@@ -65,9 +65,9 @@ impl Name {
             #[cfg(feature = "ndarray")]
             Name::Ndarray => job.run::<surgery_ndarray::Cpu>(),
             #[cfg(feature = "wgpu")]
-            Name::Wgpu => job.run::<surgery_wgpu::Gpu>(),
+            Name::Wgpu => job.run::<surgery_wgpu::Wgpu>(),
             #[cfg(feature = "cuda")]
-            Name::Cuda => job.run::<surgery_cuda::Gpu>(),
+            Name::Cuda => job.run::<surgery_cuda::Cuda>(),
             #[allow(unreachable_patterns)]
             _ => Err(self.missing().into()),
         }

@@ -23,8 +23,8 @@ pub struct Report {
     pub evaluate_seconds: f64,
     /// Input tokens a second, over all steps.
     pub tokens_per_second: f64,
-    /// The most memory that the process held, in bytes.
-    pub peak_memory_bytes: u64,
+    /// The most memory that the process held, in bytes; none where the system does not tell.
+    pub peak_memory_bytes: Option<u64>,
     /// Documents that were longer than the context, and were split into windows.
     pub documents_split: usize,
     /// What was operated on.
@@ -33,20 +33,6 @@ pub struct Report {
     pub data: String,
     /// Where the result is.
     pub output: String,
-}
-
-/// The most memory that this process has held, in bytes; 0 where the system does not say.
-pub fn peak_memory_bytes() -> u64 {
-    #[cfg(unix)]
-    {
-        use nix::sys::resource::{UsageWho, getrusage};
-        let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
-        getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| usage.max_rss() as u64 * unit)
-    }
-    #[cfg(not(unix))]
-    {
-        0
-    }
 }
 
 /// A row of the table: a set, and for each measure its values before and after.
@@ -194,7 +180,7 @@ pre {{ overflow-x: auto; padding: 1rem; background: #8881; }}
 </style>
 <h1>Surgery report</h1>
 <p>{model} after {steps} steps on {data}: {train:.1} s of training, {evaluate:.1} s of evaluation,
-{rate:.0} tokens a second, at most {memory:.0} MiB of memory. Accuracy is on test questions; perplexity is
+{rate:.0} tokens a second{memory}. Accuracy is on test questions; perplexity is
 over all tokens of a set; KL is from the model as it was, in nats a token.</p>
 <div><table>
 <thead>
@@ -214,7 +200,10 @@ over all tokens of a set; KL is from the model as it was, in nats a token.</p>
         train = report.train_seconds,
         evaluate = report.evaluate_seconds,
         rate = report.tokens_per_second,
-        memory = report.peak_memory_bytes as f64 / f64::from(1 << 20),
+        memory = match report.peak_memory_bytes {
+            Some(bytes) => format!(", at most {} MiB of memory", bytes >> 20),
+            None => String::new(),
+        },
         recipe = escape(recipe),
     )
 }

@@ -15,6 +15,7 @@ pub mod event;
 pub mod files;
 pub mod generate;
 pub mod kernels;
+pub mod memory;
 pub mod model;
 pub mod objective;
 pub mod optimizer;

@@ -216,7 +216,7 @@ impl<B: Backend> Norm<B> {
 /// Where the values of a new model's tensors come from.
 enum Origin<'a> {
     Checkpoint(&'a Checkpoint),
-    Random(ChaCha8Rng),
+    Random(Box<ChaCha8Rng>),
 }
 
 /// Builds modules, tensor by tensor, by name.
@@ -314,7 +314,7 @@ impl<B: Backend> Llama<B> {
     /// on every backend.
     pub fn random(config: &LlamaConfig, seed: u64, device: &B::Device) -> Self {
         const STREAM: u64 = 1 << 32;
-        let origin = Origin::Random(seeded(seed, STREAM));
+        let origin = Origin::Random(Box::new(seeded(seed, STREAM)));
         Builder::<B> { origin, config, device }.llama().expect("fresh weights are read from nowhere")
     }
 

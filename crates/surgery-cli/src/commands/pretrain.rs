@@ -7,6 +7,7 @@ use surgery_core::burn::module::AutodiffModule;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::{encode_documents, read_documents};
 use surgery_core::files::write_atomically;
+use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::platform::Platform;
 use surgery_core::pretrain::pretrain;
@@ -16,7 +17,6 @@ use crate::args::{Common, Pretrain};
 use crate::exit::Outcome;
 use crate::inputs::{ModelFiles, file_in_folder, output_folder, recipe};
 use crate::progress::{Metrics, Progress};
-use crate::report::peak_memory_bytes;
 use crate::terminal::{Log, print, print_json};
 
 /// The command on a backend.
@@ -82,7 +82,7 @@ impl crate::backend::Job for Job {
                 "tokens": cost.tokens,
                 "train_seconds": cost.seconds,
                 "tokens_per_second": rate,
-                "peak_memory_bytes": peak_memory_bytes(),
+                "peak_memory_bytes": peak_bytes(),
             })),
             false => print(&format!(
                 "{} steps, {} tokens in {seconds:.1} s ({rate:.0} tokens a second)\nmodel: {}",

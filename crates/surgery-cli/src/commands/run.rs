@@ -9,6 +9,7 @@ use surgery_core::batch::windows;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::evaluate::evaluate;
 use surgery_core::files::write_atomically;
+use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::Recipe;
@@ -20,7 +21,7 @@ use crate::exit::Outcome;
 use crate::inputs::{DataFiles, ModelFiles, output_folder, recipe};
 use crate::plan;
 use crate::progress::{Metrics, Progress};
-use crate::report::{Report, html, peak_memory_bytes, table_of_change};
+use crate::report::{Report, html, table_of_change};
 use crate::terminal::{Log, print, print_json};
 
 /// Resolves the recipe and runs the command.
@@ -155,9 +156,6 @@ impl Operation<'_> {
         cost: Cost,
         evaluate_seconds: f64,
     ) -> Report {
-        let context = self.recipe.train.max_tokens.min(self.files.config.max_position_embeddings);
-        let texts =
-            self.recipe.objective.sets().into_iter().flat_map(|set| self.data.benchmark.documents(set));
         Report {
             difference: after.minus(&before),
             before,
@@ -166,7 +164,7 @@ impl Operation<'_> {
             train_seconds: cost.seconds,
             evaluate_seconds,
             tokens_per_second: if cost.seconds > 0.0 { cost.tokens as f64 / cost.seconds } else { 0.0 },
-            peak_memory_bytes: peak_memory_bytes(),
+            peak_memory_bytes: peak_bytes(),
             documents_split: self.documents_split(),
             model: self.recipe.model.source.clone(),
             data: self.recipe.data.path.clone(),
