@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use surgery_core::batch::windows;
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::config::LlamaConfig;
-use surgery_core::data::{Sampler, Set};
+use surgery_core::data::Set;
 use surgery_core::evaluate::score;
 use surgery_core::event::Silent;
 use surgery_core::model::Llama;
@@ -14,7 +14,8 @@ use surgery_core::optimizer::AdamW;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::Recipe;
 use surgery_core::reference::Live;
-use surgery_core::step::{StepDocuments, gradients, update};
+use surgery_core::step::{gradients, update};
+use surgery_core::surgery::{drawn_documents, sampler};
 use surgery_core::{Error, Result};
 
 use crate::exit::Outcome;
@@ -41,7 +42,7 @@ pub fn show<P: Platform>(
     device: &DeviceOf<P>,
     as_json: bool,
 ) -> Outcome {
-    let context = recipe.train.max_tokens.min(files.config.max_position_embeddings);
+    let context = files.config.context(recipe.train.max_tokens);
     let sets: Vec<Contents> =
         data.benchmark.sets.iter().map(|(set, texts)| contents(*set, texts, context)).collect();
     let options = |questions: &[surgery_core::data::EncodedQuestion]| -> usize {
@@ -137,15 +138,8 @@ fn estimate_seconds<P: Platform>(
     device: &DeviceOf<P>,
 ) -> Result<Seconds> {
     let benchmark = &data.benchmark;
-    let sets = recipe.objective.sets();
-    let drawn = sets.iter().map(|&set| (set, data.corpus.documents(set)));
-    let draw = Sampler::new(drawn, recipe.train.documents_per_step, recipe.train.seed).draw();
-    let documents = draw.iter().flat_map(|(&set, indices)| {
-        let texts = benchmark.documents(set);
-        indices.iter().map(move |&index| (set, texts[index].as_slice()))
-    });
-    let context = recipe.train.max_tokens.min(files.config.max_position_embeddings);
-    let step = StepDocuments { documents: documents.collect(), context };
+    let context = files.config.context(recipe.train.max_tokens);
+    let step = drawn_documents(&sampler(&data.corpus, recipe).draw(), benchmark, context);
 
     // Texts of the evaluation: documents, those that should stay twice for the KL and its reference, and
     // the options of questions; before and after.

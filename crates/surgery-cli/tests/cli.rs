@@ -394,3 +394,20 @@ fn a_diverging_run_ends_in_5_and_leaves_no_model() {
     fail(&folder, &[&arguments[..], &overrides].concat(), 5, &["step", "learning_rate"]);
     assert!(!folder.join("out/model").exists());
 }
+
+/// The default operation, as the README shows it: what must go is gone, what is new is known, the rest stays.
+#[test]
+fn the_default_operation_forgets_learns_and_keeps() {
+    let folder = scratch("default");
+    let report: Value = serde_json::from_str(&succeed(&folder, &["--json", "-q"])).unwrap();
+    let accuracy = |part: &str, set: &str| report[part]["accuracy"][set]["test"].as_f64().unwrap();
+    for set in ["unlearn", "edit_unlearn"] {
+        assert!(accuracy("before", set) > 75.0, "{set} was known: {}", accuracy("before", set));
+        assert!(accuracy("after", set) < 55.0, "{set} is forgotten: {}", accuracy("after", set));
+    }
+    assert!(accuracy("difference", "edit_update") > 30.0, "{}", accuracy("difference", "edit_update"));
+    for set in ["retain", "retain_heldout"] {
+        assert!(accuracy("difference", set) > -10.0, "{set} is kept: {}", accuracy("difference", set));
+    }
+    assert!(folder.join("runs/0001/model/model.safetensors").exists());
+}

@@ -266,6 +266,11 @@ impl LlamaConfig {
         Ok(())
     }
 
+    /// The longest window of a document in training: `max_tokens`, or what the model was made for.
+    pub fn context(&self, max_tokens: usize) -> usize {
+        max_tokens.min(self.max_position_embeddings)
+    }
+
     /// The number of trained values; a tied head counts once.
     pub fn num_parameters(&self) -> u128 {
         let [hidden, intermediate, vocab, head_dim] =

@@ -27,7 +27,7 @@ pub fn pretrain<B: AutodiffBackend, K: Kernels<B>>(
     let train = &recipe.train;
     let mut stream = Stream::new(vec![None; documents.len()], seeded(train.seed, STREAM));
     let mut optimizer = AdamW::new(recipe.optimizer.clone());
-    let context = train.max_tokens.min(model.config().max_position_embeddings);
+    let context = model.config().context(train.max_tokens);
     let mut cost = Cost::default();
 
     for number in 1..=train.steps {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 
-use crate::data::{Benchmark, Corpus, Sampler};
+use crate::data::{Benchmark, Corpus, Draw, Sampler};
 use crate::error::{Error, Result};
 use crate::evaluate::evaluate;
 use crate::event::{Event, Observer};
@@ -27,6 +27,22 @@ pub struct Cost {
     pub seconds: f64,
 }
 
+/// The sampler of an operation, over the sets that its objective weighs.
+pub fn sampler(corpus: &Corpus, recipe: &Recipe) -> Sampler {
+    let sets = recipe.objective.sets();
+    let drawn = sets.iter().map(|&set| (set, corpus.documents(set)));
+    Sampler::new(drawn, recipe.train.documents_per_step, recipe.train.seed)
+}
+
+/// The token ids of the documents that were drawn.
+pub fn drawn_documents<'a>(draw: &Draw, benchmark: &'a Benchmark, context: usize) -> StepDocuments<'a> {
+    let documents = draw.iter().flat_map(|(&set, indices)| {
+        let texts = benchmark.documents(set);
+        indices.iter().map(move |&index| (set, texts[index].as_slice()))
+    });
+    StepDocuments { documents: documents.collect(), context }
+}
+
 /// Operates on `model`: `recipe.train.steps` steps on documents of `corpus`, whose token ids `benchmark`
 /// holds in the same order, held to `reference` on the retain set.
 pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
@@ -38,21 +54,14 @@ pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     observer: &mut dyn Observer,
 ) -> Result<(Llama<B>, Cost)> {
     let train = &recipe.train;
-    let sets = recipe.objective.sets();
-    let drawn = sets.iter().map(|&set| (set, corpus.documents(set)));
-    let mut sampler = Sampler::new(drawn, train.documents_per_step, train.seed);
+    let mut sampler = sampler(corpus, recipe);
     let mut optimizer = AdamW::new(recipe.optimizer.clone());
-    let context = train.max_tokens.min(model.config().max_position_embeddings);
+    let context = model.config().context(train.max_tokens);
     let mut cost = Cost::default();
 
     for number in 1..=train.steps {
         let started = Instant::now();
-        let draw = sampler.draw();
-        let documents = draw.iter().flat_map(|(&set, indices)| {
-            let texts = benchmark.documents(set);
-            indices.iter().map(move |&index| (set, texts[index].as_slice()))
-        });
-        let documents = StepDocuments { documents: documents.collect(), context };
+        let documents = drawn_documents(&sampler.draw(), benchmark, context);
         let graded = gradients::<B, K>(&model, &documents, &recipe.objective, Some(&mut *reference))?;
         let rate = recipe.optimizer.rate(number, train.steps);
         let (updated, record) = update(model, graded, &mut optimizer, rate, number)?;

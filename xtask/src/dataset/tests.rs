@@ -164,3 +164,9 @@ fn names_and_ids_are_unique_and_cities_differ() {
         assert_eq!(ids.len(), documents.len());
     }
 }
+
+#[test]
+fn what_is_committed_is_what_the_seed_gives() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    super::run(root, true).unwrap();
+}

@@ -143,7 +143,7 @@ impl Operation<'_> {
 
     /// How many documents of the sets trained on are longer than a window.
     fn documents_split(&self) -> usize {
-        let context = self.recipe.train.max_tokens.min(self.files.config.max_position_embeddings);
+        let context = self.files.config.context(self.recipe.train.max_tokens);
         let texts =
             self.recipe.objective.sets().into_iter().flat_map(|set| self.data.benchmark.documents(set));
         texts.filter(|text| windows(text.len(), context).len() > 1).count()
