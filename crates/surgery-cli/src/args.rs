@@ -127,8 +127,8 @@ pub struct Generate {
 
 #[derive(Debug, ClapArgs)]
 pub struct Pretrain {
-    /// A TOML file, or the name of a shipped recipe
-    pub recipe: String,
+    /// A TOML file, or the name of a shipped recipe [default: an empty recipe]
+    pub recipe: Option<String>,
     /// The model to begin from: a Hugging Face folder
     #[arg(long, value_name = "M")]
     pub model: Option<String>,

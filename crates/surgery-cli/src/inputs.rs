@@ -26,7 +26,11 @@ pub struct ModelFiles {
 impl ModelFiles {
     /// Opens the model that `source` names.
     pub fn open(source: &str) -> Result<Self> {
-        let folder = folder(source, "embedded model", surgery_datasets::model)?;
+        Self::open_folder(folder(source, "embedded model", surgery_datasets::model)?)
+    }
+
+    /// Opens the model in `folder`.
+    pub fn open_folder(folder: Folder) -> Result<Self> {
         let config = LlamaConfig::load(&folder)?;
         let encoder = TextEncoder::load(&folder, config.vocab_size)?;
         Ok(Self { folder, config, encoder })
@@ -34,15 +38,21 @@ impl ModelFiles {
 
     /// Refuses a reference whose distributions range over other tokens.
     pub fn refuse_other_vocabulary(&self, reference: &ModelFiles) -> Result<()> {
-        if self.config.vocab_size == reference.config.vocab_size {
-            return Ok(());
+        if self.config.vocab_size != reference.config.vocab_size {
+            return Err(Error::Config {
+                path: reference.folder.label("config.json"),
+                key: "vocab_size".into(),
+                found: reference.config.vocab_size.to_string(),
+                expected: format!("{}, as the model has: a KL needs one vocabulary", self.config.vocab_size),
+            });
         }
-        Err(Error::Config {
-            path: reference.folder.label("config.json"),
-            key: "vocab_size".into(),
-            found: reference.config.vocab_size.to_string(),
-            expected: format!("{}, as the model has: a KL needs one vocabulary", self.config.vocab_size),
-        })
+        if !self.encoder.has_vocabulary_of(&reference.encoder) {
+            return Err(Error::Tokenizer {
+                path: reference.folder.label("tokenizer.json"),
+                problem: "has other tokens than the model's tokenizer; a KL needs one vocabulary".into(),
+            });
+        }
+        Ok(())
     }
 
     /// Opens its weights' files.
@@ -120,10 +130,16 @@ pub const RECIPES: [(&str, &str, &str); 3] = [
     ),
 ];
 
+/// The name that stands for a recipe without a key.
+pub const EMPTY: &str = "";
+
 /// Reads the recipe that `name` names: a shipped one, or a TOML file.
 pub fn recipe<R: serde::de::DeserializeOwned + Check>(name: &str, overrides: &[String]) -> Result<R> {
     if let Some((name, _, text)) = RECIPES.iter().find(|(shipped, _, _)| *shipped == name) {
         return parse(&format!("recipe `{name}`"), text, overrides);
+    }
+    if name == EMPTY {
+        return parse("the recipe", "", overrides);
     }
     if !Path::new(name).exists() {
         let shipped: Vec<&str> = RECIPES.iter().map(|(name, _, _)| *name).collect();
@@ -136,18 +152,14 @@ pub fn recipe<R: serde::de::DeserializeOwned + Check>(name: &str, overrides: &[S
     parse(name, &text, overrides)
 }
 
-/// Makes the folder that a run writes into: `asked`, or the next free `runs/NNNN`. One that holds anything is
-/// refused, and so is one inside an input folder.
-pub fn output_folder(asked: Option<&Path>, inputs: &[&Folder]) -> Result<PathBuf> {
+/// Refuses a folder that a run may not write into: one that holds anything, or an input folder.
+pub fn check_output(asked: Option<&Path>, inputs: &[&Folder]) -> Result<()> {
     let refused = |path: &Path, problem: &str| Error::Output {
         path: path.to_path_buf(),
         problem: problem.into(),
         remedy: "give another folder with --output".into(),
     };
-    let path = match asked {
-        None => return next_free(Path::new("runs")),
-        Some(path) => path,
-    };
+    let Some(path) = asked else { return Ok(()) };
     if path.is_file() {
         return Err(refused(path, "is a file"));
     }
@@ -167,6 +179,12 @@ pub fn output_folder(asked: Option<&Path>, inputs: &[&Folder]) -> Result<PathBuf
             return Err(refused(path, "is not empty"));
         }
     }
+    Ok(())
+}
+
+/// Makes the folder that a run writes into, after [`check_output`]: `asked`, or the next free `runs/NNNN`.
+pub fn output_folder(asked: Option<&Path>) -> Result<PathBuf> {
+    let Some(path) = asked else { return next_free(Path::new("runs")) };
     fs::create_dir_all(path).map_err(Error::write(path))?;
     // Better now than after the work.
     let probe = path.join(".writable");

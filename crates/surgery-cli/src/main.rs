@@ -18,13 +18,13 @@ fn main() -> ExitCode {
     let args = args::Args::parse();
     // A panic is a bug, and must end in the code that says so.
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("internal error (a bug in surgery, please report it): {panic}");
+        terminal::say(&format!("internal error (a bug in surgery, please report it): {panic}"));
     }));
     match std::panic::catch_unwind(|| commands::run(args)) {
         Ok(Ok(())) => exit::Exit::Done.into(),
         Ok(Err(failure)) => {
             if let Some(message) = failure.message() {
-                eprintln!("error: {message}");
+                terminal::say(&format!("error: {message}"));
             }
             failure.exit().into()
         }

@@ -124,6 +124,9 @@ impl Contents {
     }
 }
 
+/// Tokens on which a step is timed, at most about that many.
+const PROBED_TOKENS: usize = 1024;
+
 struct Seconds {
     train: f64,
     evaluate: f64,
@@ -139,7 +142,17 @@ fn estimate_seconds<P: Platform>(
 ) -> Result<Seconds> {
     let benchmark = &data.benchmark;
     let context = files.config.context(recipe.train.max_tokens);
-    let step = drawn_documents(&sampler(&data.corpus, recipe).draw(), benchmark, context);
+    let mut step = drawn_documents(&sampler(&data.corpus, recipe).draw(), benchmark, context);
+    let drawn: usize = step.documents.iter().map(|(_, tokens)| tokens.len()).sum();
+    // A step's time grows with its tokens; a few of them tell, in little memory.
+    let stride = drawn.div_ceil(PROBED_TOKENS);
+    step.documents = step
+        .documents
+        .iter()
+        .step_by(stride)
+        .map(|&(set, tokens)| (set, &tokens[..tokens.len().min(PROBED_TOKENS)]))
+        .collect();
+    let probed: usize = step.documents.iter().map(|(_, tokens)| tokens.len()).sum();
 
     // Texts of the evaluation: documents, those that should stay twice for the KL and its reference, and
     // the options of questions; before and after.
@@ -152,7 +165,8 @@ fn estimate_seconds<P: Platform>(
     texts.extend(questions.flat_map(|question| question.options.iter().map(|(tokens, _)| tokens)));
     let total: usize = texts.iter().map(|text| text.len()).sum();
     let stride = texts.len().div_ceil(64).max(1);
-    let sample: Vec<Vec<u32>> = texts.into_iter().step_by(stride).cloned().collect();
+    let short = |text: &Vec<u32>| text[..text.len().min(PROBED_TOKENS)].to_vec();
+    let sample: Vec<Vec<u32>> = texts.into_iter().step_by(stride).map(short).collect();
     let sampled: usize = sample.iter().map(Vec::len).sum();
 
     let mut times = Vec::new();
@@ -183,21 +197,22 @@ fn estimate_seconds<P: Platform>(
         times[0][part] + (layers - 1.0) * block
     };
     let batches = 2.0 * total as f64 / sampled.max(1) as f64;
-    Ok(Seconds { train: whole(0) * recipe.train.steps as f64, evaluate: whole(1) * batches })
+    let steps = recipe.train.steps as f64 * drawn as f64 / probed.max(1) as f64;
+    Ok(Seconds { train: whole(0) * steps, evaluate: whole(1) * batches })
 }
 
 /// What a step holds at its peak, in bytes: weights of model and reference, gradients, AdamW's moments, and
 /// the values that the plain form keeps for its backward pass.
 fn estimate_memory(recipe: &Recipe, config: &LlamaConfig, data: &DataFiles, context: usize) -> u64 {
     let parameters = config.num_parameters() as u64;
-    let lengths = |set: Set| data.benchmark.documents(set).iter().map(|text| text.len().min(context) as u64);
+    let lengths = |set: Set| data.benchmark.documents(set).iter().map(|text| text.len() as u64);
     let mut tokens = 0;
     let mut longest = 0;
     for set in recipe.objective.sets() {
         let documents = data.benchmark.documents(set).len() as u64;
         let drawn = (recipe.train.documents_per_step.of(set) as u64).min(documents);
         tokens += lengths(set).sum::<u64>() * drawn / documents.max(1);
-        longest = lengths(set).max().unwrap_or(0).max(longest);
+        longest = lengths(set).max().unwrap_or(0).min(context as u64).max(longest);
     }
     let [hidden, wide, heads, head_dim, vocab] = [
         config.hidden_size,

@@ -13,6 +13,9 @@ use surgery_core::{Error, Result};
 
 use crate::terminal::Log;
 
+/// The stage of the steps; what happens within it moves no other bar.
+pub const OPERATING: &str = "operating";
+
 /// What a line of metrics.jsonl holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metrics {
@@ -149,7 +152,7 @@ impl Observer for Progress {
             }
             Event::Evaluating { done, total } => {
                 // An evaluation on the way does not disturb the bar of the steps.
-                if !self.label.starts_with("operat") {
+                if self.label != OPERATING {
                     self.bar.set_length(total as u64);
                     self.bar.set_position(done as u64);
                 }

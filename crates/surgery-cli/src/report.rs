@@ -180,8 +180,9 @@ pre {{ overflow-x: auto; padding: 1rem; background: #8881; }}
 </style>
 <h1>Surgery report</h1>
 <p>{model} after {steps} steps on {data}: {train:.1} s of training, {evaluate:.1} s of evaluation,
-{rate:.0} tokens a second{memory}. Accuracy is on test questions; perplexity is
-over all tokens of a set; KL is from the model as it was, in nats a token.</p>
+{rate:.0} tokens a second{memory}. Accuracy is on test questions (on validation questions where a set has no
+others); perplexity is over all tokens of a set; KL is from the model as it was, in nats a token. Documents longer
+than the context, split into windows: {split}.</p>
 <div><table>
 <thead>
 <tr><th></th><th colspan="3">accuracy, %</th><th colspan="3">perplexity</th><th>KL</th></tr>
@@ -200,6 +201,7 @@ over all tokens of a set; KL is from the model as it was, in nats a token.</p>
         train = report.train_seconds,
         evaluate = report.evaluate_seconds,
         rate = report.tokens_per_second,
+        split = report.documents_split,
         memory = match report.peak_memory_bytes {
             Some(bytes) => format!(", at most {} MiB of memory", bytes >> 20),
             None => String::new(),

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
+use surgery_core::Error;
 
 use crate::args::Common;
 use crate::exit::{Failure, Outcome};
@@ -10,12 +11,20 @@ use crate::exit::{Failure, Outcome};
 /// Writes a result and a newline to standard output.
 pub fn print(text: &str) -> Outcome {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|_| Failure::NobodyReads)
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|source| match source.kind() {
+        std::io::ErrorKind::BrokenPipe => Failure::NobodyReads,
+        _ => Error::Write { path: "standard output".into(), source }.into(),
+    })
 }
 
 /// Writes a result as JSON to standard output.
 pub fn print_json(value: &impl Serialize) -> Outcome {
     print(&serde_json::to_string_pretty(value).expect("strings and numbers"))
+}
+
+/// Writes a line to standard error. That nobody reads it is no reason to stop.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// What to log, and how.
@@ -34,21 +43,21 @@ impl Log {
     /// Something worth knowing.
     pub fn info(&self, message: &str) {
         if !self.quiet {
-            eprintln!("{message}");
+            say(message);
         }
     }
 
     /// Something that may be wrong.
     pub fn warn(&self, message: &str) {
         if !self.quiet {
-            eprintln!("warning: {message}");
+            say(&format!("warning: {message}"));
         }
     }
 
     /// Something only the curious want to know.
     pub fn detail(&self, message: &str) {
         if self.verbose {
-            eprintln!("{message}");
+            say(message);
         }
     }
 

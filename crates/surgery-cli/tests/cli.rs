@@ -235,6 +235,14 @@ fn pretraining_writes_a_model_that_loads() {
     assert!(weights("a") != weights("c"));
     assert_eq!(fs::read_to_string(folder.join("a/metrics.jsonl")).unwrap().lines().count(), 3);
     succeed(&folder, &["generate", "--model", "a/model", "--prompt", "The", "--max-new-tokens", "3"]);
+
+    // Without a recipe: the model continues, in the dtype it came in.
+    let files = format!("data.files=[{:?}]", documents.to_str().unwrap());
+    let model = model("llama3-gqa");
+    let arguments =
+        ["pretrain", "--model", &model, "--set", &files, "--set", "train.steps=1", "--json", "-q"];
+    let printed: Value = serde_json::from_str(&succeed(&folder, &arguments)).unwrap();
+    assert_eq!(printed["steps"], 1);
 }
 
 #[test]
@@ -265,13 +273,14 @@ fn an_unavailable_backend_ends_in_4() {
     let folder = scratch("backend");
     let (model, data) = (model("mqa"), data());
     let eval = ["eval", "--model", &model, "--data", &data];
-    #[cfg(not(feature = "cuda"))]
-    fail(
-        &folder,
-        &[&eval[..], &["--backend", "cuda"]].concat(),
-        4,
-        &["cargo run -p surgery-cli --features cuda"],
-    );
+    let doctor: Value = serde_json::from_str(&succeed(&folder, &["doctor", "--json"])).unwrap();
+    for backend in
+        doctor["backends"].as_array().unwrap().iter().filter(|backend| backend["compiled"] == false)
+    {
+        let (name, rebuild) = (backend["name"].as_str().unwrap(), backend["rebuild"].as_str().unwrap());
+        assert!(rebuild.contains(&format!("--features {name}")));
+        fail(&folder, &[&eval[..], &["--backend", name]].concat(), 4, &[name, rebuild]);
+    }
     fail(&folder, &[&eval[..], &["--backend", "ndarray", "--device", "3"]].concat(), 4, &["device 3"]);
     let run = ["run", "paper", "--model", &model, "--data", &data, "--set", "model.precision=bf16"];
     fail(&folder, &[&run[..], &["--backend", "ndarray"]].concat(), 4, &["bf16", "f32"]);
@@ -393,6 +402,12 @@ fn a_diverging_run_ends_in_5_and_leaves_no_model() {
     let arguments = ["run", "paper", "--model", &model, "--data", &data, "--output", "out", "-q"];
     fail(&folder, &[&arguments[..], &overrides].concat(), 5, &["step", "learning_rate"]);
     assert!(!folder.join("out/model").exists());
+
+    // The last step's update has no step after it that would notice.
+    let arguments = ["run", "paper", "--model", &model, "--data", &data, "--output", "last", "-q"];
+    let overrides = ["--set", "optimizer.learning_rate=1e39", "--set", "train.steps=1"];
+    fail(&folder, &[&arguments[..], &overrides].concat(), 5, &["step 1", "diverged"]);
+    assert!(!folder.join("last/model").exists());
 }
 
 /// The default operation, as the README shows it: what must go is gone, what is new is known, the rest stays.
@@ -403,11 +418,10 @@ fn the_default_operation_forgets_learns_and_keeps() {
     let accuracy = |part: &str, set: &str| report[part]["accuracy"][set]["test"].as_f64().unwrap();
     for set in ["unlearn", "edit_unlearn"] {
         assert!(accuracy("before", set) > 75.0, "{set} was known: {}", accuracy("before", set));
-        assert!(accuracy("after", set) < 55.0, "{set} is forgotten: {}", accuracy("after", set));
+        assert!(accuracy("after", set) < 50.0, "{set} is forgotten: {}", accuracy("after", set));
     }
-    assert!(accuracy("difference", "edit_update") > 30.0, "{}", accuracy("difference", "edit_update"));
-    for set in ["retain", "retain_heldout"] {
-        assert!(accuracy("difference", set) > -10.0, "{set} is kept: {}", accuracy("difference", set));
-    }
+    assert!(accuracy("difference", "edit_update") > 50.0, "{}", accuracy("difference", "edit_update"));
+    assert!(accuracy("difference", "retain") > -5.0, "retain is kept: {}", accuracy("difference", "retain"));
+    assert!(report["after"]["kl"]["retain"].as_f64().unwrap() < 0.05);
     assert!(folder.join("runs/0001/model/model.safetensors").exists());
 }

@@ -195,6 +195,9 @@ impl LlamaConfig {
         let default_positions = if mistral { 4096 * 32 } else { 2048 };
         let max_position_embeddings =
             keys.size("max_position_embeddings", 1 << 26, Some(default_positions))?;
+        if max_position_embeddings < 2 {
+            return Err(keys.wrong("max_position_embeddings", "2 or more: a token and the one it predicts"));
+        }
         let sliding_window = match (keys.object.get("sliding_window"), mistral) {
             (_, false) | (Some(Value::Null), true) => None,
             (None, true) => Some(4096),

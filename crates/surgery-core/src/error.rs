@@ -129,8 +129,8 @@ pub enum Error {
     },
     /// The loss or its gradient stopped being a finite number; no update was applied.
     #[error(
-        "step {step}: {what} is {value}, not a finite number; no update was applied. Lower \
-         `optimizer.learning_rate`, or bound the ascent with `objective.ascent_cap`"
+        "step {step}: {what} is {value}, not a finite number; the operation diverged. Lower \
+         `optimizer.learning_rate`, or bound the ascent of an operation with `objective.ascent_cap`"
     )]
     NotFinite {
         /// The step, counted from 1.

@@ -9,7 +9,8 @@ use std::ops::Range;
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Rows;
+use crate::batch::{Rows, windows};
+use crate::config::LlamaConfig;
 use crate::data::{Benchmark, EncodedQuestion, Set, Split};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
@@ -17,7 +18,10 @@ use crate::kernels::Kernels;
 use crate::model::Llama;
 use crate::reference::at_positions;
 
-/// Input tokens of one forward pass.
+/// The longest window of a text, in tokens, where the model's own context is not shorter: the paper's
+/// sequence length. A longer text is split as in training.
+const CONTEXT: usize = 4096;
+/// Input tokens of one forward pass, unless a single window has more.
 const BATCH_TOKENS: usize = 2048;
 /// Positions that pass through the head at once.
 const HEAD_CHUNK: usize = 1024;
@@ -56,6 +60,14 @@ pub struct Accuracy {
 }
 
 impl Evaluation {
+    /// A measure that is not a finite number, by name: the model no longer computes.
+    pub fn not_finite(&self) -> Option<(String, f64)> {
+        let perplexities =
+            self.perplexity.iter().map(|(set, p)| (format!("the perplexity of {set}"), p.corpus));
+        let kl = self.kl.iter().map(|(set, &kl)| (format!("the KL on {set}"), kl));
+        perplexities.chain(kl).find(|(_, value)| !value.is_finite())
+    }
+
     /// `self` minus `before`, entry by entry, for entries that both have.
     pub fn minus(&self, before: &Self) -> Self {
         let perplexity = pairs(&self.perplexity, &before.perplexity, |a, b| Perplexity {
@@ -212,8 +224,7 @@ fn nll_of_texts<B: Backend, K: Kernels<B>>(
     texts: &[Counted],
     progress: &mut Progress,
 ) -> Result<Vec<TextLoss>> {
-    let context = model.config().max_position_embeddings;
-    in_batches(texts, context, progress, |rows, targets| {
+    in_batches(texts, model.config(), progress, |rows, targets| {
         let hidden =
             at_positions(model.hidden::<K>(rows)?, targets.iter().map(|&t| rows.targets[t].position));
         let ids: Vec<u32> = targets.iter().map(|&target| rows.targets[target].token).collect();
@@ -230,8 +241,7 @@ fn kl_of_texts<B: Backend, K: Kernels<B>>(
     texts: &[Counted],
     progress: &mut Progress,
 ) -> Result<Vec<TextLoss>> {
-    let context = model.config().max_position_embeddings;
-    in_batches(texts, context, progress, |rows, targets| {
+    in_batches(texts, model.config(), progress, |rows, targets| {
         let states = |model: &Llama<B>| -> Result<_> {
             let positions = targets.iter().map(|&target| rows.targets[target].position);
             Ok(at_positions(model.hidden::<K>(rows)?, positions))
@@ -245,42 +255,49 @@ fn kl_of_texts<B: Backend, K: Kernels<B>>(
     })
 }
 
-/// Calls `measure` on batches of texts of similar length with the rows and the indices of the targets that
+/// Calls `measure` on batches of windows of similar length with the rows and the indices of the targets that
 /// count, and sums what it returns (one value a target) by text.
 fn in_batches(
     texts: &[Counted],
-    context: usize,
+    config: &LlamaConfig,
     progress: &mut Progress,
     mut measure: impl FnMut(&Rows, &[usize]) -> Result<Vec<f32>>,
 ) -> Result<Vec<TextLoss>> {
+    let context = config.context(CONTEXT);
     let mut losses = vec![TextLoss::default(); texts.len()];
-    let mut order: Vec<usize> = (0..texts.len()).collect();
-    order.sort_by_key(|&text| std::cmp::Reverse(texts[text].0.len()));
-    let mut rest = order.as_slice();
+    let mut pieces: Vec<(usize, Range<usize>)> = Vec::new();
+    for (text, (tokens, _)) in texts.iter().enumerate() {
+        pieces.extend(windows(tokens.len(), context).into_iter().map(|window| (text, window)));
+    }
+    pieces.sort_by_key(|(_, window)| std::cmp::Reverse(window.len()));
+    let mut rest = pieces.as_slice();
     while !rest.is_empty() {
         let mut tokens = 0;
-        let fits = rest.iter().take_while(|&&text| {
-            tokens += texts[text].0.len();
+        let fits = rest.iter().take_while(|(_, window)| {
+            tokens += window.len();
             tokens <= BATCH_TOKENS
         });
         let (batch, later) = rest.split_at(fits.count().max(1));
         rest = later;
 
-        let documents: Vec<&[u32]> = batch.iter().map(|&text| texts[text].0).collect();
-        let rows = Rows::pack(&documents, context, 0);
+        let windows: Vec<&[u32]> =
+            batch.iter().map(|(text, window)| &texts[*text].0[window.clone()]).collect();
+        let rows = Rows::pack(&windows, context, 0);
         let counts = |target: &usize| {
             let target = &rows.targets[*target];
-            texts[batch[target.document]].1.contains(&target.index)
+            let (text, window) = &batch[target.document];
+            texts[*text].1.contains(&(window.start + target.index))
         };
         let targets: Vec<usize> = (0..rows.targets.len()).filter(counts).collect();
         if !targets.is_empty() {
             for (value, &target) in measure(&rows, &targets)?.into_iter().zip(&targets) {
-                let loss = &mut losses[batch[rows.targets[target].document]];
+                let loss = &mut losses[batch[rows.targets[target].document].0];
                 loss.sum += f64::from(value);
                 loss.tokens += 1;
             }
         }
-        progress.advance(batch.len())?;
+        // A text counts as done with its first window; the others are few.
+        progress.advance(batch.iter().filter(|(_, window)| window.start == 0).count())?;
     }
     Ok(losses)
 }

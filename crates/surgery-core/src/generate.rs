@@ -26,11 +26,12 @@ pub fn generate<B: Backend, K: Kernels<B>>(
     sampling: Sampling,
 ) -> Result<Vec<u32>> {
     const STREAM: u64 = 2 << 32;
-    let context = model.config().max_position_embeddings;
+    let config = model.config();
+    let context = config.context(config.sliding_window.unwrap_or(usize::MAX));
     if prompt.is_empty() || prompt.len() > context {
         return Err(Error::Data {
-            path: "prompt".into(),
-            problem: format!("has {} tokens; the model takes 1 to {context}", prompt.len()),
+            path: "the prompt".into(),
+            problem: format!("has {} tokens, and the model takes 1 to {context}", prompt.len()),
             remedy: "give another prompt".into(),
         });
     }

@@ -11,7 +11,7 @@ use crate::placement::Placement;
 
 /// What hides a key from a query: large enough that its softmax is exactly 0 in every dtype with f32's
 /// exponent, and finite, so that no NaN can arise from it.
-const HIDDEN: f32 = -1e30;
+const MASKED: f32 = -1e30;
 
 /// The operations of a Llama and of its head.
 ///
@@ -63,7 +63,7 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         let scores = queries.matmul(keys).mul_scalar((head_dim as f64).powf(-0.5));
         let scores = scores
             .reshape([rows, heads, columns, length])
-            .mask_fill(placement.hidden().expand([rows, heads, columns, length]), HIDDEN);
+            .mask_fill(placement.mask().expand([rows, heads, columns, length]), MASKED);
         let weights = softmax(scores, 3).reshape([rows, kv_heads, group * columns, length]);
         weights.matmul(values).reshape([rows, heads, columns, head_dim]).swap_dims(1, 2)
     }

@@ -4,7 +4,7 @@
 //! checkpoint, and its orientation is the checkpoint's (`[out, in]`). Nothing is renamed or transposed on
 //! the way in or out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
@@ -22,6 +22,9 @@ use crate::error::{Error, Result};
 use crate::files::Folder;
 use crate::kernels::Kernels;
 use crate::placement::Placement;
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
 
 /// A Llama with its head.
 #[derive(Module, Debug)]
@@ -80,18 +83,6 @@ struct Norm<B: Backend> {
 pub struct Cache<B: Backend> {
     blocks: Vec<Option<(Tensor<B, 4>, Tensor<B, 4>)>>,
     past: usize,
-}
-
-impl<B: Backend> Cache<B> {
-    /// How many tokens it holds.
-    pub fn len(&self) -> usize {
-        self.past
-    }
-
-    /// Whether it holds none.
-    pub fn is_empty(&self) -> bool {
-        self.past == 0
-    }
 }
 
 impl<B: Backend> Llama<B> {
@@ -287,27 +278,10 @@ impl<B: Backend> Builder<'_, B> {
 }
 
 impl<B: Backend> Llama<B> {
-    /// Reads a model from its checkpoint; a tensor that is missing, has another shape or belongs to no
-    /// parameter is refused by name.
+    /// Reads a model from its checkpoint, after [`check`](LlamaConfig::check).
     pub fn load(config: &LlamaConfig, checkpoint: &Checkpoint, device: &B::Device) -> Result<Self> {
-        let origin = Origin::Checkpoint(checkpoint);
-        let model = Builder::<B> { origin, config, device }.llama()?;
-        let parameters: Vec<String> = model.shapes().into_iter().map(|(name, _)| name).collect();
-        let known = |name: &str| {
-            parameters.iter().any(|parameter| parameter == name)
-                || is_buffer(name)
-                || model.is_tied_head(name)
-        };
-        match checkpoint.names().find(|name| !known(name)) {
-            None => Ok(model),
-            Some(name) => Err(Error::Tensor {
-                path: checkpoint.folder().label(""),
-                tensor: name.into(),
-                problem: "belongs to no parameter of a Llama of this config.json; biases and other \
-                          architectures are not supported"
-                    .into(),
-            }),
-        }
+        config.check(checkpoint)?;
+        Builder::<B> { origin: Origin::Checkpoint(checkpoint), config, device }.llama()
     }
 
     /// A model with fresh weights: matrices from N(0, initializer_range²), norms 1. One seed, one model,
@@ -328,31 +302,91 @@ impl<B: Backend> Llama<B> {
         dtype: SaveDtype,
     ) -> Result<()> {
         let tensors = self.tensors();
-        let shapes: Vec<(String, Vec<usize>)> = self.shapes();
+        let shapes = self.config.parameters();
+        // What came from no checkpoint has no dtype of its own; config.json should say which it got.
+        let dtype = if like.is_none() && dtype == SaveDtype::Input { SaveDtype::F32 } else { dtype };
         write_model(output, input, like, &shapes, dtype, |name| {
-            let name = if self.is_tied_head(name) { "model.embed_tokens.weight" } else { name };
+            let name = if self.config.is_tied_head(name) { EMBEDDING } else { name };
             let data = tensors.get(name)?.clone().into_data().convert::<f32>();
             Some(data.to_vec().expect("converted to f32"))
         })
     }
 
-    /// Each parameter's name and shape, in the order of the module tree.
-    pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
-        let mut collector = Collector { path: Vec::new(), tensors: Vec::new() };
-        self.visit(&mut collector);
-        collector.tensors.into_iter().map(|(name, shape, _)| (name, shape)).collect()
+    /// The name of a parameter that holds a value that is not finite, if there is one.
+    pub fn not_finite(&self) -> Option<String> {
+        let mut sums: Vec<(String, Tensor<B, 1>)> =
+            self.tensors().into_iter().map(|(name, tensor)| (name, tensor.sum())).collect();
+        sums.sort_by(|a, b| a.0.cmp(&b.0));
+        let (names, sums): (Vec<String>, Vec<Tensor<B, 1>>) = sums.into_iter().unzip();
+        let sums: Vec<f32> =
+            Tensor::cat(sums, 0).into_data().convert::<f32>().to_vec().expect("converted to f32");
+        names.into_iter().zip(sums).find(|(_, sum)| !sum.is_finite()).map(|(name, _)| name)
     }
 
     /// Each parameter's values by name, flattened.
     pub fn tensors(&self) -> HashMap<String, Tensor<B, 1>> {
         let mut collector = Collector { path: Vec::new(), tensors: Vec::new() };
         self.visit(&mut collector);
-        collector.tensors.into_iter().map(|(name, _, tensor)| (name, tensor)).collect()
+        collector.tensors.into_iter().collect()
+    }
+}
+
+impl LlamaConfig {
+    /// Each parameter's name in a checkpoint and its shape, in the order of the module tree.
+    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
+        let (hidden, wide, vocab) = (self.hidden_size, self.intermediate_size, self.vocab_size);
+        let queries = self.num_attention_heads * self.head_dim;
+        let keys = self.num_key_value_heads * self.head_dim;
+        let mut parameters = vec![(EMBEDDING.to_owned(), vec![vocab, hidden])];
+        for layer in 0..self.num_hidden_layers {
+            let shapes = [
+                ("input_layernorm", vec![hidden]),
+                ("self_attn.q_proj", vec![queries, hidden]),
+                ("self_attn.k_proj", vec![keys, hidden]),
+                ("self_attn.v_proj", vec![keys, hidden]),
+                ("self_attn.o_proj", vec![hidden, queries]),
+                ("post_attention_layernorm", vec![hidden]),
+                ("mlp.gate_proj", vec![wide, hidden]),
+                ("mlp.up_proj", vec![wide, hidden]),
+                ("mlp.down_proj", vec![hidden, wide]),
+            ];
+            let named = shapes.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape));
+            parameters.extend(named);
+        }
+        parameters.push(("model.norm.weight".into(), vec![hidden]));
+        if !self.tie_word_embeddings {
+            parameters.push((HEAD.into(), vec![vocab, hidden]));
+        }
+        parameters
+    }
+
+    /// Holds the names, shapes and dtypes of a checkpoint against this shape, before any weight is read: a
+    /// tensor that is missing, has another shape or belongs to no parameter is refused by name.
+    pub fn check(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let parameters = self.parameters();
+        for (name, shape) in &parameters {
+            checkpoint.expect(name, shape)?;
+        }
+        if self.tie_word_embeddings && checkpoint.contains(HEAD) {
+            checkpoint.expect(HEAD, &[self.vocab_size, self.hidden_size])?;
+        }
+        let names: HashSet<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
+        let known = |name: &str| names.contains(name) || is_buffer(name) || self.is_tied_head(name);
+        match checkpoint.names().find(|name| !known(name)) {
+            None => Ok(()),
+            Some(name) => Err(Error::Tensor {
+                path: checkpoint.folder().label(""),
+                tensor: name.into(),
+                problem: "belongs to no parameter of a Llama of this config.json; biases and other \
+                          architectures are not supported"
+                    .into(),
+            }),
+        }
     }
 
     /// A tied model's file may hold the head all the same; transformers ignores it, and so is it here.
     fn is_tied_head(&self, name: &str) -> bool {
-        self.lm_head.is_none() && name == "lm_head.weight"
+        self.tie_word_embeddings && name == HEAD
     }
 }
 
@@ -374,7 +408,7 @@ impl<A: AutodiffBackend> Llama<A> {
 /// Collects parameters with their paths.
 struct Collector<B: Backend> {
     path: Vec<String>,
-    tensors: Vec<(String, Vec<usize>, Tensor<B, 1>)>,
+    tensors: Vec<(String, Tensor<B, 1>)>,
 }
 
 impl<B: Backend> ModuleVisitor<B> for Collector<B> {
@@ -387,9 +421,7 @@ impl<B: Backend> ModuleVisitor<B> for Collector<B> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let tensor = param.val();
-        let shape = tensor.dims().to_vec();
-        self.tensors.push((self.path.join("."), shape, tensor.reshape([-1])));
+        self.tensors.push((self.path.join("."), param.val().reshape([-1])));
     }
 }
 

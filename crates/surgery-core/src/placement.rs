@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 pub struct Placement<B: Backend> {
     cos: Tensor<B, 4>,
     sin: Tensor<B, 4>,
-    hidden: Tensor<B, 4, Bool>,
+    mask: Tensor<B, 4, Bool>,
 }
 
 impl<B: Backend> Placement<B> {
@@ -23,7 +23,7 @@ impl<B: Backend> Placement<B> {
         config.check_length(longest)?;
         let segments = rows.segment_ids();
         let columns = rows.columns;
-        let hidden = (0..rows.rows * columns).flat_map(|query| {
+        let mask = (0..rows.rows * columns).flat_map(|query| {
             let (row, column) = (query / columns, query % columns);
             let segments = &segments[row * columns..(row + 1) * columns];
             (0..columns).map(move |key| {
@@ -32,23 +32,23 @@ impl<B: Backend> Placement<B> {
                 hides && key != column
             })
         });
-        let hidden = TensorData::new(hidden.collect::<Vec<bool>>(), [rows.rows, 1, columns, columns]);
-        Ok(Self::new(&rows.positions(), [rows.rows, columns], hidden, config, device))
+        let mask = TensorData::new(mask.collect::<Vec<bool>>(), [rows.rows, 1, columns, columns]);
+        Ok(Self::new(&rows.positions(), [rows.rows, columns], mask, config, device))
     }
 
     /// For one text that goes on: `count` tokens after `past` that are in a cache already.
     pub fn continued(past: usize, count: usize, config: &LlamaConfig, device: &B::Device) -> Result<Self> {
         config.check_length(past + count)?;
         let positions: Vec<usize> = (past..past + count).collect();
-        let hidden = positions.iter().flat_map(|&query| (0..past + count).map(move |key| key > query));
-        let hidden = TensorData::new(hidden.collect::<Vec<bool>>(), [1, 1, count, past + count]);
-        Ok(Self::new(&positions, [1, count], hidden, config, device))
+        let mask = positions.iter().flat_map(|&query| (0..past + count).map(move |key| key > query));
+        let mask = TensorData::new(mask.collect::<Vec<bool>>(), [1, 1, count, past + count]);
+        Ok(Self::new(&positions, [1, count], mask, config, device))
     }
 
     fn new(
         positions: &[usize],
         [rows, columns]: [usize; 2],
-        hidden: TensorData,
+        mask: TensorData,
         config: &LlamaConfig,
         device: &B::Device,
     ) -> Self {
@@ -60,7 +60,7 @@ impl<B: Backend> Placement<B> {
         Self {
             cos: tensor(angles().map(f32::cos).collect()),
             sin: tensor(angles().map(f32::sin).collect()),
-            hidden: Tensor::from_data(hidden, device),
+            mask: Tensor::from_data(mask, device),
         }
     }
 
@@ -75,8 +75,8 @@ impl<B: Backend> Placement<B> {
     }
 
     /// True where a query may not see a key, `[rows, 1, columns, keys]`.
-    pub fn hidden(&self) -> Tensor<B, 4, Bool> {
-        self.hidden.clone()
+    pub fn mask(&self) -> Tensor<B, 4, Bool> {
+        self.mask.clone()
     }
 }
 
@@ -85,12 +85,12 @@ impl LlamaConfig {
     fn check_length(&self, length: usize) -> Result<()> {
         match self.sliding_window {
             Some(window) if length > window => Err(Error::Config {
-                path: "config.json".into(),
+                path: "the model's config.json".into(),
                 key: "sliding_window".into(),
                 found: format!("{window} while a text has {length} tokens"),
-                expected: "a window at least as long as the text: shorter ones are not supported; lower \
-                           `train.max_tokens`"
-                    .into(),
+                expected:
+                    "a window at least as long as the text: shorter ones are not supported; split the text"
+                        .into(),
             }),
             _ => Ok(()),
         }

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 
 use crate::data::{Set, Stream, seeded};
@@ -13,7 +14,7 @@ use crate::model::Llama;
 use crate::objective::TokenMean;
 use crate::optimizer::AdamW;
 use crate::recipe::PretrainRecipe;
-use crate::step::{StepDocuments, gradients, update};
+use crate::step::{StepDocuments, gradients, refuse_not_finite, update};
 use crate::surgery::Cost;
 
 /// Trains `model` on `documents` (token ids).
@@ -47,5 +48,6 @@ pub fn pretrain<B: AutodiffBackend, K: Kernels<B>>(
             return Err(Error::Interrupted { step: number });
         }
     }
+    refuse_not_finite(&model.valid(), train.steps)?;
     Ok((model, cost))
 }

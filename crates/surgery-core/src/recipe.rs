@@ -156,7 +156,7 @@ impl Default for TrainSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PretrainSection {
-    /// Updates. The paper made θ_pre in 960.
+    /// Updates.
     pub steps: usize,
     /// Documents that a step draws.
     pub documents_per_step: usize,
@@ -168,7 +168,7 @@ pub struct PretrainSection {
 
 impl Default for PretrainSection {
     fn default() -> Self {
-        Self { steps: 960, documents_per_step: 8, max_tokens: 4096, seed: 42 }
+        Self { steps: 120, documents_per_step: 8, max_tokens: 4096, seed: 42 }
     }
 }
 
@@ -184,6 +184,8 @@ pub fn parse<R: DeserializeOwned + Check>(origin: &str, text: &str, overrides: &
         alone.check().map_err(|problem| wrong(origin, problem))?;
         return Ok(alone);
     }
+    // A fault that is in the text already is the text's, unless an override mends it.
+    let fault_of_text = alone.check().err();
     let mut table: toml::Table = toml::from_str(text).expect("it was read above");
     for item in overrides {
         set(&mut table, item).map_err(|problem| wrong(&format!("--set {item}"), problem))?;
@@ -193,7 +195,10 @@ pub fn parse<R: DeserializeOwned + Check>(origin: &str, text: &str, overrides: &
         let message = error.to_string();
         wrong(&named, message.trim().replace('\n', " "))
     })?;
-    recipe.check().map_err(|problem| wrong(&named, problem))?;
+    recipe.check().map_err(|problem| match fault_of_text {
+        Some(fault) if fault == problem => wrong(origin, problem),
+        _ => wrong(&named, problem),
+    })?;
     Ok(recipe)
 }
 
@@ -250,7 +255,7 @@ impl Check for OptimizerConfig {
         within("optimizer.learning_rate", self.learning_rate, 0.0, infinity)?;
         within("optimizer.beta_1", self.beta_1, 0.0, 1.0)?;
         within("optimizer.beta_2", self.beta_2, 0.0, 1.0)?;
-        within("optimizer.epsilon", self.epsilon, 0.0, infinity)?;
+        within("optimizer.epsilon", self.epsilon, f64::MIN_POSITIVE, infinity)?;
         within("optimizer.weight_decay", self.weight_decay, 0.0, infinity)?;
         within("optimizer.clip_norm", self.clip_norm, 0.0, infinity)
     }

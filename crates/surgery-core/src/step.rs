@@ -9,7 +9,7 @@
 //!
 //! This is the plain form, on burn's autodiff: every faster one is measured against it.
 
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData, Transaction};
 
 use crate::batch::{Rows, Target};
@@ -124,6 +124,17 @@ pub fn update<B: AutodiffBackend>(
     record.learning_rate = rate;
     let clip = optimizer.config().clip_factor(record.grad_norm);
     Ok((optimizer.update(model, &mut graded.gradients, clip, rate), record))
+}
+
+/// Refuses weights that an update has left without a finite value: a step's own checks come before its update,
+/// so the last one's is looked at when all are done.
+pub(crate) fn refuse_not_finite<B: Backend>(model: &Llama<B>, step: usize) -> Result<()> {
+    match model.not_finite() {
+        None => Ok(()),
+        Some(name) => {
+            Err(Error::NotFinite { step, what: format!("the sum of tensor `{name}`"), value: f64::NAN })
+        }
+    }
 }
 
 /// Each document's mean over its predicted tokens; one read from the device for all.

@@ -14,7 +14,7 @@ use crate::model::Llama;
 use crate::optimizer::AdamW;
 use crate::recipe::Recipe;
 use crate::reference::Reference;
-use crate::step::{StepDocuments, gradients, update};
+use crate::step::{StepDocuments, gradients, refuse_not_finite, update};
 
 /// What an operation cost.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -25,6 +25,13 @@ pub struct Cost {
     pub tokens: usize,
     /// Time spent in steps.
     pub seconds: f64,
+}
+
+impl Cost {
+    /// Input tokens a second; 0 where there was no step.
+    pub fn tokens_per_second(&self) -> f64 {
+        if self.seconds > 0.0 { self.tokens as f64 / self.seconds } else { 0.0 }
+    }
 }
 
 /// The sampler of an operation, over the sets that its objective weighs.
@@ -78,5 +85,6 @@ pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
             return Err(Error::Interrupted { step: number });
         }
     }
+    refuse_not_finite(&model.valid(), train.steps)?;
     Ok((model, cost))
 }

@@ -14,15 +14,6 @@ pub struct TextEncoder {
     tokenizer: Tokenizer,
     path: String,
     vocab_size: usize,
-    /// Tokens put before and after every text where tokenizer_config.json says so and tokenizer.json's
-    /// own template is to be overruled, as transformers' Llama tokenizers do.
-    frame: Option<Frame>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Frame {
-    before: Vec<u32>,
-    after: Vec<u32>,
 }
 
 impl TextEncoder {
@@ -39,15 +30,17 @@ impl TextEncoder {
             });
         }
         let bytes = folder.read(FILE, JSON_LIMIT)?;
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| Error::Tokenizer {
-            path: path.clone(),
-            problem: format!("is not a tokenizer this program can read ({error})"),
-        })?;
+        let wrong = |problem: String| Error::Tokenizer { path: path.clone(), problem };
+        let unreadable = |error: &dyn std::fmt::Display| {
+            wrong(format!("is not a tokenizer this program can read ({error})"))
+        };
+        let value: Value = serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))?;
+        check_templates(&value).map_err(wrong)?;
+        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| unreadable(&error))?;
         // The file may ask for padding or truncation, which would silently change the texts.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).expect("removing a truncation cannot fail");
-        let frame = frame(folder, &tokenizer)?;
-        Ok(Self { tokenizer, path, vocab_size, frame })
+        Ok(Self { tokenizer, path, vocab_size })
     }
 
     /// The ids of `text`, special tokens included.
@@ -57,16 +50,12 @@ impl TextEncoder {
 
     /// The ids of `text`, each with the byte offset in `text` at which it ends; special tokens end at 0.
     pub fn encode_with_ends(&self, text: &str) -> Result<Vec<(u32, usize)>> {
-        let own_template = self.frame.is_none();
-        let encoding = self.tokenizer.encode(text, own_template).map_err(|error| Error::Tokenizer {
+        let encoding = self.tokenizer.encode(text, true).map_err(|error| Error::Tokenizer {
             path: self.path.clone(),
             problem: format!("cannot encode {:?} ({error})", excerpt(text)),
         })?;
-        let frame = self.frame.clone().unwrap_or_default();
-        let special = |ids: Vec<u32>| ids.into_iter().map(|id| (id, 0));
-        let inner = encoding.get_ids().iter().zip(encoding.get_offsets()).map(|(&id, &(_, end))| (id, end));
-        let tokens: Vec<(u32, usize)> =
-            special(frame.before).chain(inner).chain(special(frame.after)).collect();
+        let ends = encoding.get_offsets().iter().map(|&(_, end)| end);
+        let tokens: Vec<(u32, usize)> = encoding.get_ids().iter().copied().zip(ends).collect();
         match tokens.iter().find(|(id, _)| *id as usize >= self.vocab_size) {
             None => Ok(tokens),
             Some((id, _)) => Err(Error::Tokenizer {
@@ -79,6 +68,11 @@ impl TextEncoder {
                 ),
             }),
         }
+    }
+
+    /// Whether both give the same tokens the same ids.
+    pub fn has_vocabulary_of(&self, other: &Self) -> bool {
+        self.tokenizer.get_vocab(true) == other.tokenizer.get_vocab(true)
     }
 
     /// The text of `ids`, special tokens left out.
@@ -100,35 +94,32 @@ impl TextEncoder {
     }
 }
 
-/// What transformers' Llama tokenizer classes do with `add_bos_token` and `add_eos_token`: where
-/// tokenizer_config.json sets either, they replace the template of tokenizer.json.
-fn frame(folder: &Folder, tokenizer: &Tokenizer) -> Result<Option<Frame>> {
-    const CONFIG: &str = "tokenizer_config.json";
-    if !folder.has(CONFIG) {
-        return Ok(None);
+/// Refuses a template of special tokens that names what is not there: the library would panic on it, at the
+/// first text.
+fn check_templates(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Array(list) => list.iter().try_for_each(check_templates),
+        Value::Object(object) => {
+            if object.get("type").and_then(Value::as_str) == Some("TemplateProcessing") {
+                let known = object.get("special_tokens").and_then(Value::as_object);
+                for piece in object.get("single").and_then(Value::as_array).into_iter().flatten() {
+                    let name = |kind: &str| piece.get(kind)?.get("id")?.as_str();
+                    if let Some(id) = name("SpecialToken")
+                        && !known.is_some_and(|known| known.contains_key(id))
+                    {
+                        return Err(format!(
+                            "has a template with token {id:?}, which its special_tokens lack"
+                        ));
+                    }
+                    if name("Sequence").is_some_and(|id| id != "A") {
+                        return Err("has a template for one text that asks for a second".into());
+                    }
+                }
+            }
+            object.values().try_for_each(check_templates)
+        }
+        _ => Ok(()),
     }
-    let config = folder.json(CONFIG)?;
-    let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
-    let flag = |key: &str| config.get(key).and_then(Value::as_bool);
-    if !class.starts_with("LlamaTokenizer") || (flag("add_bos_token").or(flag("add_eos_token"))).is_none() {
-        return Ok(None);
-    }
-    let token = |key: &str| -> Result<Vec<u32>> {
-        let value = config.get(key);
-        let content = value.and_then(|value| value.as_str().or(value.get("content").and_then(Value::as_str)));
-        let id = content.and_then(|content| tokenizer.token_to_id(content));
-        id.map(|id| vec![id]).ok_or_else(|| Error::Tokenizer {
-            path: folder.label(CONFIG),
-            problem: format!(
-                "asks for a token in front of or behind each text, but its `{key}` is {}, which tokenizer.json \
-                 does not have",
-                content.map_or("missing".to_owned(), |content| format!("{content:?}"))
-            ),
-        })
-    };
-    let before = if flag("add_bos_token").unwrap_or(true) { token("bos_token")? } else { Vec::new() };
-    let after = if flag("add_eos_token").unwrap_or(false) { token("eos_token")? } else { Vec::new() };
-    Ok(Some(Frame { before, after }))
 }
 
 /// The beginning of a text, for messages.

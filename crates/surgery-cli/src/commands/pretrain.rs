@@ -15,7 +15,7 @@ use surgery_core::recipe::PretrainRecipe;
 
 use crate::args::{Common, Pretrain};
 use crate::exit::Outcome;
-use crate::inputs::{ModelFiles, file_in_folder, output_folder, recipe};
+use crate::inputs::{EMPTY, ModelFiles, check_output, file_in_folder, output_folder, recipe};
 use crate::progress::{Metrics, Progress};
 use crate::terminal::{Log, print, print_json};
 
@@ -31,13 +31,13 @@ impl crate::backend::Job for Job {
     fn run<P: Platform>(self) -> Outcome {
         let Self { pretrain: args, common } = self;
         let log = Log::new(&common);
-        let mut recipe: PretrainRecipe = recipe(&args.recipe, &args.overrides)?;
-        if let Some(model) = args.model {
-            recipe.model.source = model;
-        }
+        let mut overrides = args.overrides;
+        overrides.extend(args.model.map(|model| format!("model.source={}", toml::Value::String(model))));
+        let recipe: PretrainRecipe = recipe(args.recipe.as_deref().unwrap_or(EMPTY), &overrides)?;
         P::check_precision(recipe.model.precision)?;
         let device = P::device(common.device)?;
         let files = ModelFiles::open(&recipe.model.source)?;
+        check_output(args.output.as_deref(), &[&files.folder])?;
         let mut documents = Vec::new();
         for path in &recipe.data.files {
             let (folder, file) = file_in_folder(path.as_ref());
@@ -48,7 +48,10 @@ impl crate::backend::Job for Job {
             true => None,
             false => Some(files.checkpoint()?),
         };
-        let output = output_folder(args.output.as_deref(), &[&files.folder])?;
+        if let Some(checkpoint) = &checkpoint {
+            files.config.check(checkpoint)?;
+        }
+        let output = output_folder(args.output.as_deref())?;
         write_atomically(&output.join("recipe.toml"), |writer| {
             std::io::Write::write_all(writer, toml::to_string(&recipe).expect("a recipe is TOML").as_bytes())
         })?;
@@ -74,7 +77,7 @@ impl crate::backend::Job for Job {
         model.valid().save(&folder, &files.folder, checkpoint.as_ref(), recipe.model.save_dtype)?;
 
         let seconds = started.elapsed().as_secs_f64();
-        let rate = cost.tokens as f64 / cost.seconds;
+        let rate = cost.tokens_per_second();
         match common.json {
             true => print_json(&json!({
                 "output": output.display().to_string(),

@@ -4,23 +4,23 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use surgery_core::Result;
 use surgery_core::batch::windows;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::evaluate::evaluate;
-use surgery_core::files::write_atomically;
+use surgery_core::files::{Folder, write_atomically};
 use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::Recipe;
 use surgery_core::reference::Live;
 use surgery_core::surgery::{Cost, operate};
+use surgery_core::{Error, Result};
 
 use crate::args::{Common, Run};
 use crate::exit::Outcome;
-use crate::inputs::{DataFiles, ModelFiles, output_folder, recipe};
+use crate::inputs::{DataFiles, ModelFiles, check_output, output_folder, recipe};
 use crate::plan;
-use crate::progress::{Metrics, Progress};
+use crate::progress::{Metrics, OPERATING, Progress};
 use crate::report::{Report, html, table_of_change};
 use crate::terminal::{Log, print, print_json};
 
@@ -54,14 +54,16 @@ impl crate::backend::Job for Job {
         let device = P::device(common.device)?;
         let files = ModelFiles::open(&recipe.model.source)?;
         let checkpoint = files.checkpoint()?;
+        files.config.check(&checkpoint)?;
         let data = DataFiles::open(&recipe.data.path, &recipe.objective.sets(), &files.encoder)?;
         if dry_run {
             return plan::show::<P>(&recipe, &files, &checkpoint, &data, &device, common.json);
         }
 
-        // Before any work is done that a refusal would waste.
+        // Before any work is done that a refusal would waste; the folder is made when the model has proved sound.
+        check_output(output.as_deref(), &[&files.folder, &data.folder])?;
         let model: Llama<P::Infer> = Llama::load(&files.config, &checkpoint, &device)?;
-        let output = output_folder(output.as_deref(), &[&files.folder, &data.folder])?;
+        let output = output_folder(output.as_deref())?;
         let resolved = toml::to_string(&recipe).expect("a recipe is TOML");
         write_text(&output.join("recipe.toml"), &resolved)?;
         let log = Log::new(&common);
@@ -116,7 +118,7 @@ impl Operation<'_> {
         let before = evaluate::<P::Infer, P::Kernels>(&model, benchmark, Some(&model), progress)?;
         let mut evaluate_seconds = started.elapsed().as_secs_f64();
 
-        progress.stage("operating");
+        progress.stage(OPERATING);
         let mut reference = Live::<P::Infer, P::Kernels>::new(model.clone());
         let (operated, cost) = operate::<P::Train, P::Kernels>(
             Llama::<P::Train>::trainable(model.clone()),
@@ -134,8 +136,13 @@ impl Operation<'_> {
         // What counts is what was written.
         progress.stage("evaluating after");
         let started = Instant::now();
-        let written = ModelFiles::open(&folder.to_string_lossy())?.load::<P>(device)?;
+        let written = ModelFiles::open_folder(Folder::Disk(folder.clone()))?.load::<P>(device)?;
         let after = evaluate::<P::Infer, P::Kernels>(&written, benchmark, Some(&model), progress)?;
+        if let Some((what, value)) = after.not_finite() {
+            // What cannot be used must not be found where a result is looked for.
+            std::fs::remove_dir_all(&folder).map_err(Error::write(&folder))?;
+            return Err(Error::NotFinite { step: cost.steps, what, value });
+        }
         evaluate_seconds += started.elapsed().as_secs_f64();
         progress.finish();
         Ok(self.report(before, after, cost, evaluate_seconds))
@@ -163,7 +170,7 @@ impl Operation<'_> {
             steps: cost.steps,
             train_seconds: cost.seconds,
             evaluate_seconds,
-            tokens_per_second: if cost.seconds > 0.0 { cost.tokens as f64 / cost.seconds } else { 0.0 },
+            tokens_per_second: cost.tokens_per_second(),
             peak_memory_bytes: peak_bytes(),
             documents_split: self.documents_split(),
             model: self.recipe.model.source.clone(),

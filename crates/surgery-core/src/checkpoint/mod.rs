@@ -74,12 +74,11 @@ impl Checkpoint {
             let shard = Shard::open(folder, &file)?;
             for (position, entry) in shard.tensors.iter().enumerate() {
                 if let Some((other, _)) = places.insert(entry.name.clone(), (shards.len(), position)) {
-                    let first =
-                        if other == shards.len() { &file } else { &Shard::file(&shards[other]).to_owned() };
+                    let first: &Shard = &shards[other];
                     return Err(Error::Tensor {
                         path: folder.label(&file),
                         tensor: entry.name.clone(),
-                        problem: format!("stands in {first} too; a tensor may stand in one file only"),
+                        problem: format!("stands in {} too; a tensor may stand in one file only", first.file),
                     });
                 }
             }
@@ -105,7 +104,7 @@ impl Checkpoint {
     }
 
     /// Whether the checkpoint holds a tensor of this name.
-    pub fn contains(&self, name: &str) -> bool {
+    pub(crate) fn contains(&self, name: &str) -> bool {
         self.places.contains_key(name)
     }
 
@@ -180,10 +179,6 @@ impl Checkpoint {
 }
 
 impl Shard {
-    fn file(&self) -> &str {
-        &self.file
-    }
-
     fn open(folder: &Folder, file: &str) -> Result<Self> {
         let damaged = |problem: String| Error::Checkpoint {
             path: folder.label(file),

@@ -49,7 +49,7 @@ impl SaveDtype {
 }
 
 /// Files of a model folder that are not weights and that go along unchanged.
-const COMPANIONS: [&str; 10] = [
+const COMPANIONS: [&str; 13] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -60,6 +60,9 @@ const COMPANIONS: [&str; 10] = [
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",
+    "chat_template.json",
+    "LICENSE",
+    "LICENSE.txt",
 ];
 
 /// Writes a Hugging Face folder at `output`: the companions of `input` and one tensor for each of `like`'s.
@@ -93,7 +96,7 @@ pub fn write_model(
             (None, None) => unreachable!("a fresh model's tensors are its parameters"),
         })?;
     }
-    if shards.len() > 1 {
+    if shards.iter().any(|shard| shard.file != SINGLE) {
         write_index(output, shards, dtype)?;
     }
     for file in COMPANIONS.iter().rev().filter(|file| input.has(file)) {
@@ -202,6 +205,9 @@ fn with_dtype(mut config: serde_json::Value, name: &str) -> Vec<u8> {
     if let Some(object) = config.as_object_mut() {
         let key = if object.contains_key("dtype") { "dtype" } else { "torch_dtype" };
         object.insert(key.into(), name.into());
+        if key == "dtype" {
+            object.shift_remove("torch_dtype");
+        }
     }
     serde_json::to_vec_pretty(&config).expect("it was JSON before")
 }

@@ -74,7 +74,8 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Reads the sets of `folder`. Those in `needed` must be there; the others may be missing.
+    /// Reads the sets of `folder`. Those in `needed` must be there and not contradict one another; the others
+    /// may be missing.
     pub fn load(folder: &Folder, needed: &[Set]) -> Result<Self> {
         let mut sets = HashMap::new();
         for set in Set::ALL {
@@ -88,17 +89,10 @@ impl Corpus {
                 });
             }
         }
-        if sets.is_empty() {
-            return Err(Error::Data {
-                path: folder.label(""),
-                problem: "holds no set of documents".into(),
-                remedy:
-                    "give a folder with unlearn.jsonl, edit_unlearn.jsonl, edit_update.jsonl, retain.jsonl"
-                        .into(),
-            });
-        }
         let corpus = Self { sets };
-        corpus.refuse_contradictions(folder)?;
+        if needed.contains(&Set::Retain) {
+            corpus.refuse_contradictions(folder, needed)?;
+        }
         Ok(corpus)
     }
 
@@ -113,10 +107,10 @@ impl Corpus {
     }
 
     /// A text that must go and must stay at once makes the operation meaningless.
-    fn refuse_contradictions(&self, folder: &Folder) -> Result<()> {
+    fn refuse_contradictions(&self, folder: &Folder, needed: &[Set]) -> Result<()> {
         let kept: HashMap<&str, &str> =
             self.documents(Set::Retain).iter().map(|d| (d.text.as_str(), d.id.as_str())).collect();
-        for set in [Set::Unlearn, Set::EditUnlearn] {
+        for set in [Set::Unlearn, Set::EditUnlearn].into_iter().filter(|set| needed.contains(set)) {
             for document in self.documents(set) {
                 if let Some(id) = kept.get(document.text.as_str()) {
                     return Err(Error::Data {

@@ -114,17 +114,21 @@ impl Sampler {
         Self { streams: streams.collect() }
     }
 
-    /// The next step's documents. edit_unlearn follows edit_update: of what its epoch has left it draws the
-    /// subjects that edit_update drew, so that equal sets stay paired (the paper's protocol).
+    /// The next step's documents. Of the two edit sets the one that gives fewer documents a step is drawn
+    /// first, and the other follows: of what its epoch has left it draws those subjects, in turn, so that a
+    /// subject's outdated and new texts meet (the paper's protocol).
     pub fn draw(&mut self) -> Draw {
         let mut draw = Draw::new();
-        let mut updated = Vec::new();
-        for set in [Set::EditUpdate, Set::EditUnlearn, Set::Unlearn, Set::Retain] {
+        let count = |set| self.streams.get(&set).map_or(0, |(_, count)| *count);
+        let mut edits = [Set::EditUnlearn, Set::EditUpdate];
+        edits.sort_by_key(|&set| count(set));
+        let mut subjects = Vec::new();
+        for set in edits.into_iter().chain([Set::Unlearn, Set::Retain]) {
             let Some((stream, count)) = self.streams.get_mut(&set) else { continue };
-            let wanted: &[String] = if set == Set::EditUnlearn { &updated } else { &[] };
+            let wanted: &[String] = if set == edits[1] { &subjects } else { &[] };
             let drawn = stream.draw(*count, wanted);
-            if set == Set::EditUpdate {
-                updated = drawn.iter().filter_map(|&index| stream.subjects[index].clone()).collect();
+            if set == edits[0] {
+                subjects = drawn.iter().filter_map(|&index| stream.subjects[index].clone()).collect();
             }
             draw.insert(set, drawn);
         }
@@ -146,26 +150,30 @@ impl Stream {
         Self { subjects, generator, left: VecDeque::new() }
     }
 
-    /// The next `count` indices, or all of them where there are no more than that; those whose subject is
-    /// in `wanted` first, in its order.
+    /// The next `count` indices, or all of them where there are no more than that. As long as there are some
+    /// whose subject is in `wanted`, they come first, one of each subject in turn.
     pub(crate) fn draw(&mut self, count: usize, wanted: &[String]) -> Vec<usize> {
         if count >= self.subjects.len() {
             return (0..self.subjects.len()).collect();
         }
         let mut drawn = Vec::with_capacity(count);
-        for subject in wanted {
-            if drawn.len() == count {
-                break;
+        loop {
+            let before = drawn.len();
+            for subject in wanted {
+                if drawn.len() == count {
+                    return drawn;
+                }
+                if self.left.is_empty() {
+                    self.refill(&drawn);
+                }
+                let is_wanted = |&index: &usize| {
+                    self.subjects[index].as_ref() == Some(subject) && !drawn.contains(&index)
+                };
+                let position = self.left.iter().position(is_wanted);
+                drawn.extend(position.and_then(|position| self.left.remove(position)));
             }
-            let position = |left: &VecDeque<usize>| {
-                left.iter().position(|&index| self.subjects[index].as_ref() == Some(subject))
-            };
-            if let Some(position) = position(&self.left) {
-                drawn.extend(self.left.remove(position));
-            } else if self.left.is_empty() {
-                self.refill(&drawn);
-                let found = self.left.iter().position(|&i| self.subjects[i].as_ref() == Some(subject));
-                drawn.extend(found.and_then(|position| self.left.remove(position)));
+            if drawn.len() == before {
+                break;
             }
         }
         while drawn.len() < count {
@@ -240,22 +248,27 @@ mod tests {
 
     #[test]
     fn edits_of_one_subject_are_drawn_together() {
-        for (wordings, counts) in [
-            (1, DocumentsPerStep::all(4)),
-            (5, DocumentsPerStep::all(4)),
-            (1, DocumentsPerStep { edit_update: 8, ..DocumentsPerStep::all(2) }),
-        ] {
-            let (old, new) = (documents(10, 1), documents(10, wordings));
+        for (subjects, wordings, edit_unlearn, edit_update) in
+            [(10, 1, 4, 4), (10, 5, 4, 4), (24, 8, 5, 5), (24, 8, 4, 16), (24, 8, 8, 16), (10, 1, 2, 8)]
+        {
+            let (old, new) = (documents(subjects, 1), documents(subjects, wordings));
             let sets = [(Set::EditUnlearn, old.as_slice()), (Set::EditUpdate, new.as_slice())];
-            let mut sampler = Sampler::new(sets, counts, 7);
-            for _ in 0..5 {
-                let draw = sampler.draw();
-                let subjects = |set, documents: &[Document]| -> Vec<String> {
-                    draw[&set].iter().filter_map(|&i| documents[i].subject.clone()).collect()
-                };
-                let updated = subjects(Set::EditUpdate, &new);
-                for subject in subjects(Set::EditUnlearn, &old) {
-                    assert!(updated.contains(&subject), "{subject} without its update");
+            let counts = DocumentsPerStep { edit_unlearn, edit_update, ..DocumentsPerStep::all(0) };
+            for seed in 0..20 {
+                let mut sampler = Sampler::new(sets, counts, seed);
+                for _ in 0..120 {
+                    let draw = sampler.draw();
+                    let subjects = |set, documents: &[Document]| -> Vec<String> {
+                        draw[&set].iter().filter_map(|&i| documents[i].subject.clone()).collect()
+                    };
+                    let updated = subjects(Set::EditUpdate, &new);
+                    for subject in subjects(Set::EditUnlearn, &old) {
+                        assert!(updated.contains(&subject), "{counts:?}: {subject} without its update");
+                    }
+                    let mut once = draw[&Set::EditUpdate].clone();
+                    once.sort_unstable();
+                    once.dedup();
+                    assert_eq!(once.len(), edit_update, "{counts:?}: a document twice in one step");
                 }
             }
         }
