@@ -129,7 +129,7 @@ fn brief(record: &StepRecord) -> String {
         ("edit_update", record.terms.edit_update),
         ("kl", record.terms.retain_kl),
     ];
-    let terms = named.into_iter().filter_map(|(name, term)| Some(format!("{name} {:.2}", term?)));
+    let terms = named.into_iter().filter_map(|(name, term)| Some(format!("{name} {:.2}", term?.max(0.0))));
     let mut parts = vec![format!("loss {:.3}", record.loss)];
     // A single term is the loss itself.
     if [record.terms.unlearn, record.terms.retain_kl].iter().any(Option::is_some) {
