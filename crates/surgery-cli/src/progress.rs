@@ -57,7 +57,7 @@ impl Progress {
         self.label = label.to_owned();
         if self.log.draws() {
             let style =
-                ProgressStyle::with_template("{prefix:<22} {bar:28} {pos:>5}/{len:<5} {eta:>4} {msg}")
+                ProgressStyle::with_template("{prefix:<22} {bar:28} {pos:>5}/{len:<5} {eta:>4} {wide_msg}")
                     .expect("the template is well-formed");
             self.bar = ProgressBar::new(0).with_style(style).with_prefix(self.label.clone());
         }
