@@ -173,8 +173,8 @@ impl Operation<'_> {
             tokens_per_second: cost.tokens_per_second(),
             peak_memory_bytes: peak_bytes(),
             documents_split: self.documents_split(),
-            model: self.recipe.model.source.clone(),
-            data: self.recipe.data.path.clone(),
+            model: self.files.folder.label(""),
+            data: self.data.folder.label(""),
             output: self.output.display().to_string(),
         }
     }

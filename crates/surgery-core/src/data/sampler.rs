@@ -115,8 +115,9 @@ impl Sampler {
     }
 
     /// The next step's documents. Of the two edit sets the one that gives fewer documents a step is drawn
-    /// first, and the other follows: of what its epoch has left it draws those subjects, in turn, so that a
-    /// subject's outdated and new texts meet (the paper's protocol).
+    /// first, and the other follows: of what its epoch has left it draws those subjects, in turn. So a
+    /// subject's outdated and new texts meet, as in the paper's protocol: always where both sets have the same
+    /// subjects and each gives the same number of texts an epoch, else as far as epochs without replacement allow.
     pub fn draw(&mut self) -> Draw {
         let mut draw = Draw::new();
         let count = |set| self.streams.get(&set).map_or(0, |(_, count)| *count);
@@ -150,37 +151,28 @@ impl Stream {
         Self { subjects, generator, left: VecDeque::new() }
     }
 
-    /// The next `count` indices, or all of them where there are no more than that. As long as there are some
-    /// whose subject is in `wanted`, they come first, one of each subject in turn.
+    /// The next `count` indices, or all of them where there are no more than that: of each subject in `wanted`
+    /// in turn, as long as the epoch has one left, and then in the epoch's order.
     pub(crate) fn draw(&mut self, count: usize, wanted: &[String]) -> Vec<usize> {
         if count >= self.subjects.len() {
             return (0..self.subjects.len()).collect();
         }
         let mut drawn = Vec::with_capacity(count);
-        loop {
-            let before = drawn.len();
-            for subject in wanted {
-                if drawn.len() == count {
-                    return drawn;
-                }
-                if self.left.is_empty() {
-                    self.refill(&drawn);
-                }
-                let is_wanted = |&index: &usize| {
-                    self.subjects[index].as_ref() == Some(subject) && !drawn.contains(&index)
-                };
-                let position = self.left.iter().position(is_wanted);
-                drawn.extend(position.and_then(|position| self.left.remove(position)));
-            }
-            if drawn.len() == before {
-                break;
-            }
-        }
+        let mut turn = 0;
         while drawn.len() < count {
             if self.left.is_empty() {
                 self.refill(&drawn);
             }
-            drawn.extend(self.left.pop_front());
+            let found = (turn..turn + wanted.len()).find_map(|turn| {
+                let subject = &wanted[turn % wanted.len()];
+                let is_next = |&index: &usize| {
+                    self.subjects[index].as_ref() == Some(subject) && !drawn.contains(&index)
+                };
+                Some((turn + 1, self.left.iter().position(is_next)?))
+            });
+            let (next, position) = found.unwrap_or((turn, 0));
+            turn = next;
+            drawn.extend(self.left.remove(position));
         }
         drawn
     }
@@ -249,7 +241,7 @@ mod tests {
     #[test]
     fn edits_of_one_subject_are_drawn_together() {
         for (subjects, wordings, edit_unlearn, edit_update) in
-            [(10, 1, 4, 4), (10, 5, 4, 4), (24, 8, 5, 5), (24, 8, 4, 16), (24, 8, 8, 16), (10, 1, 2, 8)]
+            [(10, 1, 4, 4), (10, 5, 4, 4), (24, 8, 5, 5), (24, 8, 4, 16), (24, 8, 8, 16), (24, 8, 6, 12)]
         {
             let (old, new) = (documents(subjects, 1), documents(subjects, wordings));
             let sets = [(Set::EditUnlearn, old.as_slice()), (Set::EditUpdate, new.as_slice())];
