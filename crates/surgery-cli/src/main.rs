@@ -18,6 +18,9 @@ fn main() -> ExitCode {
     let args = args::Args::parse();
     // A panic is a bug, and must end in the code that says so.
     std::panic::set_hook(Box::new(|panic| {
+        if surgery_core::text::is_guarded() {
+            return;
+        }
         terminal::say(&format!("internal error (a bug in surgery, please report it): {panic}"));
     }));
     match std::panic::catch_unwind(|| commands::run(args)) {

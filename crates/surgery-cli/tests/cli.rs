@@ -392,6 +392,27 @@ fn bad_recipes_and_models_end_in_3() {
     assert!(!folder.join("out").exists());
     fail(&folder, &["eval", "--model", "meta-llama/Llama-2-7b-hf", "--data", &data], 3, &["Llama-2-7b-hf"]);
     fail(&folder, &["run", "--model", &data, "--data", &data], 3, &["config.json"]);
+
+    // The tokenizer library panics at both of these; the program does not, nor does it show that one was caught.
+    let broken = folder.join("tokenizer");
+    fs::create_dir(&broken).unwrap();
+    for entry in fs::read_dir(&model).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), broken.join(entry.file_name())).unwrap();
+    }
+    let tokenizer: Value = serde_json::from_slice(&fs::read(broken.join("tokenizer.json")).unwrap()).unwrap();
+    let template = serde_json::json!({
+        "type": "TemplateProcessing", "single": [{ "SpecialToken": { "id": "<nothing>", "type_id": 0 } }],
+        "pair": [], "special_tokens": {},
+    });
+    let normalizer = serde_json::json!({ "type": "Precompiled", "precompiled_charsmap": "AAAA" });
+    for (key, value) in [("post_processor", template), ("normalizer", normalizer)] {
+        let mut tokenizer = tokenizer.clone();
+        tokenizer[key] = value;
+        fs::write(broken.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        let arguments = ["generate", "--model", broken.to_str().unwrap(), "--prompt", "A text."];
+        fail(&folder, &arguments, 3, &["tokenizer.json", "malformed"]);
+    }
 }
 
 #[test]

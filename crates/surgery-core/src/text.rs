@@ -1,6 +1,8 @@
 //! Texts to tokens and back, with the tokenizer that came with the model.
 
-use serde_json::Value;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
@@ -30,13 +32,10 @@ impl TextEncoder {
             });
         }
         let bytes = folder.read(FILE, JSON_LIMIT)?;
-        let wrong = |problem: String| Error::Tokenizer { path: path.clone(), problem };
-        let unreadable = |error: &dyn std::fmt::Display| {
-            wrong(format!("is not a tokenizer this program can read ({error})"))
-        };
-        let value: Value = serde_json::from_slice(&bytes).map_err(|error| unreadable(&error))?;
-        check_templates(&value).map_err(wrong)?;
-        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| unreadable(&error))?;
+        let mut tokenizer = guarded(|| Tokenizer::from_bytes(&bytes)).map_err(|error| Error::Tokenizer {
+            path: path.clone(),
+            problem: format!("is not a tokenizer this program can read ({error})"),
+        })?;
         // The file may ask for padding or truncation, which would silently change the texts.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).expect("removing a truncation cannot fail");
@@ -50,7 +49,7 @@ impl TextEncoder {
 
     /// The ids of `text`, each with the byte offset in `text` at which it ends; special tokens end at 0.
     pub fn encode_with_ends(&self, text: &str) -> Result<Vec<(u32, usize)>> {
-        let encoding = self.tokenizer.encode(text, true).map_err(|error| Error::Tokenizer {
+        let encoding = guarded(|| self.tokenizer.encode(text, true)).map_err(|error| Error::Tokenizer {
             path: self.path.clone(),
             problem: format!("cannot encode {:?} ({error})", excerpt(text)),
         })?;
@@ -77,7 +76,7 @@ impl TextEncoder {
 
     /// The text of `ids`, special tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.tokenizer.decode(ids, true).map_err(|error| Error::Tokenizer {
+        guarded(|| self.tokenizer.decode(ids, true)).map_err(|error| Error::Tokenizer {
             path: self.path.clone(),
             problem: format!("cannot decode what the model generated ({error})"),
         })
@@ -94,31 +93,29 @@ impl TextEncoder {
     }
 }
 
-/// Refuses a template of special tokens that names what is not there: the library would panic on it, at the
-/// first text.
-fn check_templates(value: &Value) -> Result<(), String> {
-    match value {
-        Value::Array(list) => list.iter().try_for_each(check_templates),
-        Value::Object(object) => {
-            if object.get("type").and_then(Value::as_str) == Some("TemplateProcessing") {
-                let known = object.get("special_tokens").and_then(Value::as_object);
-                for piece in object.get("single").and_then(Value::as_array).into_iter().flatten() {
-                    let name = |kind: &str| piece.get(kind)?.get("id")?.as_str();
-                    if let Some(id) = name("SpecialToken")
-                        && !known.is_some_and(|known| known.contains_key(id))
-                    {
-                        return Err(format!(
-                            "has a template with token {id:?}, which its special_tokens lack"
-                        ));
-                    }
-                    if name("Sequence").is_some_and(|id| id != "A") {
-                        return Err("has a template for one text that asks for a second".into());
-                    }
-                }
-            }
-            object.values().try_for_each(check_templates)
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside the tokenizer library, whose panics become errors: a panic hook should not
+/// tell of them.
+pub fn is_guarded() -> bool {
+    GUARDED.get()
+}
+
+/// Runs something of the tokenizer library. It panics at some malformed files (a template that names a token
+/// which is not there, a normalizer whose table is cut short) when it reads them or at the first text.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    GUARDED.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(false);
+    match outcome {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(panic) => {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+            Err(format!("the file is malformed: {}", said.lines().next().unwrap_or_default()))
         }
-        _ => Ok(()),
     }
 }
 
