@@ -135,6 +135,7 @@ fn faults_of_a_model_folder_are_refused_by_name() {
             |f| set("rope_scaling", serde_json::json!({"rope_type": "yarn", "factor": 2.0}))(f),
             &["rope_type", "yarn", "llama3"],
         ),
+        ("rope-type", |f| set("rope_scaling", serde_json::json!({"rope_type": 3}))(f), &["rope_type", "3"]),
         ("shape", |f| set("intermediate_size", 7.into())(f), &["mlp", "shape", "7"]),
         ("json", |f| fs::write(f.join("config.json"), "{").unwrap(), &["config.json", "JSON"]),
         ("no-config", |f| fs::remove_file(f.join("config.json")).unwrap(), &["config.json"]),

@@ -163,6 +163,10 @@ pub fn check_output(asked: Option<&Path>, inputs: &[&Folder]) -> Result<()> {
     if path.is_file() {
         return Err(refused(path, "is a file"));
     }
+    // `a/..` is another folder before `a` is made than after.
+    if path.ancestors().any(|ancestor| ancestor.ends_with("..") && !ancestor.is_dir()) {
+        return Err(refused(path, "goes through a folder that is not there, and back by `..`"));
+    }
     if path.is_dir() {
         let same = |input: &&Folder| match input {
             Folder::Disk(input) => fs::canonicalize(input).ok() == fs::canonicalize(path).ok(),

@@ -89,9 +89,8 @@ pub fn table_of_change(before: &Evaluation, after: &Evaluation) -> String {
     let mut table = String::new();
     let head = ["", "accuracy %", "", "", "perplexity", "", "", "KL"];
     let sub = ["", "before", "after", "change", "before", "after", "change", ""];
-    for cells in [head, sub] {
-        line(&mut table, &cells.map(str::to_owned));
-    }
+    line(&mut table, &head.map(str::to_owned));
+    line(&mut table, &sub.map(str::to_owned));
     for row in rows(Some(before), after) {
         line(
             &mut table,
@@ -115,9 +114,8 @@ pub fn table(evaluation: &Evaluation) -> String {
     let mut table = String::new();
     let head = ["", "accuracy %", "", "perplexity", "", "", "KL"];
     let sub = ["", "validation", "test", "corpus", "mean", "median", ""];
-    for cells in [head, sub] {
-        line(&mut table, &cells.map(str::to_owned));
-    }
+    line(&mut table, &head.map(str::to_owned));
+    line(&mut table, &sub.map(str::to_owned));
     for row in rows(None, evaluation) {
         let accuracy = evaluation.accuracy.get(&row.set).copied().unwrap_or_default();
         let perplexity = evaluation.perplexity.get(&row.set);

@@ -134,6 +134,7 @@ fn a_run_leaves_what_the_contract_says() {
     let again = ["run", "--model", &model, "--data", &data, "--output"];
     fail(&folder, &[&again[..], &["out"]].concat(), 3, &["out", "--output"]);
     fail(&folder, &[&again[..], &[&data]].concat(), 3, &["input folder"]);
+    fail(&folder, &[&again[..], &["out/missing/.."]].concat(), 3, &["out/missing/.."]);
 }
 
 #[test]

@@ -303,6 +303,11 @@ impl Rope {
             Some(_) => scaling.positive("rope_theta", None)?,
             None => keys.positive("rope_theta", Some(10_000.0))?,
         };
+        for key in ["rope_type", "type"] {
+            if scaling.get(key).is_some_and(|kind| !kind.is_string()) {
+                return Err(scaling.wrong(key, "the name of a type"));
+            }
+        }
         // `type` is the key's older name.
         let kind = scaling.text("rope_type").or(scaling.text("type")).unwrap_or("default");
         let scaling = match kind {

@@ -168,6 +168,15 @@ impl Error {
         }
     }
 
+    /// A model whose weights are finite numbers, and what it computes is not.
+    pub fn not_computable(what: &str, value: f64) -> Error {
+        Error::Checkpoint {
+            path: "the model".into(),
+            problem: format!("gives {value} for {what}: its weights are too large to compute with"),
+            remedy: "check where it came from".into(),
+        }
+    }
+
     /// A [`Error::Write`] for `path`, for use with `map_err`.
     pub fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
         move |source| Error::Write { path: path.to_path_buf(), source }

@@ -42,6 +42,9 @@ pub fn generate<B: Backend, K: Kernels<B>>(
     while new.len() < most.min(context - prompt.len()) {
         let logits = model.advance::<K>(&input, &mut cache)?;
         let logits: Vec<f32> = logits.into_data().convert::<f32>().to_vec().expect("converted to f32");
+        if let Some(&logit) = logits.iter().find(|logit| logit.is_nan()) {
+            return Err(Error::not_computable("a logit", f64::from(logit)));
+        }
         let token = match sampling.temperature > 0.0 {
             true => draw(&logits, sampling.temperature, StandardUniform.sample(&mut generator)),
             false => likeliest(&logits),

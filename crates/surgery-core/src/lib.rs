@@ -27,6 +27,7 @@ pub mod reference;
 pub mod step;
 pub mod surgery;
 pub mod text;
+pub mod training;
 
 pub use burn;
 pub use error::{Error, Kind, Result};

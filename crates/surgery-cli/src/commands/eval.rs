@@ -1,5 +1,6 @@
 //! `surgery eval`: what a model knows, set by set.
 
+use surgery_core::Error;
 use surgery_core::evaluate::evaluate;
 use surgery_core::platform::Platform;
 
@@ -36,6 +37,9 @@ impl crate::backend::Job for Job {
         let evaluation =
             evaluate::<P::Infer, P::Kernels>(&model, &data.benchmark, reference.as_ref(), &mut progress)?;
         progress.finish();
+        if let Some((what, value)) = evaluation.not_finite() {
+            return Err(Error::not_computable(&what, value).into());
+        }
         if common.json { print_json(&evaluation) } else { print(&table(&evaluation)) }
     }
 }

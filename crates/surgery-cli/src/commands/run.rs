@@ -13,7 +13,8 @@ use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::Recipe;
 use surgery_core::reference::Live;
-use surgery_core::surgery::{Cost, operate};
+use surgery_core::surgery::operate;
+use surgery_core::training::Cost;
 use surgery_core::{Error, Result};
 
 use crate::args::{Common, Run};

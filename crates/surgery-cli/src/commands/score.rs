@@ -1,6 +1,7 @@
 //! `surgery score`: the mean NLL of each text.
 
 use serde_json::json;
+use surgery_core::Error;
 use surgery_core::data::read_texts;
 use surgery_core::evaluate::score;
 use surgery_core::platform::Platform;
@@ -33,6 +34,10 @@ impl crate::backend::Job for Job {
         progress.stage("scoring");
         let losses = score::<P::Infer, P::Kernels>(&model, &tokens, &mut progress)?;
         progress.finish();
+        let unusable = texts.iter().zip(&losses).find(|(_, loss)| !loss.sum.is_finite());
+        if let Some((document, loss)) = unusable {
+            return Err(Error::not_computable(&format!("the NLL of text {:?}", document.id), loss.sum).into());
+        }
         for (document, loss) in texts.iter().zip(losses) {
             print(&json!({ "id": document.id, "tokens": loss.tokens, "nll": loss.mean() }).to_string())?;
         }

@@ -1,0 +1,70 @@
+//! What every training does around the gradients of its steps: rate, update, events, cost.
+
+use std::time::Instant;
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
+
+use crate::error::{Error, Result};
+use crate::event::{Event, Observer};
+use crate::model::Llama;
+use crate::optimizer::{AdamW, OptimizerConfig};
+use crate::step::{Graded, refuse_not_finite, update};
+
+/// What a training cost.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Cost {
+    /// Updates applied.
+    pub steps: usize,
+    /// Input tokens of all steps.
+    pub tokens: usize,
+    /// Time spent in steps.
+    pub seconds: f64,
+}
+
+impl Cost {
+    /// Input tokens a second; 0 where there was no step.
+    pub fn tokens_per_second(&self) -> f64 {
+        if self.seconds > 0.0 { self.tokens as f64 / self.seconds } else { 0.0 }
+    }
+}
+
+/// A step of a training, for the closure that gives its gradient.
+pub(crate) struct Step<'a, B: AutodiffBackend> {
+    /// The model as it is before the step.
+    pub(crate) model: &'a Llama<B>,
+    /// The longest window of a document, in tokens.
+    pub(crate) context: usize,
+}
+
+/// Trains `model` for `steps` steps in windows of at most `max_tokens`: `gradients` gives each step's, and
+/// `after` is called with the model and the number of each step done.
+pub(crate) fn train<B: AutodiffBackend>(
+    mut model: Llama<B>,
+    config: &OptimizerConfig,
+    steps: usize,
+    max_tokens: usize,
+    observer: &mut dyn Observer,
+    mut gradients: impl FnMut(Step<B>) -> Result<Graded<B>>,
+    mut after: impl FnMut(&Llama<B>, usize, &mut dyn Observer) -> Result<()>,
+) -> Result<(Llama<B>, Cost)> {
+    let mut optimizer = AdamW::new(config.clone());
+    let context = model.config().context(max_tokens);
+    let mut cost = Cost::default();
+    for number in 1..=steps {
+        let started = Instant::now();
+        let graded = gradients(Step { model: &model, context })?;
+        let (updated, record) = update(model, graded, &mut optimizer, config.rate(number, steps), number)?;
+        model = updated;
+
+        let seconds = started.elapsed().as_secs_f64();
+        cost = Cost { steps: number, tokens: cost.tokens + record.tokens, seconds: cost.seconds + seconds };
+        observer.observe(Event::Step { step: number, steps, record: &record, seconds });
+        after(&model, number, observer)?;
+        if observer.interrupted() {
+            return Err(Error::Interrupted { step: number });
+        }
+    }
+    refuse_not_finite(&model.valid(), steps)?;
+    Ok((model, cost))
+}
