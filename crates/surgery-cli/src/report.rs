@@ -43,6 +43,21 @@ struct Row {
     kl: Option<f64>,
 }
 
+impl Row {
+    /// Accuracy and perplexity before, after and their change, and the KL, as they are shown.
+    fn changes(&self) -> [String; 7] {
+        [
+            number(self.accuracy[0], 1),
+            number(self.accuracy[1], 1),
+            change(self.accuracy, 1),
+            number(self.perplexity[0], 2),
+            number(self.perplexity[1], 2),
+            change(self.perplexity, 2),
+            number(self.kl, 4),
+        ]
+    }
+}
+
 /// One row for each set of either evaluation: those of the method first, others by name.
 fn rows(before: Option<&Evaluation>, after: &Evaluation) -> Vec<Row> {
     let both = [before, Some(after)];
@@ -92,19 +107,8 @@ pub fn table_of_change(before: &Evaluation, after: &Evaluation) -> String {
     line(&mut table, &head.map(str::to_owned));
     line(&mut table, &sub.map(str::to_owned));
     for row in rows(Some(before), after) {
-        line(
-            &mut table,
-            &[
-                row.set.clone(),
-                number(row.accuracy[0], 1),
-                number(row.accuracy[1], 1),
-                change(row.accuracy, 1),
-                number(row.perplexity[0], 2),
-                number(row.perplexity[1], 2),
-                change(row.perplexity, 2),
-                number(row.kl, 4),
-            ],
-        );
+        let cells: Vec<String> = std::iter::once(row.set.clone()).chain(row.changes()).collect();
+        line(&mut table, &cells);
     }
     table.trim_end().to_owned()
 }
@@ -149,16 +153,7 @@ fn line(table: &mut String, cells: &[String]) {
 pub fn html(report: &Report, recipe: &str) -> String {
     let mut body = String::new();
     for row in rows(Some(&report.before), &report.after) {
-        let cells = [
-            number(row.accuracy[0], 1),
-            number(row.accuracy[1], 1),
-            change(row.accuracy, 1),
-            number(row.perplexity[0], 2),
-            number(row.perplexity[1], 2),
-            change(row.perplexity, 2),
-            number(row.kl, 4),
-        ];
-        let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
+        let cells: String = row.changes().iter().map(|cell| format!("<td>{cell}</td>")).collect();
         let _ = writeln!(body, "<tr><th scope=\"row\">{}</th>{cells}</tr>", escape(&row.set));
     }
     format!(
