@@ -46,7 +46,7 @@ fn logits_agree_with_transformers() {
         let text = expected["logits"]["text"].as_u64().unwrap() as usize;
         let tokens = ids(&expected["ids"][text]);
         let model = load(variant);
-        let rows = Rows::pack(&[&tokens], tokens.len(), 0);
+        let rows = Rows::pack(&[&tokens], tokens.len(), false);
         let [_, length, hidden] = model.hidden::<Kernels>(&rows).unwrap().dims();
         let states = model.hidden::<Kernels>(&rows).unwrap().reshape([length, hidden]);
         let logits: Vec<f32> = states.matmul(model.head().transpose()).into_data().to_vec().unwrap();

@@ -162,6 +162,7 @@ fn measure<P: Platform>(
     let drawn = StepDocuments {
         documents: sets.zip(documents.iter().map(Vec::as_slice)).collect(),
         context: CONTEXT,
+        recompute: false,
     };
     let retained: Vec<&[u32]> =
         drawn.documents.iter().filter(|(set, _)| *set == Set::Retain).map(|(_, tokens)| *tokens).collect();
@@ -176,7 +177,7 @@ fn measure<P: Platform>(
         let graded = gradients::<P::Train, P::Kernels>(&model, &drawn, &objective, Some(&mut reference))?;
         wait::<P>(device)?;
         let graded_at = started.elapsed().as_secs_f64();
-        (model, _) = update(model, graded, &mut optimizer, rate, number as usize)?;
+        (model, _) = update::<P::Train, P::Kernels>(model, graded, &mut optimizer, rate, number as usize)?;
         wait::<P>(device)?;
         let step = started.elapsed().as_secs_f64();
         // The first allocates, and on a GPU compiles.

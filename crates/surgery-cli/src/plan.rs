@@ -142,7 +142,8 @@ fn estimate_seconds<P: Platform>(
 ) -> Result<Seconds> {
     let benchmark = &data.benchmark;
     let context = files.config.context(recipe.train.max_tokens);
-    let mut step = drawn_documents(&sampler(&data.corpus, recipe).draw(), benchmark, context);
+    let mut step =
+        drawn_documents(&sampler(&data.corpus, recipe).draw(), benchmark, context, recipe.train.recompute);
     let drawn: usize = step.documents.iter().map(|(_, tokens)| tokens.len()).sum();
     // A step's time grows with its tokens; a few of them tell, in little memory.
     let stride = drawn.div_ceil(PROBED_TOKENS);
@@ -182,7 +183,7 @@ fn estimate_seconds<P: Platform>(
             let started = Instant::now();
             let graded =
                 gradients::<P::Train, P::Kernels>(&trained, &step, &recipe.objective, Some(&mut reference))?;
-            trained = update(trained, graded, &mut optimizer, 0.0, 1)?.0;
+            trained = update::<P::Train, P::Kernels>(trained, graded, &mut optimizer, 0.0, 1)?.0;
             if round > 0 {
                 train = train.min(started.elapsed().as_secs_f64());
             }

@@ -14,6 +14,8 @@ pub struct Segment {
     pub row: usize,
     /// Its columns there.
     pub columns: Range<usize>,
+    /// The columns of its row that it continues and sees, besides its own; empty for a text by itself.
+    pub past: Range<usize>,
 }
 
 /// A token to be predicted, and from where.
@@ -62,9 +64,9 @@ pub fn windows(length: usize, context: usize) -> Vec<Range<usize>> {
 }
 
 impl Rows {
-    /// Packs `documents` (token ids), split into windows of at most `context` tokens, into rows no longer
-    /// than the longest window or `columns`, whichever is more.
-    pub fn pack<D: AsRef<[u32]>>(documents: &[D], context: usize, columns: usize) -> Self {
+    /// Packs `documents` (token ids), split into windows of at most `context` tokens, into rows as long as the
+    /// longest window, or one after the other into `one_row`.
+    pub fn pack<D: AsRef<[u32]>>(documents: &[D], context: usize, one_row: bool) -> Self {
         struct Piece {
             document: usize,
             window: Range<usize>,
@@ -74,8 +76,9 @@ impl Rows {
             let windows = windows(tokens.as_ref().len(), context);
             pieces.extend(windows.into_iter().map(|window| Piece { document, window }));
         }
-        let longest = pieces.iter().map(|piece| piece.window.len()).max().unwrap_or(0);
-        let columns = longest.max(columns.min(context)).max(1);
+        let lengths = pieces.iter().map(|piece| piece.window.len());
+        let columns = if one_row { lengths.sum() } else { lengths.max().unwrap_or(0) };
+        let columns = columns.max(1);
 
         // First fit, longest first: within a few per cent of the least number of rows.
         let mut order: Vec<usize> = (0..pieces.len()).collect();
@@ -106,7 +109,8 @@ impl Rows {
                 document: piece.document,
                 index: piece.window.start + offset,
             }));
-            segments.push(Segment { document: piece.document, row, columns: column..column + window.len() });
+            let columns = column..column + window.len();
+            segments.push(Segment { document: piece.document, row, columns, past: 0..0 });
         }
         Self { tokens, rows, columns, segments, targets }
     }
@@ -114,28 +118,6 @@ impl Rows {
     /// The number of tokens that stand in segments: padding left out.
     pub fn num_tokens(&self) -> usize {
         self.segments.iter().map(|segment| segment.columns.len()).sum()
-    }
-
-    /// For each position of `[rows, columns]` its place in its segment, from 0.
-    pub fn positions(&self) -> Vec<usize> {
-        let mut positions = vec![0; self.rows * self.columns];
-        for segment in &self.segments {
-            let start = segment.row * self.columns + segment.columns.start;
-            for (place, position) in positions[start..start + segment.columns.len()].iter_mut().enumerate() {
-                *position = place;
-            }
-        }
-        positions
-    }
-
-    /// For each position of `[rows, columns]` the segment it belongs to, from 1; 0 for padding.
-    pub fn segment_ids(&self) -> Vec<usize> {
-        let mut ids = vec![0; self.rows * self.columns];
-        for (number, segment) in self.segments.iter().enumerate() {
-            let start = segment.row * self.columns + segment.columns.start;
-            ids[start..start + segment.columns.len()].fill(number + 1);
-        }
-        ids
     }
 }
 
@@ -148,7 +130,7 @@ mod tests {
         for length in 0..40 {
             for context in 2..12 {
                 let document: Vec<u32> = (100..100 + length as u32).collect();
-                let rows = Rows::pack(&[&document], context, 0);
+                let rows = Rows::pack(&[&document], context, false);
                 let predicted: Vec<usize> = rows.targets.iter().map(|target| target.index).collect();
                 assert_eq!(predicted, (1..length.max(1)).collect::<Vec<_>>());
                 for target in &rows.targets {
@@ -163,10 +145,20 @@ mod tests {
     #[test]
     fn segments_do_not_overlap_and_rows_are_full() {
         let documents: Vec<Vec<u32>> = (0..30).map(|i| vec![i; 3 + (i as usize * 7) % 20]).collect();
-        let rows = Rows::pack(&documents, 64, 0);
-        let ids = rows.segment_ids();
-        assert_eq!(ids.iter().filter(|&&id| id != 0).count(), rows.num_tokens());
-        assert_eq!(rows.num_tokens(), documents.iter().map(Vec::len).sum::<usize>());
-        assert!(rows.num_tokens() * 10 >= rows.tokens.len() * 8, "more than a fifth is padding");
+        for one_row in [false, true] {
+            let rows = Rows::pack(&documents, 64, one_row);
+            let mut times = vec![0; rows.tokens.len()];
+            for segment in &rows.segments {
+                let start = segment.row * rows.columns;
+                times[start + segment.columns.start..start + segment.columns.end]
+                    .iter_mut()
+                    .for_each(|t| *t += 1);
+            }
+            assert!(times.iter().all(|&times| times <= 1));
+            assert_eq!(times.iter().sum::<usize>(), rows.num_tokens());
+            assert_eq!(rows.num_tokens(), documents.iter().map(Vec::len).sum::<usize>());
+            let least = if one_row { 10 } else { 8 };
+            assert!(rows.num_tokens() * 10 >= rows.tokens.len() * least, "more than a fifth is padding");
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::config::LlamaConfig;
 use crate::data::{Benchmark, EncodedQuestion, Set, Split};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::kernels::Kernels;
+use crate::kernels::{HEAD_CHUNK, Kernels};
 use crate::model::Llama;
 use crate::reference::at_positions;
 
@@ -23,8 +23,6 @@ use crate::reference::at_positions;
 const CONTEXT: usize = 4096;
 /// Input tokens of one forward pass, unless a single window has more.
 const BATCH_TOKENS: usize = 2048;
-/// Positions that pass through the head at once.
-const HEAD_CHUNK: usize = 1024;
 
 /// What a model was measured to be.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -224,7 +222,7 @@ fn nll_of_texts<B: Backend, K: Kernels<B>>(
     texts: &[Counted],
     progress: &mut Progress,
 ) -> Result<Vec<TextLoss>> {
-    in_batches(texts, model.config(), progress, |rows, targets| {
+    in_batches(texts, model.config(), K::ONE_ROW, progress, |rows, targets| {
         let hidden =
             at_positions(model.hidden::<K>(rows)?, targets.iter().map(|&t| rows.targets[t].position));
         let ids: Vec<u32> = targets.iter().map(|&target| rows.targets[target].token).collect();
@@ -241,7 +239,7 @@ fn kl_of_texts<B: Backend, K: Kernels<B>>(
     texts: &[Counted],
     progress: &mut Progress,
 ) -> Result<Vec<TextLoss>> {
-    in_batches(texts, model.config(), progress, |rows, targets| {
+    in_batches(texts, model.config(), K::ONE_ROW, progress, |rows, targets| {
         let states = |model: &Llama<B>| -> Result<_> {
             let positions = targets.iter().map(|&target| rows.targets[target].position);
             Ok(at_positions(model.hidden::<K>(rows)?, positions))
@@ -260,6 +258,7 @@ fn kl_of_texts<B: Backend, K: Kernels<B>>(
 fn in_batches(
     texts: &[Counted],
     config: &LlamaConfig,
+    one_row: bool,
     progress: &mut Progress,
     mut measure: impl FnMut(&Rows, &[usize]) -> Result<Vec<f32>>,
 ) -> Result<Vec<TextLoss>> {
@@ -282,7 +281,7 @@ fn in_batches(
 
         let windows: Vec<&[u32]> =
             batch.iter().map(|(text, window)| &texts[*text].0[window.clone()]).collect();
-        let rows = Rows::pack(&windows, context, 0);
+        let rows = Rows::pack(&windows, context, one_row);
         let counts = |target: &usize| {
             let target = &rows.targets[*target];
             let (text, window) = &batch[target.document];

@@ -5,7 +5,7 @@
 
 use burn::tensor::activation::{log_softmax, silu, softmax};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{FloatDType, Int, Tensor, TensorData, Transaction};
 
 use crate::placement::Placement;
 
@@ -13,10 +13,103 @@ use crate::placement::Placement;
 /// exponent, and finite, so that no NaN can arise from it.
 const MASKED: f32 = -1e30;
 
+/// A block's attention with the norm before it: matrices `[out, in]`.
+#[derive(Debug, Clone)]
+pub struct AttentionWeights<B: Backend> {
+    /// `[hidden]`
+    pub norm: Tensor<B, 1>,
+    /// `[heads * head_dim, hidden]`
+    pub query: Tensor<B, 2>,
+    /// `[kv_heads * head_dim, hidden]`
+    pub key: Tensor<B, 2>,
+    /// `[kv_heads * head_dim, hidden]`
+    pub value: Tensor<B, 2>,
+    /// `[hidden, heads * head_dim]`
+    pub output: Tensor<B, 2>,
+    /// The norm's ε.
+    pub epsilon: f64,
+}
+
+/// A block's feed-forward network with the norm before it: matrices `[out, in]`.
+#[derive(Debug, Clone)]
+pub struct MlpWeights<B: Backend> {
+    /// `[hidden]`
+    pub norm: Tensor<B, 1>,
+    /// `[intermediate, hidden]`
+    pub gate: Tensor<B, 2>,
+    /// `[intermediate, hidden]`
+    pub up: Tensor<B, 2>,
+    /// `[hidden, intermediate]`
+    pub down: Tensor<B, 2>,
+    /// The norm's ε.
+    pub epsilon: f64,
+}
+
+/// The keys and values of a text so far, `[1, past, kv_heads, head_dim]` each.
+pub type Memory<B> = Option<(Tensor<B, 4>, Tensor<B, 4>)>;
+
+/// What the head is to predict, and how much each prediction counts. The loss is
+/// `Σ_i nll_coefficients_i NLL_i + Σ_j kl_coefficients_j KL_j`.
+#[derive(Debug, Clone)]
+pub struct Predictions<B: Backend> {
+    /// The positions whose next token's NLL counts, among the flattened rows.
+    pub nll_positions: Vec<usize>,
+    /// The tokens that should follow them.
+    pub nll_tokens: Vec<u32>,
+    /// By how much the loss grows with each of these NLLs.
+    pub nll_coefficients: Vec<f32>,
+    /// The positions whose divergence from the reference counts.
+    pub kl_positions: Vec<usize>,
+    /// By how much the loss grows with each of these divergences.
+    pub kl_coefficients: Vec<f32>,
+    /// The reference's hidden states at `kl_positions`, `[kl_positions, hidden]`, and its head,
+    /// `[vocab, hidden]`; only where there are such positions.
+    pub reference: Option<(Tensor<B, 2>, Tensor<B, 2>)>,
+}
+
+/// The losses of some predictions, and the gradient of their weighted sum.
+#[derive(Debug, Clone)]
+pub struct HeadGradient<B: Backend> {
+    /// In nats, in the order of `nll_positions`.
+    pub nll: Vec<f32>,
+    /// In nats, in the order of `kl_positions`.
+    pub kl: Vec<f32>,
+    /// With respect to the hidden states, `[positions, hidden]`.
+    pub hidden: Tensor<B, 2>,
+    /// With respect to the head's matrix, `[vocab, hidden]`.
+    pub head: Tensor<B, 2>,
+}
+
+/// One parameter's update by AdamW.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWStep {
+    /// What the gradient is multiplied by first: clipping.
+    pub clip: f64,
+    /// η
+    pub rate: f64,
+    /// β₁
+    pub beta_1: f64,
+    /// β₂
+    pub beta_2: f64,
+    /// ε
+    pub epsilon: f64,
+    /// λ
+    pub weight_decay: f64,
+    /// t, from 1.
+    pub step: i32,
+}
+
+/// Positions that pass through the head at once: their logits are all that exist of the `[tokens, vocab]`.
+pub const HEAD_CHUNK: usize = 1024;
+
 /// The operations of a Llama and of its head.
 ///
 /// Shapes: `hidden` is the residual stream's size, `heads` and `kv_heads` count heads of size `head_dim`.
 pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
+    /// Whether a batch is best laid out as one long row, without padding: so where attention costs by
+    /// segments, and not by the length of a row.
+    const ONE_ROW: bool = false;
+
     /// `x W^T`: `[rows, columns, in]` and `[out, in]` to `[rows, columns, out]`.
     fn project(x: Tensor<B, 3>, weight: Tensor<B, 2>) -> Tensor<B, 3> {
         let [rows, columns, inner] = x.dims();
@@ -73,6 +166,42 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         silu(gate) * up
     }
 
+    /// `x + W_o attention(rope(W_q n), rope(W_k n), W_v n)` with `n = rms_norm(x)`: `[rows, columns, hidden]`
+    /// to the same. With a memory, its keys and values come first, and the new ones are added to it.
+    fn attention_sublayer(
+        x: Tensor<B, 3>,
+        weights: AttentionWeights<B>,
+        placement: &Placement<B>,
+        memory: Option<&mut Memory<B>>,
+    ) -> Tensor<B, 3> {
+        let [rows, columns, _] = x.dims();
+        let heads =
+            |x: Tensor<B, 3>| x.reshape([rows as i32, columns as i32, -1, placement.head_dim() as i32]);
+        let normed = Self::rms_norm(x.clone(), weights.norm, weights.epsilon);
+        let queries = heads(Self::project(normed.clone(), weights.query));
+        let keys = heads(Self::project(normed.clone(), weights.key));
+        let mut values = heads(Self::project(normed, weights.value));
+        let queries = Self::rope(queries, placement);
+        let mut keys = Self::rope(keys, placement);
+        if let Some(memory) = memory {
+            if let Some((past_keys, past_values)) = memory.take() {
+                keys = Tensor::cat(vec![past_keys, keys], 1);
+                values = Tensor::cat(vec![past_values, values], 1);
+            }
+            *memory = Some((keys.clone(), values.clone()));
+        }
+        let mixed = Self::attention(queries, keys, values, placement);
+        x + Self::project(mixed.reshape([rows as i32, columns as i32, -1]), weights.output)
+    }
+
+    /// `x + W_d (silu(W_g n) · W_u n)` with `n = rms_norm(x)`: `[rows, columns, hidden]` to the same.
+    fn mlp_sublayer(x: Tensor<B, 3>, weights: MlpWeights<B>) -> Tensor<B, 3> {
+        let normed = Self::rms_norm(x.clone(), weights.norm, weights.epsilon);
+        let gate = Self::project(normed.clone(), weights.gate);
+        let up = Self::project(normed, weights.up);
+        x + Self::project(Self::swiglu(gate, up), weights.down)
+    }
+
     /// The negative log-likelihood of each target in nats: hidden states `[n, hidden]`, head
     /// `[vocab, hidden]` and n token ids to `[n]`.
     fn nll(hidden: Tensor<B, 2>, head: Tensor<B, 2>, targets: &[u32]) -> Tensor<B, 1> {
@@ -101,6 +230,111 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         let log_p = log_softmax(reference_hidden.matmul(reference_head.transpose()), 1);
         let (p, q) = (log_p.clone().exp(), log_q.clone().exp());
         (p.clone() * (log_p - log_q) + (q - p)).sum_dim(1).reshape([count])
+    }
+
+    /// The losses of `predictions` and their gradient in closed form, [`HEAD_CHUNK`] positions at a time: with
+    /// logits `z = h Wᵀ` and `q = softmax(z)`,
+    ///
+    /// ```text
+    /// ∂NLL/∂z = q - onehot(token)      ∂KL/∂z = q - p
+    /// ```
+    ///
+    /// from which `∂h = ∂z W` and `∂W = ∂zᵀ h`. `hidden` is `[positions, hidden]`, `head` is `[vocab, hidden]`.
+    fn head_gradient(
+        hidden: Tensor<B, 2>,
+        head: Tensor<B, 2>,
+        predictions: &Predictions<B>,
+    ) -> HeadGradient<B> {
+        let device = hidden.device();
+        let mut gradient = HeadGradient {
+            nll: Vec::new(),
+            kl: Vec::new(),
+            hidden: hidden.zeros_like(),
+            head: head.zeros_like(),
+        };
+        let mut losses = Vec::new();
+        let mut add = |positions: &[usize], coefficients: &[f32], loss: &dyn Fn(Tensor<B, 2>) -> _| {
+            let positions: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
+            let positions = Tensor::<B, 1, Int>::from_data(positions.as_slice(), &device);
+            let states = hidden.clone().select(0, positions.clone());
+            let (losses_here, logits): (Tensor<B, 1>, Tensor<B, 2>) = loss(states.clone());
+            let logits = logits * Tensor::<B, 1>::from_data(coefficients, &device).reshape([-1, 1]);
+            let into = burn::tensor::IndexingUpdateOp::Add;
+            gradient.hidden = gradient.hidden.clone().select_assign(
+                0,
+                positions,
+                logits.clone().matmul(head.clone()),
+                into,
+            );
+            gradient.head = gradient.head.clone() + logits.transpose().matmul(states);
+            losses.push(losses_here);
+        };
+        let chunks = |count: usize| {
+            (0..count).step_by(HEAD_CHUNK).map(move |start| start..(start + HEAD_CHUNK).min(count))
+        };
+        for chunk in chunks(predictions.nll_positions.len()) {
+            let targets: Vec<i32> =
+                predictions.nll_tokens[chunk.clone()].iter().map(|&token| token as i32).collect();
+            let targets = Tensor::<B, 1, Int>::from_data(targets.as_slice(), &device).reshape([-1, 1]);
+            add(&predictions.nll_positions[chunk.clone()], &predictions.nll_coefficients[chunk], &|states| {
+                let log_q = log_softmax(states.matmul(head.clone().transpose()), 1);
+                let nll: Tensor<B, 2> = log_q.clone().gather(1, targets.clone()).neg();
+                let minus = nll.ones_like().neg();
+                let into = burn::tensor::IndexingUpdateOp::Add;
+                (nll.reshape([-1]), log_q.exp().scatter(1, targets.clone(), minus, into))
+            });
+        }
+        for chunk in chunks(predictions.kl_positions.len()) {
+            let (was, head_was) = predictions.reference.as_ref().expect("a divergence is from a reference");
+            let was = was.clone().narrow(0, chunk.start, chunk.len());
+            add(&predictions.kl_positions[chunk.clone()], &predictions.kl_coefficients[chunk], &|states| {
+                let log_q = log_softmax(states.matmul(head.clone().transpose()), 1);
+                let log_p = log_softmax(was.clone().matmul(head_was.clone().transpose()), 1);
+                let (p, q) = (log_p.clone().exp(), log_q.clone().exp());
+                let difference = q - p.clone();
+                let kl = (p * (log_p - log_q) + difference.clone()).sum_dim(1);
+                (kl.reshape([-1]), difference)
+            });
+        }
+        let losses = losses.into_iter().fold(Transaction::default(), Transaction::register).execute();
+        let mut losses: Vec<f32> = losses
+            .into_iter()
+            .flat_map(|data| data.convert::<f32>().to_vec::<f32>().expect("converted to f32"))
+            .collect();
+        gradient.kl = losses.split_off(predictions.nll_positions.len());
+        gradient.nll = losses;
+        gradient
+    }
+
+    /// `Σ x²`, `[1]`, in f32.
+    fn squared_norm(x: Tensor<B, 1>) -> Tensor<B, 1> {
+        let x = x.cast(FloatDType::F32);
+        (x.clone() * x).sum()
+    }
+
+    /// One step of AdamW (arXiv 1711.05101) on a flattened parameter `p` with gradient `g` and f32 moments `m`
+    /// and `v`, which it gives back as `(p, m, v)`:
+    ///
+    /// ```text
+    /// g ← clip g; m ← β₁m + (1-β₁)g; v ← β₂v + (1-β₂)g²
+    /// p ← (1-ηλ)p - η/(1-β₁ᵗ) · m / (√(v/(1-β₂ᵗ)) + ε)
+    /// ```
+    fn adamw(
+        value: Tensor<B, 1>,
+        first: Tensor<B, 1>,
+        second: Tensor<B, 1>,
+        gradient: Tensor<B, 1>,
+        step: &AdamWStep,
+    ) -> (Tensor<B, 1>, Tensor<B, 1>, Tensor<B, 1>) {
+        let AdamWStep { clip, rate, beta_1, beta_2, epsilon, weight_decay, step } = *step;
+        let gradient = gradient.cast(FloatDType::F32).mul_scalar(clip);
+        let first = first.mul_scalar(beta_1) + gradient.clone().mul_scalar(1.0 - beta_1);
+        let second = second.mul_scalar(beta_2) + (gradient.clone() * gradient).mul_scalar(1.0 - beta_2);
+        let root = second.clone().div_scalar(1.0 - beta_2.powi(step)).sqrt() + epsilon;
+        let change = (first.clone() / root).mul_scalar(rate / (1.0 - beta_1.powi(step)));
+        let dtype: FloatDType = value.dtype().into();
+        let value = value.mul_scalar(1.0 - rate * weight_decay).cast(FloatDType::F32) - change;
+        (value.cast(dtype), first, second)
     }
 }
 

@@ -5,6 +5,7 @@
 //! backend, prints nothing and opens no socket: it emits [events](event::Event) and returns values.
 //! [`objective`] reads like the paper's method section, [`step`] like its algorithm box.
 
+mod backward;
 pub mod batch;
 pub mod checkpoint;
 pub mod config;
@@ -19,6 +20,7 @@ pub mod memory;
 pub mod model;
 pub mod objective;
 pub mod optimizer;
+pub mod oracle;
 pub mod placement;
 pub mod platform;
 pub mod pretrain;

@@ -20,7 +20,7 @@ use crate::config::LlamaConfig;
 use crate::data::seeded;
 use crate::error::{Error, Result};
 use crate::files::Folder;
-use crate::kernels::Kernels;
+use crate::kernels::{AttentionWeights, Kernels, Memory, MlpWeights};
 use crate::placement::Placement;
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -78,10 +78,10 @@ struct Norm<B: Backend> {
     weight: Param<Tensor<B, 1>>,
 }
 
-/// The keys and values of a text so far, block by block: `[1, past, kv_heads, head_dim]`.
+/// The keys and values of a text so far, block by block.
 #[derive(Debug, Clone)]
 pub struct Cache<B: Backend> {
-    blocks: Vec<Option<(Tensor<B, 4>, Tensor<B, 4>)>>,
+    blocks: Vec<Memory<B>>,
     past: usize,
 }
 
@@ -126,18 +126,49 @@ impl<B: Backend> Llama<B> {
     fn run<K: Kernels<B>>(
         &self,
         tokens: &[u32],
-        [rows, columns]: [usize; 2],
+        shape: [usize; 2],
         placement: &Placement<B>,
         mut cache: Option<&mut Cache<B>>,
     ) -> Tensor<B, 3> {
-        let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
-        let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [rows, columns]), &self.device());
-        let mut x = burn::tensor::module::embedding(self.model.embed_tokens.weight.val(), ids);
-        for (index, block) in self.model.layers.iter().enumerate() {
+        let mut x = self.embed(tokens, shape);
+        for index in 0..self.num_blocks() {
             let memory = cache.as_deref_mut().map(|cache| &mut cache.blocks[index]);
-            x = block.forward::<K>(x, placement, memory, &self.config);
+            x = self.block::<K>(index, x, placement, memory);
         }
-        self.model.norm.forward::<K>(x, &self.config)
+        self.norm::<K>(x)
+    }
+
+    /// The number of its blocks.
+    pub(crate) fn num_blocks(&self) -> usize {
+        self.model.layers.len()
+    }
+
+    /// The embeddings of row-major token ids: `[rows, columns, hidden]`.
+    pub(crate) fn embed(&self, tokens: &[u32], shape: [usize; 2]) -> Tensor<B, 3> {
+        let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+        let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, shape), &self.device());
+        burn::tensor::module::embedding(self.model.embed_tokens.weight.val(), ids)
+    }
+
+    /// One block: `[rows, columns, hidden]` to the same.
+    pub(crate) fn block<K: Kernels<B>>(
+        &self,
+        index: usize,
+        x: Tensor<B, 3>,
+        placement: &Placement<B>,
+        memory: Option<&mut Memory<B>>,
+    ) -> Tensor<B, 3> {
+        self.model.layers[index].forward::<K>(x, placement, memory, &self.config)
+    }
+
+    /// The last norm: `[rows, columns, hidden]` to the same.
+    pub(crate) fn norm<K: Kernels<B>>(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        K::rms_norm(x, self.model.norm.weight.val(), self.config.rms_norm_eps)
+    }
+
+    /// Which parameter [`head`](Self::head) is.
+    pub(crate) fn head_name(&self) -> &'static str {
+        if self.lm_head.is_some() { HEAD } else { EMBEDDING }
     }
 }
 
@@ -147,60 +178,27 @@ impl<B: Backend> Block<B> {
         &self,
         x: Tensor<B, 3>,
         placement: &Placement<B>,
-        memory: Option<&mut Option<(Tensor<B, 4>, Tensor<B, 4>)>>,
+        memory: Option<&mut Memory<B>>,
         config: &LlamaConfig,
     ) -> Tensor<B, 3> {
-        let normed = self.input_layernorm.forward::<K>(x.clone(), config);
-        let x = x + self.self_attn.forward::<K>(normed, placement, memory, config);
-        let normed = self.post_attention_layernorm.forward::<K>(x.clone(), config);
-        x + self.mlp.forward::<K>(normed)
-    }
-}
-
-impl<B: Backend> Attention<B> {
-    fn forward<K: Kernels<B>>(
-        &self,
-        x: Tensor<B, 3>,
-        placement: &Placement<B>,
-        memory: Option<&mut Option<(Tensor<B, 4>, Tensor<B, 4>)>>,
-        config: &LlamaConfig,
-    ) -> Tensor<B, 3> {
-        let [rows, columns, _] = x.dims();
-        let split = |x: Tensor<B, 3>, heads| x.reshape([rows, columns, heads, config.head_dim]);
-        let queries = split(self.q_proj.forward::<K>(x.clone()), config.num_attention_heads);
-        let keys = split(self.k_proj.forward::<K>(x.clone()), config.num_key_value_heads);
-        let mut values = split(self.v_proj.forward::<K>(x), config.num_key_value_heads);
-        let queries = K::rope(queries, placement);
-        let mut keys = K::rope(keys, placement);
-        if let Some(memory) = memory {
-            if let Some((past_keys, past_values)) = memory.take() {
-                keys = Tensor::cat(vec![past_keys, keys], 1);
-                values = Tensor::cat(vec![past_values, values], 1);
-            }
-            *memory = Some((keys.clone(), values.clone()));
-        }
-        let mixed = K::attention(queries, keys, values, placement);
-        self.o_proj.forward::<K>(mixed.reshape([rows, columns, config.num_attention_heads * config.head_dim]))
-    }
-}
-
-impl<B: Backend> Mlp<B> {
-    fn forward<K: Kernels<B>>(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        let gate = self.gate_proj.forward::<K>(x.clone());
-        let up = self.up_proj.forward::<K>(x);
-        self.down_proj.forward::<K>(K::swiglu(gate, up))
-    }
-}
-
-impl<B: Backend> Matrix<B> {
-    fn forward<K: Kernels<B>>(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        K::project(x, self.weight.val())
-    }
-}
-
-impl<B: Backend> Norm<B> {
-    fn forward<K: Kernels<B>>(&self, x: Tensor<B, 3>, config: &LlamaConfig) -> Tensor<B, 3> {
-        K::rms_norm(x, self.weight.val(), config.rms_norm_eps)
+        let (attention, mlp, epsilon) = (&self.self_attn, &self.mlp, config.rms_norm_eps);
+        let attention = AttentionWeights {
+            norm: self.input_layernorm.weight.val(),
+            query: attention.q_proj.weight.val(),
+            key: attention.k_proj.weight.val(),
+            value: attention.v_proj.weight.val(),
+            output: attention.o_proj.weight.val(),
+            epsilon,
+        };
+        let mlp = MlpWeights {
+            norm: self.post_attention_layernorm.weight.val(),
+            gate: mlp.gate_proj.weight.val(),
+            up: mlp.up_proj.weight.val(),
+            down: mlp.down_proj.weight.val(),
+            epsilon,
+        };
+        let x = K::attention_sublayer(x, attention, placement, memory);
+        K::mlp_sublayer(x, mlp)
     }
 }
 

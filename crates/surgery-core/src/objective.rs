@@ -80,6 +80,10 @@ pub trait Weighing {
 
     /// For each document, by how much the loss grows with each of its tokens' NLL (or KL): a_t and b_t.
     fn coefficients(&self, documents: &[DocumentLoss]) -> Vec<f64>;
+
+    /// Whether the coefficients depend on the means of this set's documents. Those are then measured before
+    /// they are weighed; of the others, `coefficients` sees only how many tokens they have.
+    fn looks_at_losses(&self, set: Set) -> bool;
 }
 
 /// The mean over all tokens of the step, as language models are pretrained.
@@ -94,6 +98,10 @@ impl Weighing for TokenMean {
     fn coefficients(&self, documents: &[DocumentLoss]) -> Vec<f64> {
         let tokens: usize = documents.iter().map(|document| document.tokens).sum();
         vec![1.0 / tokens as f64; documents.len()]
+    }
+
+    fn looks_at_losses(&self, _set: Set) -> bool {
+        false
     }
 }
 
@@ -142,6 +150,10 @@ impl Weighing for Objective {
             }
         };
         documents.iter().map(coefficient).collect()
+    }
+
+    fn looks_at_losses(&self, set: Set) -> bool {
+        self.ascent_cap.is_some() && self.signed_weight(set) < 0.0
     }
 }
 

@@ -4,11 +4,14 @@
 //! are f32 whatever the gradient is: in bf16 β₂ would round to 1.
 
 use std::collections::{BTreeMap, HashMap};
+use std::marker::PhantomData;
 
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
+
+use crate::kernels::{AdamWStep, Kernels};
 
 /// The section `[optimizer]` of a recipe. Its defaults are the paper's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,50 +115,30 @@ impl<B: Backend> AdamW<B> {
     }
 
     /// One update of every parameter that has a gradient, which is scaled by `clip` first.
-    pub fn update<A, M>(&mut self, model: M, gradients: &mut A::Gradients, clip: f64, rate: f64) -> M
+    pub fn update<A, K, M>(&mut self, model: M, gradients: Gradients<B>, clip: f64, rate: f64) -> M
     where
         A: AutodiffBackend<InnerBackend = B>,
+        K: Kernels<B>,
         M: AutodiffModule<A>,
     {
         self.steps += 1;
-        let mut update = Update::<A> { optimizer: self, gradients, clip, rate, path: Vec::new() };
+        let OptimizerConfig { beta_1, beta_2, epsilon, weight_decay, .. } = self.config;
+        let step = AdamWStep { clip, rate, beta_1, beta_2, epsilon, weight_decay, step: self.steps };
+        let moments = &mut self.moments;
+        let mut update = Update::<A, K> { moments, gradients, step, path: Vec::new(), kernels: PhantomData };
         model.map(&mut update)
     }
-
-    /// `g ← clip·g; m ← β₁m + (1-β₁)g; v ← β₂v + (1-β₂)g²;
-    /// p ← (1-ηλ)p - η/(1-β₁ᵗ) · m / (√(v/(1-β₂ᵗ)) + ε)`, all flattened.
-    fn apply(
-        &mut self,
-        name: &str,
-        value: Tensor<B, 1>,
-        gradient: Tensor<B, 1>,
-        clip: f64,
-        rate: f64,
-    ) -> Tensor<B, 1> {
-        let OptimizerConfig { beta_1, beta_2, epsilon, weight_decay, .. } = self.config;
-        let gradient = gradient.cast(FloatDType::F32).mul_scalar(clip);
-        let moments = self.moments.remove(name);
-        let Moments { first, second } = moments
-            .unwrap_or_else(|| Moments { first: gradient.zeros_like(), second: gradient.zeros_like() });
-        let first = first.mul_scalar(beta_1) + gradient.clone().mul_scalar(1.0 - beta_1);
-        let second = second.mul_scalar(beta_2) + (gradient.clone() * gradient).mul_scalar(1.0 - beta_2);
-        let root = second.clone().div_scalar(1.0 - beta_2.powi(self.steps)).sqrt() + epsilon;
-        let step = (first.clone() / root).mul_scalar(rate / (1.0 - beta_1.powi(self.steps)));
-        self.moments.insert(name.to_owned(), Moments { first, second });
-        let dtype: FloatDType = value.dtype().into();
-        (value.mul_scalar(1.0 - rate * weight_decay).cast(FloatDType::F32) - step).cast(dtype)
-    }
 }
 
-struct Update<'a, A: AutodiffBackend> {
-    optimizer: &'a mut AdamW<A::InnerBackend>,
-    gradients: &'a mut A::Gradients,
-    clip: f64,
-    rate: f64,
+struct Update<'a, A: AutodiffBackend, K> {
+    moments: &'a mut HashMap<String, Moments<A::InnerBackend>>,
+    gradients: Gradients<A::InnerBackend>,
+    step: AdamWStep,
     path: Vec<String>,
+    kernels: PhantomData<K>,
 }
 
-impl<A: AutodiffBackend> ModuleMapper<A> for Update<'_, A> {
+impl<A: AutodiffBackend, K: Kernels<A::InnerBackend>> ModuleMapper<A> for Update<'_, A, K> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_owned());
     }
@@ -166,28 +149,38 @@ impl<A: AutodiffBackend> ModuleMapper<A> for Update<'_, A> {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<A, D>>) -> Param<Tensor<A, D>> {
         let (id, tensor, mapper) = param.consume();
-        let Some(gradient) = tensor.grad_remove(self.gradients) else {
+        let name = self.path.join(".");
+        let Some(gradient) = self.gradients.remove(&name) else {
             return Param::from_mapped_value(id, tensor, mapper);
         };
         let shape = tensor.shape();
+        let moments = self.moments.remove(&name).unwrap_or_else(|| {
+            let zeros = || gradient.zeros_like().cast(FloatDType::F32);
+            Moments { first: zeros(), second: zeros() }
+        });
         // Outside the graph: what happens here is not to be differentiated.
         let value = tensor.inner().reshape([-1]);
-        let name = self.path.join(".");
-        let value = self.optimizer.apply(&name, value, gradient.reshape([-1]), self.clip, self.rate);
+        let (value, first, second) = K::adamw(value, moments.first, moments.second, gradient, &self.step);
+        self.moments.insert(name, Moments { first, second });
         let tensor = Tensor::from_inner(value.reshape(shape)).require_grad();
         Param::from_mapped_value(id, tensor, mapper)
     }
 }
 
-/// Each parameter's gradient by name, flattened; none for a parameter that took no part.
-pub fn named_gradients<A: AutodiffBackend>(
-    model: &impl Module<A>,
-    gradients: &A::Gradients,
-) -> BTreeMap<String, Tensor<A::InnerBackend, 1>> {
+/// The gradient of each parameter by name, flattened; none for a parameter that took no part.
+pub type Gradients<B> = BTreeMap<String, Tensor<B, 1>>;
+
+/// Adds what `found` holds for the parameters of `module`, whose own path is `path`, to `gradients`.
+pub(crate) fn collect_gradients<A: AutodiffBackend>(
+    module: &impl Module<A>,
+    path: &[&str],
+    found: &A::Gradients,
+    gradients: &mut Gradients<A::InnerBackend>,
+) {
     struct Named<'a, A: AutodiffBackend> {
-        gradients: &'a A::Gradients,
+        found: &'a A::Gradients,
         path: Vec<String>,
-        found: BTreeMap<String, Tensor<A::InnerBackend, 1>>,
+        gradients: &'a mut Gradients<A::InnerBackend>,
     }
     impl<A: AutodiffBackend> ModuleVisitor<A> for Named<'_, A> {
         fn enter_module(&mut self, name: &str, _container: &str) {
@@ -199,23 +192,28 @@ pub fn named_gradients<A: AutodiffBackend>(
         }
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
-            if let Some(gradient) = param.val().grad(self.gradients) {
-                self.found.insert(self.path.join("."), gradient.reshape([-1]));
+            if let Some(gradient) = param.val().grad(self.found) {
+                add_gradient(self.gradients, &self.path.join("."), gradient.reshape([-1]));
             }
         }
     }
-    let mut named = Named::<A> { gradients, path: Vec::new(), found: BTreeMap::new() };
-    model.visit(&mut named);
-    named.found
+    let path = path.iter().map(|&name| name.to_owned()).collect();
+    module.visit(&mut Named { found, path, gradients });
+}
+
+/// Adds a part of a parameter's gradient.
+pub(crate) fn add_gradient<B: Backend>(gradients: &mut Gradients<B>, name: &str, part: Tensor<B, 1>) {
+    let sum = match gradients.remove(name) {
+        Some(gradient) => gradient + part,
+        None => part,
+    };
+    gradients.insert(name.to_owned(), sum);
 }
 
 /// The norm of the gradient of all parameters together; read from the device once.
-pub fn global_norm<A: AutodiffBackend>(model: &impl Module<A>, gradients: &A::Gradients) -> f64 {
-    let squares = named_gradients(model, gradients).into_values().map(|gradient| {
-        let gradient = gradient.cast(FloatDType::F32);
-        (gradient.clone() * gradient).sum()
-    });
-    let squares: Vec<Tensor<A::InnerBackend, 1>> = squares.collect();
+pub fn global_norm<B: Backend, K: Kernels<B>>(gradients: &Gradients<B>) -> f64 {
+    let squares: Vec<Tensor<B, 1>> =
+        gradients.values().map(|gradient| K::squared_norm(gradient.clone())).collect();
     if squares.is_empty() {
         return 0.0;
     }

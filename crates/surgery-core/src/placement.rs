@@ -1,5 +1,9 @@
 //! Where each token of a batch stands: its rotation, and which keys it may see.
 
+use std::cell::OnceCell;
+use std::ops::Range;
+use std::sync::Arc;
+
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor, TensorData};
 
@@ -10,73 +14,145 @@ use crate::error::{Error, Result};
 /// What rope and attention need to know about the tokens of a batch.
 #[derive(Debug, Clone)]
 pub struct Placement<B: Backend> {
-    cos: Tensor<B, 4>,
-    sin: Tensor<B, 4>,
-    mask: Tensor<B, 4, Bool>,
+    layout: Arc<Layout>,
+    device: B::Device,
+    // Made when a backend first asks: one with kernels of its own has no use for them.
+    cos: OnceCell<Tensor<B, 4>>,
+    sin: OnceCell<Tensor<B, 4>>,
+    mask: OnceCell<Tensor<B, 4, Bool>>,
+}
+
+/// Which token stands where, on the host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Layout {
+    /// Rows of the batch, and queries and keys of each.
+    rows: usize,
+    columns: usize,
+    keys: usize,
+    /// Stretches of tokens that see one another. A position outside all of them is padding.
+    pub spans: Vec<Span>,
+    /// The place of each query in its text, from 0; 0 for padding. `[rows * columns]`
+    pub positions: Vec<usize>,
+    /// Cosine and sine of each place's angles, `[places, head_dim / 2]`.
+    pub cos: Vec<f32>,
+    /// As `cos`.
+    pub sin: Vec<f32>,
+    /// Values of a head.
+    pub head_dim: usize,
+}
+
+/// A stretch of tokens: query i of it sees its keys up to i, and all of its past.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Among the queries of all rows.
+    pub queries: Range<usize>,
+    /// The same tokens among the keys of all rows.
+    pub keys: Range<usize>,
+    /// Keys before them, which they continue; empty for a text by itself.
+    pub past: Range<usize>,
 }
 
 impl<B: Backend> Placement<B> {
-    /// For packed rows: every segment counts its positions from 0 and sees only itself, causally. A
-    /// position outside every segment sees itself, so that its softmax is defined.
+    /// For packed rows: every segment sees itself, causally, and what it continues.
     pub fn packed(rows: &Rows, config: &LlamaConfig, device: &B::Device) -> Result<Self> {
-        let longest = rows.segments.iter().map(|segment| segment.columns.len()).max().unwrap_or(0);
-        config.check_length(longest)?;
-        let segments = rows.segment_ids();
-        let columns = rows.columns;
-        let mask = (0..rows.rows * columns).flat_map(|query| {
-            let (row, column) = (query / columns, query % columns);
-            let segments = &segments[row * columns..(row + 1) * columns];
-            (0..columns).map(move |key| {
-                let outside = segments[column] == 0;
-                let hides = key > column || segments[key] != segments[column] || outside;
-                hides && key != column
-            })
-        });
-        let mask = TensorData::new(mask.collect::<Vec<bool>>(), [rows.rows, 1, columns, columns]);
-        Ok(Self::new(&rows.positions(), [rows.rows, columns], mask, config, device))
+        let at = |row: usize, columns: &Range<usize>| {
+            row * rows.columns + columns.start..row * rows.columns + columns.end
+        };
+        let span = |segment: &crate::batch::Segment| Span {
+            queries: at(segment.row, &segment.columns),
+            keys: at(segment.row, &segment.columns),
+            past: at(segment.row, &segment.past),
+        };
+        let spans = rows.segments.iter().map(span).collect();
+        Self::new([rows.rows, rows.columns, rows.columns], spans, config, device)
     }
 
     /// For one text that goes on: `count` tokens after `past` that are in a cache already.
     pub fn continued(past: usize, count: usize, config: &LlamaConfig, device: &B::Device) -> Result<Self> {
-        config.check_length(past + count)?;
-        let positions: Vec<usize> = (past..past + count).collect();
-        let mask = positions.iter().flat_map(|&query| (0..past + count).map(move |key| key > query));
-        let mask = TensorData::new(mask.collect::<Vec<bool>>(), [1, 1, count, past + count]);
-        Ok(Self::new(&positions, [1, count], mask, config, device))
+        let span = Span { queries: 0..count, keys: past..past + count, past: 0..past };
+        Self::new([1, count, past + count], vec![span], config, device)
     }
 
     fn new(
-        positions: &[usize],
-        [rows, columns]: [usize; 2],
-        mask: TensorData,
+        [rows, columns, keys]: [usize; 3],
+        spans: Vec<Span>,
         config: &LlamaConfig,
         device: &B::Device,
-    ) -> Self {
+    ) -> Result<Self> {
+        let mut positions = vec![0; rows * columns];
+        for span in &spans {
+            for (offset, position) in positions[span.queries.clone()].iter_mut().enumerate() {
+                *position = span.past.len() + offset;
+            }
+        }
+        let places = positions.iter().max().map_or(0, |last| last + 1);
+        config.check_length(places)?;
         let frequencies = config.rope.frequencies(config.head_dim);
         // As transformers does: the angle is a product of f32s.
-        let angles = || positions.iter().flat_map(|&at| frequencies.iter().map(move |f| at as f32 * f));
-        let shape = [rows, columns, 1, frequencies.len()];
-        let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, shape), device);
-        Self {
-            cos: tensor(angles().map(f32::cos).collect()),
-            sin: tensor(angles().map(f32::sin).collect()),
-            mask: Tensor::from_data(mask, device),
-        }
+        let angles = || (0..places).flat_map(|place| frequencies.iter().map(move |f| place as f32 * f));
+        let (cos, sin) = (angles().map(f32::cos).collect(), angles().map(f32::sin).collect());
+        let head_dim = config.head_dim;
+        let layout = Layout { rows, columns, keys, spans, positions, cos, sin, head_dim };
+        Ok(Self {
+            layout: Arc::new(layout),
+            device: device.clone(),
+            cos: OnceCell::new(),
+            sin: OnceCell::new(),
+            mask: OnceCell::new(),
+        })
+    }
+
+    /// Which token stands where.
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// Values of a head.
+    pub fn head_dim(&self) -> usize {
+        self.layout.head_dim
     }
 
     /// Cosine of each position's angles, `[rows, columns, 1, head_dim / 2]`.
     pub fn cos(&self) -> Tensor<B, 4> {
-        self.cos.clone()
+        self.cos.get_or_init(|| self.angles(&self.layout.cos)).clone()
     }
 
     /// Sine of each position's angles, `[rows, columns, 1, head_dim / 2]`.
     pub fn sin(&self) -> Tensor<B, 4> {
-        self.sin.clone()
+        self.sin.get_or_init(|| self.angles(&self.layout.sin)).clone()
     }
 
-    /// True where a query may not see a key, `[rows, 1, columns, keys]`.
+    fn angles(&self, values: &[f32]) -> Tensor<B, 4> {
+        let Layout { rows, columns, head_dim, positions, .. } = &*self.layout;
+        let half = head_dim / 2;
+        let values: Vec<f32> =
+            positions.iter().flat_map(|&place| &values[place * half..(place + 1) * half]).copied().collect();
+        Tensor::from_data(TensorData::new(values, [*rows, *columns, 1, half]), &self.device)
+    }
+
+    /// True where a query may not see a key, `[rows, 1, columns, keys]`. Padding sees itself, so that its
+    /// softmax is defined.
     pub fn mask(&self) -> Tensor<B, 4, Bool> {
-        self.mask.clone()
+        self.mask.get_or_init(|| self.hidden()).clone()
+    }
+
+    fn hidden(&self) -> Tensor<B, 4, Bool> {
+        let Layout { rows, columns, keys, spans, .. } = &*self.layout;
+        let mut hidden = vec![true; rows * columns * keys];
+        for query in 0..rows * columns {
+            hidden[query * keys + query % columns] = false;
+        }
+        for span in spans {
+            let first = span.queries.start / columns * keys;
+            for (offset, query) in span.queries.clone().enumerate() {
+                let row = &mut hidden[query * keys..(query + 1) * keys];
+                // For keys that are not its own, a query's own column means nothing.
+                row[query % columns] = true;
+                row[span.past.start - first..span.past.end - first].fill(false);
+                row[span.keys.start - first..=span.keys.start - first + offset].fill(false);
+            }
+        }
+        Tensor::from_data(TensorData::new(hidden, [*rows, 1, *columns, *keys]), &self.device)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::step::{StepDocuments, gradients};
 use crate::training::{Cost, Step, train};
 
 /// Trains `model` on `documents` (token ids).
-pub fn pretrain<B: AutodiffBackend, K: Kernels<B>>(
+pub fn pretrain<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     model: Llama<B>,
     documents: &[Vec<u32>],
     recipe: &PretrainRecipe,
@@ -27,9 +27,10 @@ pub fn pretrain<B: AutodiffBackend, K: Kernels<B>>(
         let drawn = stream.draw(section.documents_per_step, &[]);
         // Which set they count to does not matter to the mean over tokens.
         let drawn = drawn.into_iter().map(|index| (Set::EditUpdate, documents[index].as_slice()));
-        let drawn = StepDocuments { documents: drawn.collect(), context: step.context };
+        let drawn =
+            StepDocuments { documents: drawn.collect(), context: step.context, recompute: section.recompute };
         gradients::<B, K>(step.model, &drawn, &TokenMean, None)
     };
     let nothing = |_: &_, _, _: &mut dyn Observer| Ok(());
-    train(model, &recipe.optimizer, section.steps, section.max_tokens, observer, step, nothing)
+    train::<B, K>(model, &recipe.optimizer, section.steps, section.max_tokens, observer, step, nothing)
 }

@@ -137,6 +137,8 @@ pub struct TrainSection {
     pub checkpoint_every: usize,
     /// Steps between evaluations on the way; 0 for none.
     pub evaluate_every: usize,
+    /// Keep only the inputs of blocks for the way back, and compute each block twice: less memory, more time.
+    pub recompute: bool,
 }
 
 impl Default for TrainSection {
@@ -148,6 +150,7 @@ impl Default for TrainSection {
             seed: 42,
             checkpoint_every: 0,
             evaluate_every: 0,
+            recompute: false,
         }
     }
 }
@@ -164,11 +167,13 @@ pub struct PretrainSection {
     pub max_tokens: usize,
     /// Fixes fresh weights and the order of the documents.
     pub seed: u64,
+    /// As in [`TrainSection`].
+    pub recompute: bool,
 }
 
 impl Default for PretrainSection {
     fn default() -> Self {
-        Self { steps: 120, documents_per_step: 8, max_tokens: 4096, seed: 42 }
+        Self { steps: 120, documents_per_step: 8, max_tokens: 4096, seed: 42, recompute: false }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The model as it was: what the retain term holds the model to.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor};
 
 use crate::batch::Rows;
 use crate::error::Result;
@@ -35,7 +35,7 @@ impl<B: Backend, K: Kernels<B>> Live<B, K> {
 
 impl<B: Backend, K: Kernels<B>> Reference<B> for Live<B, K> {
     fn hidden(&mut self, documents: &[&[u32]], context: usize) -> Result<Tensor<B, 2>> {
-        let rows = Rows::pack(documents, context, 0);
+        let rows = Rows::pack(documents, context, K::ONE_ROW);
         let hidden = self.model.hidden::<K>(&rows)?;
         Ok(at_positions(hidden, rows.targets.iter().map(|target| target.position)))
     }
@@ -52,8 +52,15 @@ pub(crate) fn at_positions<B: Backend>(
     positions: impl Iterator<Item = usize>,
 ) -> Tensor<B, 2> {
     let [rows, columns, size] = hidden.dims();
+    select(hidden.reshape([rows * columns, size]), positions)
+}
+
+/// Some rows of a matrix: `[n, hidden]` to `[positions, hidden]`.
+pub(crate) fn select<B: Backend>(
+    hidden: Tensor<B, 2>,
+    positions: impl Iterator<Item = usize>,
+) -> Tensor<B, 2> {
     let positions: Vec<i32> = positions.map(|position| position as i32).collect();
-    let count = positions.len();
-    let positions = Tensor::<B, 1, Int>::from_data(TensorData::new(positions, [count]), &hidden.device());
-    hidden.reshape([rows * columns, size]).select(0, positions)
+    let positions = Tensor::<B, 1, Int>::from_data(positions.as_slice(), &hidden.device());
+    hidden.select(0, positions)
 }

@@ -7,19 +7,22 @@
 //! 5. clip the gradient by its global norm;
 //! 6. update by AdamW.
 //!
-//! This is the plain form, on burn's autodiff: every faster one is measured against it.
+//! Every token counts in the loss by a coefficient of its own, so the losses and the gradient of the final hidden
+//! states come from one operation on the head ([`Kernels::head_gradient`]), a chunk of tokens at a time; the rest of
+//! the gradient follows from there. `oracle.rs` has the same gradient from burn's autodiff on plain tensor ops.
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Tensor, TensorData, Transaction};
 
+use crate::backward::Pass;
 use crate::batch::{Rows, Target};
 use crate::data::Set;
 use crate::error::{Error, Result};
-use crate::kernels::Kernels;
+use crate::kernels::{HEAD_CHUNK, Kernels, Predictions};
 use crate::model::Llama;
 use crate::objective::{DocumentLoss, Terms, Weighing};
-use crate::optimizer::{AdamW, global_norm};
-use crate::reference::{Reference, at_positions};
+use crate::optimizer::{AdamW, Gradients, global_norm};
+use crate::reference::Reference;
 
 /// The documents of one step, encoded.
 #[derive(Debug, Clone)]
@@ -28,6 +31,8 @@ pub struct StepDocuments<'a> {
     pub documents: Vec<(Set, &'a [u32])>,
     /// The longest window, in tokens.
     pub context: usize,
+    /// Keep only the blocks' inputs, and run each block once more on the way back.
+    pub recompute: bool,
 }
 
 /// What a step measured before its update.
@@ -46,71 +51,92 @@ pub struct StepRecord {
 }
 
 /// A loss and its gradient.
-pub struct Graded<B: AutodiffBackend> {
+pub struct Graded<B: Backend> {
     /// What was measured; the learning rate is the caller's to fill in.
     pub record: StepRecord,
     /// By parameter.
-    pub gradients: B::Gradients,
+    pub gradients: Gradients<B>,
 }
 
 /// Steps 1 to 4, and the norm of the gradient. The model is not touched.
 ///
 /// Panics where a retain document comes without a reference to hold it to.
-pub fn gradients<B: AutodiffBackend, K: Kernels<B>>(
+pub fn gradients<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     model: &Llama<B>,
     step: &StepDocuments,
     weighing: &dyn Weighing,
     reference: Option<&mut dyn Reference<B::InnerBackend>>,
-) -> Result<Graded<B>> {
+) -> Result<Graded<B::InnerBackend>> {
     let tokens: Vec<&[u32]> = step.documents.iter().map(|(_, tokens)| *tokens).collect();
-    let rows = Rows::pack(&tokens, step.context, 0);
-    let hidden = model.hidden::<K>(&rows)?;
+    let rows = Rows::pack(&tokens, step.context, <K as Kernels<B>>::ONE_ROW);
+    let (hidden, pass) = Pass::<B>::forward::<K>(model, &rows, step.recompute)?;
+    let shape = hidden.dims();
+    let hidden = hidden.reshape([rows.rows * rows.columns, shape[2]]);
+    let head = model.head().inner();
 
     let is_retain = |target: &&Target| step.documents[target.document].0 == Set::Retain;
     let (kept, pushed): (Vec<&Target>, Vec<&Target>) = rows.targets.iter().partition(is_retain);
-    let states =
-        |targets: &[&Target]| at_positions(hidden.clone(), targets.iter().map(|target| target.position));
-
-    let mut losses: Vec<(Tensor<B, 1>, Vec<&Target>)> = Vec::new();
-    if !pushed.is_empty() {
-        let ids: Vec<u32> = pushed.iter().map(|target| target.token).collect();
-        losses.push((K::nll(states(&pushed), model.head(), &ids), pushed));
-    }
-    if !kept.is_empty() {
+    let seen = |target: &&&Target| weighing.looks_at_losses(step.documents[target.document].0);
+    let seen: Vec<&Target> = pushed.iter().filter(seen).copied().collect();
+    let known = nll::<_, K>(&hidden, &head, &seen);
+    let documents = document_losses(step, &rows.targets, seen.into_iter().zip(known));
+    let coefficients = weighing.coefficients(&documents);
+    let weights = |targets: &[&Target]| -> Vec<f32> {
+        targets.iter().map(|target| coefficients[target.document] as f32).collect()
+    };
+    let positions = |targets: &[&Target]| targets.iter().map(|target| target.position).collect();
+    let reference = if kept.is_empty() {
+        None
+    } else {
         let retained: Vec<&[u32]> =
             step.documents.iter().filter(|(set, _)| *set == Set::Retain).map(|(_, tokens)| *tokens).collect();
         let reference = reference.expect("a retain document needs a reference");
-        let was = Tensor::from_inner(reference.hidden(&retained, step.context)?);
-        let head_was = Tensor::from_inner(reference.head());
-        losses.push((K::kl(states(&kept), model.head(), was, head_was), kept));
-    }
+        Some((reference.hidden(&retained, step.context)?, reference.head()))
+    };
+    let predictions = Predictions {
+        nll_positions: positions(&pushed),
+        nll_tokens: pushed.iter().map(|target| target.token).collect(),
+        nll_coefficients: weights(&pushed),
+        kl_positions: positions(&kept),
+        kl_coefficients: weights(&kept),
+        reference,
+    };
+    let graded = <K as Kernels<B::InnerBackend>>::head_gradient(hidden, head, &predictions);
+    drop(predictions.reference);
 
-    let documents = document_losses(&losses, step);
-    let coefficients = weighing.coefficients(&documents);
-    let weighted = losses.into_iter().map(|(loss, targets)| {
-        let weights: Vec<f32> = targets.iter().map(|target| coefficients[target.document] as f32).collect();
-        let count = weights.len();
-        let weights = Tensor::from_data(TensorData::new(weights, [count]), &loss.device());
-        (loss * weights).sum()
-    });
-    let loss = weighted.reduce(|sum, term| sum + term).expect("a step draws at least one document");
-
-    let gradients = loss.backward();
+    let losses = pushed.into_iter().zip(graded.nll).chain(kept.into_iter().zip(graded.kl));
+    let documents = document_losses(step, &rows.targets, losses);
+    let gradients = pass.backward_with_head::<K>(graded.hidden.reshape(shape), graded.head);
     let record = StepRecord {
         loss: weighing.loss(&documents),
         terms: Terms::of(&documents),
-        grad_norm: global_norm(model, &gradients),
+        grad_norm: global_norm::<_, K>(&gradients),
         learning_rate: 0.0,
         tokens: rows.num_tokens(),
     };
     Ok(Graded { record, gradients })
 }
 
+/// The NLL of each target in nats, without a gradient; `hidden` is `[positions, hidden]`.
+fn nll<B: Backend, K: Kernels<B>>(
+    hidden: &Tensor<B, 2>,
+    head: &Tensor<B, 2>,
+    targets: &[&Target],
+) -> Vec<f32> {
+    let chunks = targets.chunks(HEAD_CHUNK).flat_map(|targets| {
+        let states = crate::reference::select(hidden.clone(), targets.iter().map(|target| target.position));
+        let ids: Vec<u32> = targets.iter().map(|target| target.token).collect();
+        let values = K::nll(states, head.clone(), &ids).into_data().convert::<f32>();
+        values.to_vec::<f32>().expect("converted to f32")
+    });
+    chunks.collect()
+}
+
 /// Steps 5 and 6. A loss or gradient that is not finite is refused before it touches a weight; `number` is
 /// the step's, for the message.
-pub fn update<B: AutodiffBackend>(
+pub fn update<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
     model: Llama<B>,
-    mut graded: Graded<B>,
+    graded: Graded<B::InnerBackend>,
     optimizer: &mut AdamW<B::InnerBackend>,
     rate: f64,
     number: usize,
@@ -123,7 +149,7 @@ pub fn update<B: AutodiffBackend>(
     }
     record.learning_rate = rate;
     let clip = optimizer.config().clip_factor(record.grad_norm);
-    Ok((optimizer.update(model, &mut graded.gradients, clip, rate), record))
+    Ok((optimizer.update::<B, K, _>(model, graded.gradients, clip, rate), record))
 }
 
 /// Refuses weights that an update has left without a finite value: a step's own checks come before its update,
@@ -137,26 +163,20 @@ pub(crate) fn refuse_not_finite<B: Backend>(model: &Llama<B>, step: usize) -> Re
     }
 }
 
-/// Each document's mean over its predicted tokens; one read from the device for all.
-fn document_losses<B: AutodiffBackend>(
-    losses: &[(Tensor<B, 1>, Vec<&Target>)],
+/// Each document's number of predicted tokens, and the mean over them of the losses that are known.
+pub(crate) fn document_losses<'a>(
     step: &StepDocuments,
+    targets: &[Target],
+    losses: impl Iterator<Item = (&'a Target, f32)>,
 ) -> Vec<DocumentLoss> {
-    let transaction = losses
-        .iter()
-        .fold(Transaction::default(), |transaction, (loss, _)| transaction.register(loss.clone().inner()));
     let mut documents: Vec<DocumentLoss> =
         step.documents.iter().map(|&(set, _)| DocumentLoss { set, tokens: 0, mean: 0.0 }).collect();
-    for (values, (_, targets)) in transaction.execute().into_iter().zip(losses) {
-        let values: Vec<f32> = values.convert::<f32>().to_vec().expect("converted to f32");
-        for (value, target) in values.into_iter().zip(targets) {
-            let document = &mut documents[target.document];
-            document.tokens += 1;
-            document.mean += f64::from(value);
-        }
+    for target in targets {
+        documents[target.document].tokens += 1;
     }
-    for document in &mut documents {
-        document.mean /= document.tokens as f64;
+    for (target, loss) in losses {
+        let document = &mut documents[target.document];
+        document.mean += f64::from(loss) / document.tokens as f64;
     }
     documents
 }

@@ -22,12 +22,17 @@ pub fn sampler(corpus: &Corpus, recipe: &Recipe) -> Sampler {
 }
 
 /// The token ids of the documents that were drawn.
-pub fn drawn_documents<'a>(draw: &Draw, benchmark: &'a Benchmark, context: usize) -> StepDocuments<'a> {
+pub fn drawn_documents<'a>(
+    draw: &Draw,
+    benchmark: &'a Benchmark,
+    context: usize,
+    recompute: bool,
+) -> StepDocuments<'a> {
     let documents = draw.iter().flat_map(|(&set, indices)| {
         let texts = benchmark.documents(set);
         indices.iter().map(move |&index| (set, texts[index].as_slice()))
     });
-    StepDocuments { documents: documents.collect(), context }
+    StepDocuments { documents: documents.collect(), context, recompute }
 }
 
 /// Operates on `model`: `recipe.train.steps` steps on documents of `corpus`, whose token ids `benchmark`
@@ -43,7 +48,7 @@ pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     let section = &recipe.train;
     let mut sampler = sampler(corpus, recipe);
     let step = |step: Step<B>| {
-        let documents = drawn_documents(&sampler.draw(), benchmark, step.context);
+        let documents = drawn_documents(&sampler.draw(), benchmark, step.context, section.recompute);
         gradients::<B, K>(step.model, &documents, &recipe.objective, Some(&mut *reference))
     };
     let evaluate_on_the_way = |model: &Llama<B>, number: usize, observer: &mut dyn Observer| {
@@ -53,5 +58,13 @@ pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
         }
         Ok(())
     };
-    train(model, &recipe.optimizer, section.steps, section.max_tokens, observer, step, evaluate_on_the_way)
+    train::<B, K>(
+        model,
+        &recipe.optimizer,
+        section.steps,
+        section.max_tokens,
+        observer,
+        step,
+        evaluate_on_the_way,
+    )
 }

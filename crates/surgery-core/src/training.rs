@@ -7,6 +7,7 @@ use burn::tensor::backend::AutodiffBackend;
 
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
+use crate::kernels::Kernels;
 use crate::model::Llama;
 use crate::optimizer::{AdamW, OptimizerConfig};
 use crate::step::{Graded, refuse_not_finite, update};
@@ -39,13 +40,13 @@ pub(crate) struct Step<'a, B: AutodiffBackend> {
 
 /// Trains `model` for `steps` steps in windows of at most `max_tokens`: `gradients` gives each step's, and
 /// `after` is called with the model and the number of each step done.
-pub(crate) fn train<B: AutodiffBackend>(
+pub(crate) fn train<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
     mut model: Llama<B>,
     config: &OptimizerConfig,
     steps: usize,
     max_tokens: usize,
     observer: &mut dyn Observer,
-    mut gradients: impl FnMut(Step<B>) -> Result<Graded<B>>,
+    mut gradients: impl FnMut(Step<B>) -> Result<Graded<B::InnerBackend>>,
     mut after: impl FnMut(&Llama<B>, usize, &mut dyn Observer) -> Result<()>,
 ) -> Result<(Llama<B>, Cost)> {
     let mut optimizer = AdamW::new(config.clone());
@@ -54,7 +55,8 @@ pub(crate) fn train<B: AutodiffBackend>(
     for number in 1..=steps {
         let started = Instant::now();
         let graded = gradients(Step { model: &model, context })?;
-        let (updated, record) = update(model, graded, &mut optimizer, config.rate(number, steps), number)?;
+        let (updated, record) =
+            update::<B, K>(model, graded, &mut optimizer, config.rate(number, steps), number)?;
         model = updated;
 
         let seconds = started.elapsed().as_secs_f64();

@@ -1,0 +1,110 @@
+//! From the gradient of the final hidden states to that of every parameter.
+//!
+//! Either burn's autodiff holds what every block computed until its turn comes, or only the blocks' inputs are
+//! kept and each block is run once more on the way back (arXiv 1604.06174): a fifth more arithmetic, for memory
+//! that grows with the inputs alone.
+
+use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
+use burn::tensor::backend::AutodiffBackend;
+
+use crate::batch::Rows;
+use crate::error::Result;
+use crate::kernels::Kernels;
+use crate::model::Llama;
+use crate::optimizer::{Gradients, add_gradient, collect_gradients};
+use crate::placement::Placement;
+
+/// A forward pass that can be followed back.
+pub(crate) struct Pass<'a, B: AutodiffBackend> {
+    model: &'a Llama<B>,
+    rows: &'a Rows,
+    placement: Placement<B>,
+    tape: Tape<B>,
+}
+
+enum Tape<B: AutodiffBackend> {
+    /// The final hidden states, with the graph behind them.
+    Graph(Tensor<B, 3>),
+    /// The input of each block and of the last norm.
+    Inputs(Vec<Tensor<B::InnerBackend, 3>>),
+}
+
+impl<'a, B: AutodiffBackend> Pass<'a, B> {
+    /// Runs `model` over packed rows; gives the final hidden states, `[rows, columns, hidden]`.
+    pub(crate) fn forward<K: Kernels<B> + Kernels<B::InnerBackend>>(
+        model: &'a Llama<B>,
+        rows: &'a Rows,
+        recompute: bool,
+    ) -> Result<(Tensor<B::InnerBackend, 3>, Self)> {
+        let placement = Placement::packed(rows, model.config(), &model.device())?;
+        let (hidden, tape) = if recompute {
+            let model = model.valid();
+            let placement = Placement::packed(rows, model.config(), &model.device())?;
+            let mut inputs = vec![model.embed(&rows.tokens, [rows.rows, rows.columns])];
+            for index in 0..model.num_blocks() {
+                let x = inputs[index].clone();
+                inputs.push(model.block::<K>(index, x, &placement, None));
+            }
+            (model.norm::<K>(inputs[model.num_blocks()].clone()), Tape::Inputs(inputs))
+        } else {
+            let mut x = model.embed(&rows.tokens, [rows.rows, rows.columns]);
+            for index in 0..model.num_blocks() {
+                x = model.block::<K>(index, x, &placement, None);
+            }
+            let hidden = model.norm::<K>(x);
+            (hidden.clone().inner(), Tape::Graph(hidden))
+        };
+        Ok((hidden, Self { model, rows, placement, tape }))
+    }
+
+    /// The gradient of every parameter but the head's own, from that of the final hidden states.
+    pub(crate) fn backward<K: Kernels<B>>(
+        self,
+        gradient: Tensor<B::InnerBackend, 3>,
+    ) -> Gradients<B::InnerBackend> {
+        let Self { model, rows, placement, tape } = self;
+        let mut gradients = Gradients::new();
+        match tape {
+            Tape::Graph(hidden) => {
+                let found = follow(hidden, gradient);
+                collect_gradients(model, &[], &found, &mut gradients);
+            }
+            Tape::Inputs(mut inputs) => {
+                // Every part by itself: its input is a leaf, and only its own parameters are found.
+                let mut back = |gradient, forward: &dyn Fn(Tensor<B, 3>) -> Tensor<B, 3>| {
+                    let x = Tensor::from_inner(inputs.pop().expect("an input for each part")).require_grad();
+                    let mut found = follow(forward(x.clone()), gradient);
+                    let next = x.grad_remove(&mut found).expect("its input reaches every part's output");
+                    collect_gradients(model, &[], &found, &mut gradients);
+                    next
+                };
+                let mut gradient = back(gradient, &|x| model.norm::<K>(x));
+                for index in (0..model.num_blocks()).rev() {
+                    gradient = back(gradient, &|x| model.block::<K>(index, x, &placement, None));
+                }
+                let embedded = model.embed(&rows.tokens, [rows.rows, rows.columns]);
+                let found = follow(embedded, gradient);
+                collect_gradients(model, &[], &found, &mut gradients);
+            }
+        }
+        gradients
+    }
+
+    /// The same with the gradient of the head added, whose matrix may be the embedding's too.
+    pub(crate) fn backward_with_head<K: Kernels<B>>(
+        self,
+        hidden: Tensor<B::InnerBackend, 3>,
+        head: Tensor<B::InnerBackend, 2>,
+    ) -> Gradients<B::InnerBackend> {
+        let name = self.model.head_name();
+        let mut gradients = self.backward::<K>(hidden);
+        add_gradient(&mut gradients, name, head.reshape([-1]));
+        gradients
+    }
+}
+
+/// Everything before `y`, differentiated: `Σ y · gradient` has this gradient with respect to `y`.
+fn follow<B: AutodiffBackend>(y: Tensor<B, 3>, gradient: Tensor<B::InnerBackend, 3>) -> B::Gradients {
+    (y * Tensor::from_inner(gradient)).sum().backward()
+}
