@@ -1,0 +1,465 @@
+//! Matrix products in f32, `C ← A B` or `C ← C + A B`.
+//!
+//! `B` is packed once into panels as wide as two registers ([`Panels`]) and shared by every thread. `A` is
+//! read where it lies, a few rows at a time, and `C` is held in registers while it grows: the scheme of
+//! BLIS (Van Zee and van de Geijn, 2015), with `A` left unpacked because its rows are contiguous here.
+//! Where `A` is transposed, a block of it is packed first.
+//!
+//! Each element is the sum of the same products in the same order whatever block it falls into and
+//! whichever thread computes it: results do not depend on tiling or on the number of threads.
+#![allow(unsafe_code)] // Registers are filled through pointers; every function says what it relies on.
+
+use rayon::prelude::*;
+
+use crate::simd::{Isa, isa};
+
+/// Columns of a panel.
+pub(crate) const PANEL: usize = 32;
+/// Rows of `A` and `B` of one pass: a panel of that many stays in the first-level cache.
+const DEPTH: usize = 256;
+/// Rows of a transposed `A` that are packed at once.
+const PACKED_ROWS: usize = 56;
+
+/// A matrix that is read: element (i, j) at `i · rows + j · columns` of the slice.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    values: &'a [f32],
+    shape: [usize; 2],
+    strides: [usize; 2],
+}
+
+impl<'a> Matrix<'a> {
+    /// Rows that lie `stride` apart.
+    pub(crate) fn strided(values: &'a [f32], shape: [usize; 2], stride: usize) -> Self {
+        let [rows, columns] = shape;
+        assert!(columns <= stride || rows <= 1);
+        assert!(rows == 0 || columns == 0 || (rows - 1) * stride + columns <= values.len());
+        Self { values, shape, strides: [stride, 1] }
+    }
+
+    /// Rows that lie beside one another.
+    pub(crate) fn new(values: &'a [f32], shape: [usize; 2]) -> Self {
+        Self::strided(values, shape, shape[1])
+    }
+
+    /// The transposed matrix, in place.
+    pub(crate) fn transposed(self) -> Self {
+        let ([rows, columns], [down, across]) = (self.shape, self.strides);
+        Self { values: self.values, shape: [columns, rows], strides: [across, down] }
+    }
+
+    /// Some of its rows.
+    pub(crate) fn rows(self, start: usize, count: usize) -> Self {
+        assert!(start + count <= self.shape[0]);
+        let values = if count == 0 { &[] } else { &self.values[start * self.strides[0]..] };
+        Self { values, shape: [count, self.shape[1]], strides: self.strides }
+    }
+}
+
+/// One line of the cache.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+/// The right operand `[depth, columns]` in panels of [`PANEL`] columns, filled up with zeros: element
+/// (k, c) of panel p at `(p · depth + k) · PANEL + c`.
+#[derive(Debug, Clone)]
+pub(crate) struct Panels {
+    lines: Vec<Line>,
+    depth: usize,
+    columns: usize,
+}
+
+impl Panels {
+    /// Packs `b`, panel by panel on all threads.
+    pub(crate) fn new(b: Matrix) -> Self {
+        let mut panels = Self::empty();
+        panels.shape(b);
+        let lines = panels.depth * (PANEL / 16);
+        panels.lines.par_chunks_mut(lines.max(1)).enumerate().for_each(|(p, panel)| pack(b, p, panel));
+        panels
+    }
+
+    /// Holds nothing yet.
+    pub(crate) fn empty() -> Self {
+        Self { lines: Vec::new(), depth: 0, columns: 0 }
+    }
+
+    /// Packs `b` in place of what was held, on this thread.
+    pub(crate) fn fill(&mut self, b: Matrix) {
+        self.shape(b);
+        let lines = self.depth * (PANEL / 16);
+        self.lines.chunks_mut(lines.max(1)).enumerate().for_each(|(p, panel)| pack(b, p, panel));
+    }
+
+    fn shape(&mut self, b: Matrix) {
+        [self.depth, self.columns] = b.shape;
+        let lines = self.columns.div_ceil(PANEL) * self.depth * (PANEL / 16);
+        // What was there is written over by `pack`.
+        self.lines.resize(lines, Line([0.0; 16]));
+    }
+
+    /// Where row `k` of panel `p` begins.
+    fn at(&self, p: usize, k: usize) -> *const f32 {
+        self.lines[(p * self.depth + k) * (PANEL / 16)..].as_ptr().cast()
+    }
+}
+
+/// Writes panel `p` of `b`.
+fn pack(b: Matrix, p: usize, panel: &mut [Line]) {
+    let ([depth, columns], [down, across]) = (b.shape, b.strides);
+    let width = PANEL.min(columns - p * PANEL);
+    let values = panel.as_flattened_mut();
+    if across == 1 {
+        for (k, row) in values.chunks_exact_mut(PANEL).enumerate() {
+            let start = k * down + p * PANEL;
+            row[..width].copy_from_slice(&b.values[start..start + width]);
+            row[width..].fill(0.0);
+        }
+    } else {
+        // A few values of each column at a time, so that what is written stays in the cache.
+        const RUN: usize = 16;
+        if width < PANEL {
+            values.fill(0.0);
+        }
+        for start in (0..depth).step_by(RUN) {
+            let run = RUN.min(depth - start);
+            for c in 0..width {
+                let column = &b.values[(p * PANEL + c) * across + start * down..];
+                for k in 0..run {
+                    values[(start + k) * PANEL + c] = column[k * down];
+                }
+            }
+        }
+    }
+}
+
+/// A slice of lines as one of floats.
+trait Flattened {
+    fn as_flattened_mut(&mut self) -> &mut [f32];
+}
+
+impl Flattened for [Line] {
+    fn as_flattened_mut(&mut self) -> &mut [f32] {
+        // SAFETY: a line is 16 floats and nothing else.
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len() * 16) }
+    }
+}
+
+/// What becomes of what `C` held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Into {
+    /// `C ← A B`
+    Set,
+    /// `C ← C + A B`
+    Add,
+}
+
+/// `C ← A B` or `C ← C + A B` on this thread: the first `A.columns` rows and the first `columns` columns of
+/// `b`, into rows of `c` that lie `stride` apart.
+pub(crate) fn multiply(a: Matrix, b: &Panels, c: &mut [f32], columns: usize, stride: usize, into: Into) {
+    let [rows, depth] = a.shape;
+    assert!(depth <= b.depth && columns <= b.columns && columns <= stride);
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    assert!((rows - 1) * stride + columns <= c.len());
+    if depth == 0 {
+        if into == Into::Set {
+            (0..rows).for_each(|row| c[row * stride..row * stride + columns].fill(0.0));
+        }
+        return;
+    }
+    let tile = Tile { a, b, columns, stride };
+    let c = c.as_mut_ptr();
+    match isa() {
+        // SAFETY: the bounds were checked above, and the processor has these instructions.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512(tile, c, into) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2(tile, c, into) },
+        // SAFETY: as above.
+        Isa::Baseline => unsafe { blocks::<[f32; 4], 2, 4>(tile, c, into) },
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Tile<'a> {
+    a: Matrix<'a>,
+    b: &'a Panels,
+    columns: usize,
+    stride: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+unsafe fn avx512(tile: Tile, c: *mut f32, into: Into) {
+    // SAFETY: the caller's promise.
+    unsafe { blocks::<std::arch::x86_64::__m512, 2, 14>(tile, c, into) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2(tile: Tile, c: *mut f32, into: Into) {
+    // SAFETY: the caller's promise.
+    unsafe { blocks::<std::arch::x86_64::__m256, 2, 6>(tile, c, into) }
+}
+
+/// Goes over `C` in blocks of `HEIGHT` rows and `W` registers, pass by pass over the depth.
+///
+/// # Safety
+/// `c` can be written wherever `tile` reaches, and the processor has the instructions of `V`.
+#[inline(always)]
+unsafe fn blocks<V: Register, const W: usize, const HEIGHT: usize>(tile: Tile, c: *mut f32, into: Into) {
+    let Tile { a, b, columns, stride } = tile;
+    let ([rows, depth], [mut down, mut across]) = (a.shape, a.strides);
+    let passes = depth.div_ceil(DEPTH);
+    // Whole multiples of 8, so that no pass is left with a few.
+    let each = depth.div_ceil(passes).next_multiple_of(8);
+    let mut packed = Vec::new();
+    for start in (0..depth).step_by(each) {
+        let deep = each.min(depth - start);
+        let adds = start > 0 || into == Into::Add;
+        let at_once = if across == 1 { rows } else { PACKED_ROWS };
+        for first in (0..rows).step_by(at_once.max(1)) {
+            let count = at_once.min(rows - first);
+            // SAFETY: inside `a`, whose bounds were checked when it was made.
+            let mut from = unsafe { a.values.as_ptr().add(first * a.strides[0] + start * a.strides[1]) };
+            if across != 1 || !packed.is_empty() {
+                // Row blocks of HEIGHT, each [deep, HEIGHT], so that a step down the depth is one line.
+                pack_rows::<HEIGHT>(a, first, count, start, deep, &mut packed);
+                from = packed.as_ptr();
+                (down, across) = (1, HEIGHT);
+            }
+            for panel in 0..columns.div_ceil(PANEL) {
+                for part in (0..PANEL).step_by(W * V::LANES) {
+                    let column = panel * PANEL + part;
+                    if column >= columns {
+                        break;
+                    }
+                    let width = (W * V::LANES).min(columns - column);
+                    for row in (0..count).step_by(HEIGHT) {
+                        let height = HEIGHT.min(count - row);
+                        let offset = if packed.is_empty() { row * down } else { row * deep };
+                        // SAFETY: rows and columns of the block lie inside A, the panel and C.
+                        unsafe {
+                            let block = Block {
+                                a: from.add(offset),
+                                down,
+                                across,
+                                b: b.at(panel, start).add(part),
+                                c: c.add((first + row) * stride + column),
+                                stride,
+                                deep,
+                                width,
+                                adds,
+                            };
+                            block.run::<V, W, HEIGHT>(height);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Packs `count` rows of `a` from `first` and `deep` columns from `start` into blocks of `HEIGHT` rows.
+#[inline(always)]
+fn pack_rows<const HEIGHT: usize>(
+    a: Matrix,
+    first: usize,
+    count: usize,
+    start: usize,
+    deep: usize,
+    packed: &mut Vec<f32>,
+) {
+    let [down, across] = a.strides;
+    packed.resize(count.div_ceil(HEIGHT) * HEIGHT * deep, 0.0);
+    for (block, packed) in packed.chunks_exact_mut(HEIGHT * deep).enumerate() {
+        let row = first + block * HEIGHT;
+        let height = HEIGHT.min(first + count - row);
+        for (k, line) in packed.chunks_exact_mut(HEIGHT).enumerate() {
+            let from = &a.values[row * down + (start + k) * across..];
+            if down == 1 && height == HEIGHT {
+                line.copy_from_slice(&from[..HEIGHT]);
+            } else {
+                line[..height].iter_mut().enumerate().for_each(|(i, value)| *value = from[i * down]);
+            }
+        }
+    }
+}
+
+/// A block of `C` that fits the registers.
+struct Block {
+    a: *const f32,
+    down: usize,
+    across: usize,
+    b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    deep: usize,
+    width: usize,
+    adds: bool,
+}
+
+impl Block {
+    /// Chooses the loop compiled for `height` rows.
+    ///
+    /// # Safety
+    /// The block lies inside its matrices, and the processor has the instructions of `V`.
+    #[inline(always)]
+    unsafe fn run<V: Register, const W: usize, const HEIGHT: usize>(self, height: usize) {
+        macro_rules! of {
+            ($($n:literal)*) => {
+                match height {
+                    // SAFETY: the caller's promise.
+                    $($n if $n <= HEIGHT => unsafe { self.fixed::<V, W, $n>() },)*
+                    _ => unreachable!(),
+                }
+            };
+        }
+        of!(14 13 12 11 10 9 8 7 6 5 4 3 2 1)
+    }
+
+    /// # Safety
+    /// As for [`run`](Self::run).
+    #[inline(always)]
+    unsafe fn fixed<V: Register, const W: usize, const H: usize>(self) {
+        let Self { a, down, across, b, c, stride, deep, width, adds } = self;
+        // SAFETY: the caller's promise: H rows of A, `deep` rows of the panel, `width` columns of C.
+        unsafe {
+            let mut sums = [[V::zero(); W]; H];
+            for k in 0..deep {
+                let mut right = [V::zero(); W];
+                for (w, right) in right.iter_mut().enumerate() {
+                    *right = V::load(b.add(k * PANEL + w * V::LANES));
+                }
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let left = V::splat(*a.add(i * down + k * across));
+                    for (sum, right) in sums.iter_mut().zip(right) {
+                        *sum = V::fma(left, right, *sum);
+                    }
+                }
+            }
+            for (i, sums) in sums.into_iter().enumerate() {
+                let row = c.add(i * stride);
+                if width == W * V::LANES {
+                    for (w, sum) in sums.into_iter().enumerate() {
+                        let to = row.add(w * V::LANES);
+                        let sum = if adds { V::add(V::load(to), sum) } else { sum };
+                        V::store(to, sum);
+                    }
+                } else {
+                    let mut values = [0.0f32; PANEL];
+                    for (w, sum) in sums.into_iter().enumerate() {
+                        V::store(values.as_mut_ptr().add(w * V::LANES), sum);
+                    }
+                    for (j, value) in values[..width].iter().enumerate() {
+                        let to = row.add(j);
+                        *to = if adds { *to + value } else { *value };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A register of floats.
+trait Register: Copy {
+    /// How many it holds.
+    const LANES: usize;
+    unsafe fn zero() -> Self;
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(to: *mut f32, value: Self);
+    unsafe fn add(a: Self, b: Self) -> Self;
+    /// `a · b + c`
+    unsafe fn fma(a: Self, b: Self, c: Self) -> Self;
+}
+
+macro_rules! register {
+    ($type:ident, $lanes:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident) => {
+        // SAFETY of all: a register's own instructions, on pointers that the caller vouches for.
+        #[cfg(target_arch = "x86_64")]
+        impl Register for std::arch::x86_64::$type {
+            const LANES: usize = $lanes;
+            #[inline(always)]
+            unsafe fn zero() -> Self {
+                unsafe { std::arch::x86_64::$zero() }
+            }
+            #[inline(always)]
+            unsafe fn splat(value: f32) -> Self {
+                unsafe { std::arch::x86_64::$splat(value) }
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const f32) -> Self {
+                unsafe { std::arch::x86_64::$load(from) }
+            }
+            #[inline(always)]
+            unsafe fn store(to: *mut f32, value: Self) {
+                unsafe { std::arch::x86_64::$store(to, value) }
+            }
+            #[inline(always)]
+            unsafe fn add(a: Self, b: Self) -> Self {
+                unsafe { std::arch::x86_64::$add(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn fma(a: Self, b: Self, c: Self) -> Self {
+                unsafe { std::arch::x86_64::$fma(a, b, c) }
+            }
+        }
+    };
+}
+
+register!(
+    __m512,
+    16,
+    _mm512_setzero_ps,
+    _mm512_set1_ps,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_add_ps,
+    _mm512_fmadd_ps
+);
+register!(
+    __m256,
+    8,
+    _mm256_setzero_ps,
+    _mm256_set1_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_add_ps,
+    _mm256_fmadd_ps
+);
+
+/// What the compiler makes of four floats on any processor.
+impl Register for [f32; 4] {
+    const LANES: usize = 4;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        [0.0; 4]
+    }
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        [value; 4]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's promise; an array of floats has their alignment.
+        unsafe { from.cast::<[f32; 4]>().read() }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, value: Self) {
+        // SAFETY: as above.
+        unsafe { to.cast::<[f32; 4]>().write(value) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: Self, b: Self) -> Self {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    unsafe fn fma(a: Self, b: Self, c: Self) -> Self {
+        std::array::from_fn(|i| crate::simd::fma::<{ crate::simd::BASELINE_FMA }>(a[i], b[i], c[i]))
+    }
+}
