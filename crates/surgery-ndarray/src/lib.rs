@@ -1,11 +1,22 @@
-//! The CPU, by burn's ndarray backend.
+//! The CPU, by burn's ndarray backend, with the operations that matter done on contiguous floats.
+
+mod adamw;
+mod attention;
+mod buffer;
+mod gemm;
+mod head;
+mod kernels;
+mod rows;
+mod simd;
+mod sublayers;
 
 use burn_ndarray::{NdArray, NdArrayDevice};
 use surgery_core::burn::backend::Autodiff;
-use surgery_core::kernels::Portable;
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
 use surgery_core::{Error, Result};
+
+pub use kernels::Fused;
 
 /// The CPU.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +26,7 @@ impl Platform for Cpu {
     const NAME: &'static str = "ndarray";
     type Train = Autodiff<NdArray<f32>>;
     type Infer = NdArray<f32>;
-    type Kernels = Portable;
+    type Kernels = Fused;
 
     fn device(number: usize) -> Result<NdArrayDevice> {
         match number {

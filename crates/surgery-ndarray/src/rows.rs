@@ -111,6 +111,15 @@ fn largest(x: &[f32]) -> f32 {
 }
 
 #[inline(always)]
+fn most_body<const FMA: bool>(x: &[f32]) -> f32 {
+    largest(x)
+}
+vectorised!(
+    /// The largest of `x`; NaN where one is.
+    pub(crate) fn most(x: &[f32]) -> f32 = most_body
+);
+
+#[inline(always)]
 fn exponentials_body<const FMA: bool>(x: &mut [f32]) -> (f32, f32) {
     let most = largest(x);
     let mut lanes = [0.0; LANES];

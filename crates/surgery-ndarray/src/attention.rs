@@ -1,0 +1,264 @@
+//! Causal attention inside each span of a batch, forward and backward: a task for each span and key-value head,
+//! over a few queries at a time, so that scores are never held for a whole text.
+#![allow(unsafe_code)] // Tasks write different columns of the same rows; see `Shared`.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+use surgery_core::placement::{Layout, Span};
+
+use crate::buffer::Buffer;
+use crate::gemm::{Into, Matrix, Panels, multiply};
+use crate::rows::{dot, exponentials, softmax_again, softmax_vjp};
+
+/// Queries whose scores are held at once.
+const QUERIES: usize = 56;
+
+/// How many heads there are, and of what size.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heads {
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+    pub(crate) size: usize,
+}
+
+impl Heads {
+    /// Values of a row of queries.
+    pub(crate) fn width(self) -> usize {
+        self.queries * self.size
+    }
+
+    /// Values of a row of keys, or of values.
+    pub(crate) fn key_width(self) -> usize {
+        self.keys * self.size
+    }
+
+    /// The query heads that read key-value head `head`.
+    fn group(self, head: usize) -> Range<usize> {
+        let group = self.queries / self.keys;
+        head * group..(head + 1) * group
+    }
+}
+
+/// Rows that several tasks write at once, each its own rows and columns.
+struct Shared {
+    values: *mut f32,
+    length: usize,
+    width: usize,
+}
+
+// SAFETY: tasks write through it only what no other task reads or writes.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn new(values: &mut [f32], width: usize) -> Self {
+        Self { values: values.as_mut_ptr(), length: values.len(), width }
+    }
+
+    /// # Safety
+    /// No other task touches these values of this row.
+    unsafe fn write(&self, row: usize, columns: Range<usize>, values: &[f32]) {
+        let start = row * self.width + columns.start;
+        assert!(columns.end <= self.width && start + values.len() <= self.length);
+        assert_eq!(columns.len(), values.len());
+        // SAFETY: inside the slice that this was made of, which outlives the tasks; and the caller's promise.
+        unsafe { self.values.add(start).copy_from_nonoverlapping(values.as_ptr(), values.len()) }
+    }
+}
+
+/// Every span with every key-value head, the longest first, so that no thread is left with a long one at the end.
+fn tasks(layout: &Layout, heads: Heads) -> Vec<(&Span, usize)> {
+    let mut spans: Vec<&Span> = layout.spans.iter().collect();
+    spans.sort_by_key(|span| std::cmp::Reverse(span.queries.len()));
+    spans.into_iter().flat_map(|span| (0..heads.keys).map(move |head| (span, head))).collect()
+}
+
+/// The rows of head `head` at `span`'s keys.
+fn gather<'a>(
+    values: &'a [f32],
+    span: &Span,
+    head: usize,
+    heads: Heads,
+    copy: &'a mut Vec<f32>,
+) -> Matrix<'a> {
+    let (width, size) = (heads.key_width(), heads.size);
+    if span.past.is_empty() {
+        let from = &values[span.keys.start * width + head * size..];
+        return Matrix::strided(from, [span.keys.len(), size], width);
+    }
+    copy.clear();
+    for row in span.past.clone().chain(span.keys.clone()) {
+        copy.extend_from_slice(&values[row * width + head * size..][..size]);
+    }
+    Matrix::new(copy, [span.past.len() + span.keys.len(), size])
+}
+
+/// What a thread works in.
+struct Scratch {
+    first: Panels,
+    second: Panels,
+    third: Panels,
+    copy: Vec<f32>,
+    scores: Vec<f32>,
+    more: Vec<f32>,
+    out: Vec<f32>,
+    gk: Vec<f32>,
+    gv: Vec<f32>,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        let empty = Panels::empty;
+        Self {
+            first: empty(),
+            second: empty(),
+            third: empty(),
+            copy: Vec::new(),
+            scores: Vec::new(),
+            more: Vec::new(),
+            out: Vec::new(),
+            gk: Vec::new(),
+            gv: Vec::new(),
+        }
+    }
+}
+
+/// `out = softmax(q kᵀ, causal) v`, with `q` scaled already; also the logarithm of each query's sum of exponentials,
+/// `[rows, heads]`. `q` and `out` are `[rows, heads · size]`, `k` and `v` `[keys, kv_heads · size]`. Rows
+/// outside every span are left as they are.
+pub(crate) fn forward(
+    [q, k, v]: [&[f32]; 3],
+    heads: Heads,
+    layout: &Layout,
+    out: &mut [f32],
+    log_sums: &mut [f32],
+) {
+    let (width, size) = (heads.width(), heads.size);
+    let (out, log_sums) = (Shared::new(out, width), Shared::new(log_sums, heads.queries));
+    tasks(layout, heads).into_par_iter().for_each_init(Scratch::new, |scratch, (span, key_head)| {
+        let Scratch { first: keys, second: values, copy, scores, out: mixed, .. } = scratch;
+        keys.fill(gather(k, span, key_head, heads, copy).transposed());
+        values.fill(gather(v, span, key_head, heads, copy));
+        let past = span.past.len();
+        for head in heads.group(key_head) {
+            for start in (0..span.queries.len()).step_by(QUERIES) {
+                let count = QUERIES.min(span.queries.len() - start);
+                let seen = past + start + count;
+                let row = span.queries.start + start;
+                scores.resize(QUERIES * seen, 0.0);
+                mixed.resize(QUERIES * size, 0.0);
+                let queries = Matrix::strided(&q[row * width + head * size..], [count, size], width);
+                multiply(queries, keys, scores, seen, seen, Into::Set);
+                let mut sums = [(0.0, 0.0); QUERIES];
+                for (i, scores) in scores.chunks_exact_mut(seen).take(count).enumerate() {
+                    let (visible, hidden) = scores.split_at_mut(past + start + i + 1);
+                    sums[i] = exponentials(visible);
+                    hidden.fill(0.0);
+                }
+                multiply(Matrix::new(scores, [count, seen]), values, mixed, size, size, Into::Set);
+                for (i, mixed) in mixed.chunks_exact_mut(size).take(count).enumerate() {
+                    let (most, sum) = sums[i];
+                    crate::rows::scale(mixed, 1.0 / sum);
+                    // SAFETY: these rows and this head are this task's alone.
+                    unsafe {
+                        out.write(row + i, head * size..(head + 1) * size, mixed);
+                        log_sums.write(row + i, head..head + 1, &[most + sum.ln()]);
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// What [`forward`] read and gave.
+#[derive(Clone, Copy)]
+pub(crate) struct Forward<'a> {
+    pub(crate) q: &'a [f32],
+    pub(crate) k: &'a [f32],
+    pub(crate) v: &'a [f32],
+    pub(crate) out: &'a [f32],
+    pub(crate) log_sums: &'a [f32],
+}
+
+/// The gradients of `q`, `k` and `v` from that of `out`: with `P` the softmax,
+///
+/// ```text
+/// ∂V = Pᵀ ∂O    ∂P = ∂O Vᵀ    ∂S = P (∂P - Σ ∂O O)    ∂Q = ∂S K    ∂K = ∂Sᵀ Q
+/// ```
+///
+/// `P` is computed again from the scores and their log-sums (arXiv 2205.14135). Spans must have no past: what is
+/// shared is not trained through. Rows outside every span get 0.
+pub(crate) fn backward(
+    forward: Forward,
+    g_out: &[f32],
+    heads: Heads,
+    layout: &Layout,
+) -> (Buffer, Buffer, Buffer) {
+    let Forward { q, k, v, out, log_sums } = forward;
+    let (width, key_width, size) = (heads.width(), heads.key_width(), heads.size);
+    let (mut gq, mut gk, mut gv) = (Buffer::zeros(q.len()), Buffer::zeros(k.len()), Buffer::zeros(v.len()));
+    let [to_q, to_k, to_v] =
+        [(&mut gq, width), (&mut gk, key_width), (&mut gv, key_width)].map(|(b, w)| Shared::new(b, w));
+    tasks(layout, heads).into_par_iter().for_each_init(Scratch::new, |scratch, (span, key_head)| {
+        assert!(span.past.is_empty(), "a batch that shares keys cannot be trained on");
+        let length = span.queries.len();
+        let Scratch { first: keys_t, second: values_t, third, copy, scores: p, more: ds, out: rows, gk, gv } =
+            scratch;
+        let keys = gather(k, span, key_head, heads, copy);
+        keys_t.fill(keys.transposed());
+        third.fill(keys);
+        let mut keys = std::mem::replace(third, Panels::empty());
+        values_t.fill(gather(v, span, key_head, heads, copy).transposed());
+        for sum in [&mut *gk, &mut *gv] {
+            sum.clear();
+            sum.resize(length * size, 0.0);
+        }
+        for head in heads.group(key_head) {
+            let columns = head * size..(head + 1) * size;
+            for start in (0..length).step_by(QUERIES) {
+                let count = QUERIES.min(length - start);
+                let seen = start + count;
+                let row = span.queries.start + start;
+                let block = |values| {
+                    let from: &[f32] = values;
+                    Matrix::strided(&from[row * width + columns.start..], [count, size], width)
+                };
+                p.resize(QUERIES * seen, 0.0);
+                ds.resize(QUERIES * seen, 0.0);
+                rows.resize(QUERIES * size, 0.0);
+                multiply(block(q), &*keys_t, p, seen, seen, Into::Set);
+                multiply(block(g_out), &*values_t, ds, seen, seen, Into::Set);
+                let both = p.chunks_exact_mut(seen).zip(ds.chunks_exact_mut(seen)).take(count);
+                for (i, (p, ds)) in both.enumerate() {
+                    let visible = start + i + 1;
+                    let at = (row + i) * width + columns.start;
+                    let along = dot(&g_out[at..at + size], &out[at..at + size]);
+                    softmax_again(&mut p[..visible], log_sums[(row + i) * heads.queries + head]);
+                    softmax_vjp(&p[..visible], &mut ds[..visible], along);
+                    p[visible..].fill(0.0);
+                    ds[visible..].fill(0.0);
+                }
+                let (p, ds) = (Matrix::new(p, [count, seen]), Matrix::new(ds, [count, seen]));
+                multiply(ds, &keys, rows, size, size, Into::Set);
+                for (i, row_of_q) in rows.chunks_exact(size).take(count).enumerate() {
+                    // SAFETY: these rows and this head are this task's alone.
+                    unsafe { to_q.write(row + i, columns.clone(), row_of_q) }
+                }
+                third.fill(block(q));
+                multiply(ds.transposed(), third, gk, size, size, Into::Add);
+                third.fill(block(g_out));
+                multiply(p.transposed(), third, gv, size, size, Into::Add);
+            }
+        }
+        let columns = key_head * size..(key_head + 1) * size;
+        for (i, (gk, gv)) in gk.chunks_exact(size).zip(gv.chunks_exact(size)).enumerate() {
+            // SAFETY: these rows and this key-value head are this task's alone.
+            unsafe {
+                to_k.write(span.keys.start + i, columns.clone(), gk);
+                to_v.write(span.keys.start + i, columns.clone(), gv);
+            }
+        }
+        std::mem::swap(third, &mut keys);
+    });
+    (gq, gk, gv)
+}
