@@ -1,0 +1,220 @@
+//! The fast form of every operation against the oracle, on random weights and random documents: whole steps, so that
+//! every operation is met in the shapes and orders in which it is used, forward and backward.
+
+use std::collections::BTreeMap;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+use surgery_core::batch::Rows;
+use surgery_core::burn::module::AutodiffModule;
+use surgery_core::burn::tensor::{Tensor, TensorData};
+use surgery_core::config::LlamaConfig;
+use surgery_core::data::Set;
+use surgery_core::kernels::{AdamWStep, Kernels as Operations, Portable};
+use surgery_core::model::Llama;
+use surgery_core::objective::Objective;
+use surgery_core::oracle;
+use surgery_core::platform::Platform;
+use surgery_core::reference::Live;
+use surgery_core::step::{Graded, StepDocuments, gradients};
+use surgery_tests::{Cpu, Infer, Kernels, Train, relative_distance};
+
+/// Shapes that meet every edge: one head and many, shared keys, sizes that fill no register, a tied head.
+fn shapes() -> Vec<(&'static str, LlamaConfig)> {
+    let shape = |name, changes: Value| {
+        let mut config = json!({
+            "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "intermediate_size": 172, "vocab_size": 301, "max_position_embeddings": 1024,
+            "initializer_range": 0.1,
+        });
+        for (key, value) in changes.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        (name, LlamaConfig::parse(name, &config).unwrap())
+    };
+    vec![
+        shape("plain", json!({})),
+        shape("grouped", json!({ "num_attention_heads": 8, "num_key_value_heads": 2 })),
+        shape("one key head", json!({ "num_key_value_heads": 1, "tie_word_embeddings": true })),
+        shape("odd", json!({ "hidden_size": 70, "num_attention_heads": 5, "intermediate_size": 97 })),
+        shape("wide", json!({ "hidden_size": 288, "num_attention_heads": 3, "vocab_size": 1100 })),
+        shape("own head size", json!({ "head_dim": 24, "num_hidden_layers": 3 })),
+    ]
+}
+
+/// Documents of every set: some short, some longer than any block that the operations work in.
+fn documents(vocab: usize, seed: u64) -> Vec<(Set, Vec<u32>)> {
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    let lengths = [2, 3, 31, 57, 300, 7, 112, 113, 600, 64, 129, 5];
+    let tokens = lengths.map(|length| (0..length).map(|_| generator.random_range(0..vocab as u32)).collect());
+    Set::TRAINED.into_iter().cycle().zip(tokens).collect()
+}
+
+fn step(documents: &[(Set, Vec<u32>)], recompute: bool) -> StepDocuments<'_> {
+    let documents = documents.iter().map(|(set, tokens)| (*set, tokens.as_slice())).collect();
+    StepDocuments { documents, context: 512, recompute }
+}
+
+/// A model to train, and one that it is held to, which is not the same.
+fn models(config: &LlamaConfig) -> (Llama<Train>, Llama<Infer>) {
+    let device = Cpu::device(0).unwrap();
+    (Llama::random(config, 1, &device), Llama::random(config, 2, &device))
+}
+
+fn fast<K>(
+    model: &Llama<Train>,
+    was: &Llama<Infer>,
+    step: &StepDocuments,
+    objective: &Objective,
+) -> Graded<Infer>
+where
+    K: Operations<Train> + Operations<Infer>,
+{
+    gradients::<Train, K>(model, step, objective, Some(&mut Live::<Infer, K>::new(was.clone()))).unwrap()
+}
+
+fn values(graded: &Graded<Infer>) -> BTreeMap<String, Vec<f32>> {
+    let gradients = graded.gradients.iter();
+    gradients.map(|(name, gradient)| (name.clone(), gradient.clone().into_data().to_vec().unwrap())).collect()
+}
+
+fn assert_same(what: &str, found: &Graded<Infer>, expected: &Graded<Infer>, tolerance: f64) {
+    let (record, wanted) = (found.record, expected.record);
+    assert!((record.loss - wanted.loss).abs() <= tolerance * wanted.loss.abs(), "{what}: {record:?}");
+    assert!((record.grad_norm - wanted.grad_norm).abs() <= tolerance * wanted.grad_norm, "{what}: {record:?}");
+    assert_eq!(record.tokens, wanted.tokens, "{what}");
+    let (found, expected) = (values(found), values(expected));
+    assert!(found.keys().eq(expected.keys()), "{what}: gradients of other parameters");
+    for (name, expected) in expected {
+        let distance = relative_distance(&found[&name], &expected);
+        assert!(distance <= tolerance, "{what}: the gradient of {name} is off by {distance:e}");
+    }
+}
+
+#[test]
+fn every_form_of_a_step_agrees_with_the_oracle() {
+    for (name, config) in shapes() {
+        let (model, was) = models(&config);
+        let documents = documents(config.vocab_size, 3);
+        for objective in [Objective::default(), Objective { ascent_cap: Some(6.0), ..Objective::default() }] {
+            let expected = oracle::gradients(&model, &step(&documents, false), &objective, &was).unwrap();
+            for recompute in [false, true] {
+                let step = step(&documents, recompute);
+                let what = format!("{name}, recompute {recompute}, cap {:?}", objective.ascent_cap);
+                let found = fast::<Kernels>(&model, &was, &step, &objective);
+                assert_same(&format!("{what}, fused"), &found, &expected, 1e-4);
+                let found = fast::<Portable>(&model, &was, &step, &objective);
+                assert_same(&format!("{what}, portable"), &found, &expected, 1e-4);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cap_that_some_documents_have_reached_is_seen() {
+    let (_, config) = shapes().remove(0);
+    let (model, was) = models(&config);
+    let documents = documents(config.vocab_size, 3);
+    let means = fast::<Kernels>(&model, &was, &step(&documents, false), &Objective::default()).record.terms;
+    // Between the documents of the set, by the mean of their means.
+    let objective = Objective { ascent_cap: means.unlearn, ..Objective::default() };
+    let expected = oracle::gradients(&model, &step(&documents, false), &objective, &was).unwrap();
+    let found = fast::<Kernels>(&model, &was, &step(&documents, false), &objective);
+    assert_same("capped", &found, &expected, 1e-4);
+    let uncapped = fast::<Kernels>(&model, &was, &step(&documents, false), &Objective::default());
+    assert!(found.record.loss != uncapped.record.loss);
+}
+
+fn bits(graded: &Graded<Infer>) -> Vec<u32> {
+    values(graded).into_values().flatten().map(f32::to_bits).collect()
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let (_, config) = shapes().remove(1);
+    let (model, was) = models(&config);
+    let documents = documents(config.vocab_size, 4);
+    let on = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| bits(&fast::<Kernels>(&model, &was, &step(&documents, false), &Objective::default())))
+    };
+    let one = on(1);
+    assert!(one.iter().any(|&bits| bits != 0));
+    for threads in [2, 3, 8] {
+        assert!(on(threads) == one, "{threads} threads give other gradients");
+    }
+}
+
+#[test]
+fn recomputation_changes_no_bit() {
+    let (_, config) = shapes().remove(2);
+    let (model, was) = models(&config);
+    let documents = documents(config.vocab_size, 5);
+    let with = |recompute| {
+        bits(&fast::<Kernels>(&model, &was, &step(&documents, recompute), &Objective::default()))
+    };
+    assert!(with(true) == with(false));
+}
+
+#[test]
+fn hidden_states_do_not_depend_on_what_stands_beside_them() {
+    for (name, config) in shapes() {
+        let model: Llama<Infer> = models(&config).0.valid();
+        let documents: Vec<Vec<u32>> =
+            documents(config.vocab_size, 6).into_iter().map(|(_, tokens)| tokens).collect();
+        let hidden = |rows: &Rows| -> Vec<f32> {
+            model.hidden::<Kernels>(rows).unwrap().into_data().to_vec().unwrap()
+        };
+        for one_row in [true, false] {
+            let rows = Rows::pack(&documents, 1024, one_row);
+            let all = hidden(&rows);
+            for segment in &rows.segments {
+                let alone = hidden(&Rows::pack(&[&documents[segment.document]], 1024, true));
+                let start = (segment.row * rows.columns + segment.columns.start) * config.hidden_size;
+                assert!(
+                    all[start..start + alone.len()] == alone,
+                    "{name}: document {} is another in company",
+                    segment.document
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn adamw_and_norms_agree_with_their_plain_forms() {
+    let device = Cpu::device(0).unwrap();
+    let mut generator = ChaCha8Rng::seed_from_u64(7);
+    for length in [1, 15, 17, 40_000] {
+        let mut random = |scale: f32| -> Tensor<Infer, 1> {
+            let values: Vec<f32> = (0..length).map(|_| scale * (generator.random::<f32>() - 0.5)).collect();
+            Tensor::from_data(TensorData::new(values, [length]), &device)
+        };
+        let (value, gradient) = (random(1.0), random(1e-3));
+        let (first, second) = (random(1e-3), random(1e-6).abs());
+        let step = AdamWStep {
+            clip: 0.7,
+            rate: 1e-2,
+            beta_1: 0.9,
+            beta_2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            step: 3,
+        };
+        let all = || (value.clone(), first.clone(), second.clone(), gradient.clone());
+        let (p, m, v, g) = all();
+        let found = <Kernels as Operations<Infer>>::adamw(p, m, v, g, &step);
+        let (p, m, v, g) = all();
+        let expected = <Portable as Operations<Infer>>::adamw(p, m, v, g, &step);
+        for (found, expected) in [(found.0, expected.0), (found.1, expected.1), (found.2, expected.2)] {
+            let [found, expected]: [Vec<f32>; 2] =
+                [found, expected].map(|tensor| tensor.into_data().to_vec().unwrap());
+            assert!(relative_distance(&found, &expected) < 1e-6);
+        }
+        let norm = |squares: Tensor<Infer, 1>| f64::from(squares.into_scalar());
+        let found = norm(<Kernels as Operations<Infer>>::squared_norm(gradient.clone()));
+        let expected = norm(<Portable as Operations<Infer>>::squared_norm(gradient.clone()));
+        assert!((found - expected).abs() <= 1e-5 * expected);
+    }
+}
