@@ -1,9 +1,9 @@
 //! Matrix products in f32, `C ← A B` or `C ← C + A B`.
 //!
-//! `B` is packed once into panels as wide as two registers ([`Panels`]) and shared by every thread. `A` is
-//! read where it lies, a few rows at a time, and `C` is held in registers while it grows: the scheme of
-//! BLIS (Van Zee and van de Geijn, 2015), with `A` left unpacked because its rows are contiguous here.
-//! Where `A` is transposed, a block of it is packed first.
+//! `B` is packed once into panels as wide as two registers ([`Panels`]) and shared by every thread. A few rows of
+//! `A` at a time are copied to where steps along rows and columns are constants, so that the innermost loop
+//! computes no address; `C` is held in registers while it grows. The scheme is BLIS's (Van Zee and van de
+//! Geijn, 2015).
 //!
 //! Each element is the sum of the same products in the same order whatever block it falls into and
 //! whichever thread computes it: results do not depend on tiling or on the number of threads.
@@ -11,14 +11,17 @@
 
 use rayon::prelude::*;
 
+use crate::buffer::Buffer;
 use crate::simd::{Isa, isa};
 
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 32;
-/// Rows of `A` and `B` of one pass: a panel of that many stays in the first-level cache.
+/// Rows of a panel that are asked for before they are needed.
+const AHEAD: usize = 12;
+/// Columns of `A` and rows of `B` of one pass: a panel of that many stays in the first-level cache.
 const DEPTH: usize = 256;
-/// Rows of a transposed `A` that are packed at once.
-const PACKED_ROWS: usize = 56;
+/// Rows of `A` that are copied at once: they stay in the second-level cache.
+const COPIED_ROWS: usize = 126;
 
 /// A matrix that is read: element (i, j) at `i · rows + j · columns` of the slice.
 #[derive(Debug, Clone, Copy)]
@@ -213,24 +216,20 @@ unsafe fn avx2(tile: Tile, c: *mut f32, into: Into) {
 #[inline(always)]
 unsafe fn blocks<V: Register, const W: usize, const HEIGHT: usize>(tile: Tile, c: *mut f32, into: Into) {
     let Tile { a, b, columns, stride } = tile;
-    let ([rows, depth], [mut down, mut across]) = (a.shape, a.strides);
+    let [rows, depth] = a.shape;
     let passes = depth.div_ceil(DEPTH);
     // Whole multiples of 8, so that no pass is left with a few.
     let each = depth.div_ceil(passes).next_multiple_of(8);
-    let mut packed = Vec::new();
+    let by_rows = a.strides[1] == 1;
+    let mut copied = Buffer::new(COPIED_ROWS.min(rows).next_multiple_of(HEIGHT) * DEPTH);
     for start in (0..depth).step_by(each) {
         let deep = each.min(depth - start);
         let adds = start > 0 || into == Into::Add;
-        let at_once = if across == 1 { rows } else { PACKED_ROWS };
-        for first in (0..rows).step_by(at_once.max(1)) {
-            let count = at_once.min(rows - first);
-            // SAFETY: inside `a`, whose bounds were checked when it was made.
-            let mut from = unsafe { a.values.as_ptr().add(first * a.strides[0] + start * a.strides[1]) };
-            if across != 1 || !packed.is_empty() {
-                // Row blocks of HEIGHT, each [deep, HEIGHT], so that a step down the depth is one line.
-                pack_rows::<HEIGHT>(a, first, count, start, deep, &mut packed);
-                from = packed.as_ptr();
-                (down, across) = (1, HEIGHT);
+        for first in (0..rows).step_by(COPIED_ROWS) {
+            let count = COPIED_ROWS.min(rows - first);
+            for row in (0..count).step_by(HEIGHT) {
+                let block = &mut copied[row * DEPTH..(row + HEIGHT) * DEPTH];
+                copy_block::<HEIGHT>(a, first + row, HEIGHT.min(count - row), start, deep, block);
             }
             for panel in 0..columns.div_ceil(PANEL) {
                 for part in (0..PANEL).step_by(W * V::LANES) {
@@ -241,13 +240,10 @@ unsafe fn blocks<V: Register, const W: usize, const HEIGHT: usize>(tile: Tile, c
                     let width = (W * V::LANES).min(columns - column);
                     for row in (0..count).step_by(HEIGHT) {
                         let height = HEIGHT.min(count - row);
-                        let offset = if packed.is_empty() { row * down } else { row * deep };
-                        // SAFETY: rows and columns of the block lie inside A, the panel and C.
+                        // SAFETY: rows and columns of the block lie inside the copy of A, the panel and C.
                         unsafe {
                             let block = Block {
-                                a: from.add(offset),
-                                down,
-                                across,
+                                a: copied.as_ptr().add(row * DEPTH),
                                 b: b.at(panel, start).add(part),
                                 c: c.add((first + row) * stride + column),
                                 stride,
@@ -255,7 +251,10 @@ unsafe fn blocks<V: Register, const W: usize, const HEIGHT: usize>(tile: Tile, c
                                 width,
                                 adds,
                             };
-                            block.run::<V, W, HEIGHT>(height);
+                            match by_rows {
+                                true => block.run::<V, W, HEIGHT, DEPTH, 1>(height),
+                                false => block.run::<V, W, HEIGHT, 1, HEIGHT>(height),
+                            }
                         }
                     }
                 }
@@ -264,37 +263,38 @@ unsafe fn blocks<V: Register, const W: usize, const HEIGHT: usize>(tile: Tile, c
     }
 }
 
-/// Packs `count` rows of `a` from `first` and `deep` columns from `start` into blocks of `HEIGHT` rows.
+/// Copies `height` rows of `a` from `first` and `deep` columns from `start`: row by row [`DEPTH`] apart where the
+/// rows are contiguous, else column by column `HEIGHT` apart.
 #[inline(always)]
-fn pack_rows<const HEIGHT: usize>(
+fn copy_block<const HEIGHT: usize>(
     a: Matrix,
     first: usize,
-    count: usize,
+    height: usize,
     start: usize,
     deep: usize,
-    packed: &mut Vec<f32>,
+    copy: &mut [f32],
 ) {
     let [down, across] = a.strides;
-    packed.resize(count.div_ceil(HEIGHT) * HEIGHT * deep, 0.0);
-    for (block, packed) in packed.chunks_exact_mut(HEIGHT * deep).enumerate() {
-        let row = first + block * HEIGHT;
-        let height = HEIGHT.min(first + count - row);
-        for (k, line) in packed.chunks_exact_mut(HEIGHT).enumerate() {
-            let from = &a.values[row * down + (start + k) * across..];
-            if down == 1 && height == HEIGHT {
-                line.copy_from_slice(&from[..HEIGHT]);
-            } else {
-                line[..height].iter_mut().enumerate().for_each(|(i, value)| *value = from[i * down]);
-            }
+    if across == 1 {
+        for (i, copy) in copy.chunks_exact_mut(DEPTH).take(height).enumerate() {
+            let from = (first + i) * down + start;
+            copy[..deep].copy_from_slice(&a.values[from..from + deep]);
+        }
+        return;
+    }
+    for (k, copy) in copy.chunks_exact_mut(HEIGHT).take(deep).enumerate() {
+        let from = &a.values[first * down + (start + k) * across..];
+        if down == 1 && height == HEIGHT {
+            copy.copy_from_slice(&from[..HEIGHT]);
+        } else {
+            copy[..height].iter_mut().enumerate().for_each(|(i, value)| *value = from[i * down]);
         }
     }
 }
 
-/// A block of `C` that fits the registers.
+/// A block of `C` that fits the registers; element (i, k) of its `A` at `i · DOWN + k · ACROSS`.
 struct Block {
     a: *const f32,
-    down: usize,
-    across: usize,
     b: *const f32,
     c: *mut f32,
     stride: usize,
@@ -309,12 +309,21 @@ impl Block {
     /// # Safety
     /// The block lies inside its matrices, and the processor has the instructions of `V`.
     #[inline(always)]
-    unsafe fn run<V: Register, const W: usize, const HEIGHT: usize>(self, height: usize) {
+    unsafe fn run<
+        V: Register,
+        const W: usize,
+        const HEIGHT: usize,
+        const DOWN: usize,
+        const ACROSS: usize,
+    >(
+        self,
+        height: usize,
+    ) {
         macro_rules! of {
             ($($n:literal)*) => {
                 match height {
                     // SAFETY: the caller's promise.
-                    $($n if $n <= HEIGHT => unsafe { self.fixed::<V, W, $n>() },)*
+                    $($n if $n <= HEIGHT => unsafe { self.fixed::<V, W, $n, DOWN, ACROSS>() },)*
                     _ => unreachable!(),
                 }
             };
@@ -325,18 +334,25 @@ impl Block {
     /// # Safety
     /// As for [`run`](Self::run).
     #[inline(always)]
-    unsafe fn fixed<V: Register, const W: usize, const H: usize>(self) {
-        let Self { a, down, across, b, c, stride, deep, width, adds } = self;
+    unsafe fn fixed<V: Register, const W: usize, const H: usize, const DOWN: usize, const ACROSS: usize>(
+        self,
+    ) {
+        let Self { a, b, c, stride, deep, width, adds } = self;
         // SAFETY: the caller's promise: H rows of A, `deep` rows of the panel, `width` columns of C.
         unsafe {
             let mut sums = [[V::zero(); W]; H];
+            for i in 0..H {
+                // Written at the end; asked for now.
+                (0..W).for_each(|w| V::fetch(c.wrapping_add(i * stride + w * V::LANES)));
+            }
             for k in 0..deep {
+                (0..W).for_each(|w| V::fetch(b.wrapping_add((k + AHEAD) * PANEL + w * V::LANES)));
                 let mut right = [V::zero(); W];
                 for (w, right) in right.iter_mut().enumerate() {
                     *right = V::load(b.add(k * PANEL + w * V::LANES));
                 }
                 for (i, sums) in sums.iter_mut().enumerate() {
-                    let left = V::splat(*a.add(i * down + k * across));
+                    let left = V::splat(*a.add(i * DOWN + k * ACROSS));
                     for (sum, right) in sums.iter_mut().zip(right) {
                         *sum = V::fma(left, right, *sum);
                     }
@@ -374,6 +390,8 @@ trait Register: Copy {
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(to: *mut f32, value: Self);
     unsafe fn add(a: Self, b: Self) -> Self;
+    /// Brings a line into the cache, if there is one.
+    unsafe fn fetch(line: *const f32);
     /// `a · b + c`
     unsafe fn fma(a: Self, b: Self, c: Self) -> Self;
 }
@@ -399,6 +417,10 @@ macro_rules! register {
             #[inline(always)]
             unsafe fn store(to: *mut f32, value: Self) {
                 unsafe { std::arch::x86_64::$store(to, value) }
+            }
+            #[inline(always)]
+            unsafe fn fetch(line: *const f32) {
+                unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast()) }
             }
             #[inline(always)]
             unsafe fn add(a: Self, b: Self) -> Self {
@@ -454,6 +476,8 @@ impl Register for [f32; 4] {
         // SAFETY: as above.
         unsafe { to.cast::<[f32; 4]>().write(value) }
     }
+    #[inline(always)]
+    unsafe fn fetch(_line: *const f32) {}
     #[inline(always)]
     unsafe fn add(a: Self, b: Self) -> Self {
         std::array::from_fn(|i| a[i] + b[i])

@@ -1,0 +1,299 @@
+"""The PyTorch and transformers side of the benchmark: the same work, done when the Rust side asks for it.
+
+Reads one JSON object a line from standard input and answers each with one line on standard output:
+
+    {"config": {...}, "threads": 2, "seed": 0}              the shape, or "model": a folder with weights; comes first
+    {"do": "step", "documents": {set: [[id, ...], ...]}}    one step of the operation, timed with its parts
+    {"do": "evaluate", "texts": ..., "questions": ...,      mean NLL of each text, the option chosen at each question
+     "arrangement": "batched" or "single", "batch_tokens": 2048}
+    {"do": "job", "steps": N, "draws": [documents, ...], ...}    evaluate, N steps, evaluate; the rest as in evaluate
+    {"do": "forget_peak"}, {"do": "memory"}                 the most memory held since the former
+    {"do": "gemm", "m": ..., "k": ..., "n": ...}            the best rate of a matrix product
+    {"do": "quit"}
+
+What cannot be done is answered with {"error": "..."}. Times are seconds of the work itself, from lists of ids to
+numbers; reading and writing JSON is not in them. Steps go on from the weights that the last one left.
+
+PyTorch's threads spin while they wait for each other, which is best on an idle machine; where other work takes a core,
+a step takes several times as long. The environment decides: OMP_WAIT_POLICY=passive lets them sleep.
+"""
+
+import copy
+import json
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+# Standard output is for answers; whatever else is printed goes to standard error.
+ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+warnings.simplefilter("ignore")
+os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+sys.dont_write_bytecode = True
+
+import torch
+import transformers
+from torch.nn.functional import cross_entropy, kl_div
+from transformers import LlamaConfig, LlamaForCausalLM
+
+# Of each set's loss in the objective.
+WEIGHTS = {"unlearn": -0.1, "edit_unlearn": -0.1, "edit_update": 2.0, "retain": 0.5}
+PARTS = ("forward", "reference", "loss", "backward", "clip", "adamw")
+CLIP_NORM = 1.0
+IGNORED = -100
+VERSIONS = {"torch": torch.__version__, "transformers": transformers.__version__}
+
+
+def collate(documents):
+    """Ids, attention mask and labels of documents right-padded to the longest; each label is the next token."""
+    shape = len(documents), max(map(len, documents))
+    ids, mask, labels = torch.full(shape, 0), torch.full(shape, 0), torch.full(shape, IGNORED)
+    for row, document in enumerate(map(torch.tensor, documents)):
+        ids[row, : len(document)] = document
+        mask[row, : len(document)] = 1
+        labels[row, : len(document) - 1] = document[1:]
+    return ids, mask, labels
+
+
+def mean_of_documents(values, labels):
+    """The mean over documents of each one's mean over its predicted tokens; other positions do not count."""
+    predicted = labels != IGNORED
+    return (values.where(predicted, 0.0).sum(dim=1) / predicted.sum(dim=1)).mean()
+
+
+def token_nlls(logits, labels):
+    """NLL of every label, 0 where there is none."""
+    return cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none").view_as(labels)
+
+
+def token_kls(reference_logits, logits):
+    """KL(reference ‖ model) at every position: the authors' cross-entropy less a constant, and without its 1e-12."""
+    log_probs, reference_log_probs = logits.log_softmax(dim=-1), reference_logits.log_softmax(dim=-1)
+    return kl_div(log_probs, reference_log_probs, reduction="none", log_target=True).sum(dim=-1)
+
+
+class Clock:
+    """Seconds by part: `lap` gives a part the time since the last call."""
+
+    def __init__(self):
+        self.parts = dict.fromkeys(PARTS, 0.0)
+        self.started = self.last = time.perf_counter()
+
+    def lap(self, part):
+        now = time.perf_counter()
+        self.parts[part] += now - self.last
+        self.last = now
+
+
+class Peer:
+    """A model in training, the frozen copy of what it was, and its optimizer."""
+
+    def __init__(self, request):
+        torch.manual_seed(request.get("seed", 0))
+        if request.get("model"):
+            self.model = LlamaForCausalLM.from_pretrained(request["model"], dtype=torch.float32)
+        else:
+            # transformers' own initialisation: N(0, 0.02), norms of 1.
+            self.model = LlamaForCausalLM(LlamaConfig(**request["config"]))
+        self.config = self.model.config
+        # Nothing is generated here, and a cache of keys and values would only take time and memory.
+        self.config.use_cache = False
+        self.reference = copy.deepcopy(self.model).eval().requires_grad_(False)
+        adamw = {"lr": 2e-4, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.01}
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), **adamw)
+
+    def check(self, documents):
+        """No document is empty, or longer than the context, or has a token that the model lacks."""
+        if not documents:
+            raise ValueError("there are no documents")
+        for ids in documents:
+            if not 2 <= len(ids) <= self.config.max_position_embeddings:
+                raise ValueError(f"a document has {len(ids)} tokens; 2 to {self.config.max_position_embeddings} can be")
+            if min(ids) < 0 or max(ids) >= self.config.vocab_size:
+                raise ValueError(f"a token is not within 0 to {self.config.vocab_size - 1}")
+
+    def check_step(self, sets):
+        if set(sets) != set(WEIGHTS):
+            raise ValueError(f"the sets of a step are {', '.join(WEIGHTS)}")
+        for documents in sets.values():
+            self.check(documents)
+
+    def check_evaluation(self, request):
+        if request["arrangement"] not in ("batched", "single"):
+            raise ValueError("the arrangements are batched and single")
+        options = [option for options in request["questions"] for option in options]
+        self.check(request["texts"] + [option["ids"] for option in options])
+        if not all(request["questions"]):
+            raise ValueError("a question has no options")
+        if not all(1 <= option["start"] < option["end"] <= len(option["ids"]) for option in options):
+            raise ValueError("an option has no tokens of its own, or nothing precedes them")
+
+    def train(self, sets):
+        """One step in the authors' arrangement: a forward of each set, the loss of all, one backward."""
+        clock = Clock()
+        self.model.train()
+        loss = 0.0
+        for name, weight in WEIGHTS.items():
+            ids, mask, labels = collate(sets[name])
+            logits = self.model(ids, attention_mask=mask).logits
+            clock.lap("forward")
+            if name == "retain":
+                with torch.no_grad():
+                    reference_logits = self.reference(ids, attention_mask=mask).logits
+                clock.lap("reference")
+                values = token_kls(reference_logits, logits)
+            else:
+                values = token_nlls(logits, labels)
+            loss = loss + weight * mean_of_documents(values, labels)
+            clock.lap("loss")
+        loss.backward()
+        clock.lap("backward")
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
+        clock.lap("clip")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        clock.lap("adamw")
+        seconds = clock.last - clock.started
+        return {"seconds": seconds, "parts": clock.parts, "loss": loss.item(), "grad_norm": norm.item()}
+
+    def alone(self, spans):
+        """Mean NLL of each span, one forward each and nothing shared: the authors' way."""
+        values = []
+        for ids, start, end in spans:
+            tokens = torch.tensor([ids])
+            logits = self.model(tokens, attention_mask=torch.ones_like(tokens)).logits
+            values.append(cross_entropy(logits[0, start - 1 : end - 1], tokens[0, start:end]).item())
+        return values
+
+    def batched(self, spans, batch_tokens):
+        """Mean NLL of each span, the longest first, with no more than `batch_tokens` in a batch, padding included.
+
+        Padding on the right is after all that attention may look at, so no mask is needed, and attention without one
+        is faster. The head sees only the positions whose next token is asked for.
+        """
+        values = [0.0] * len(spans)
+        order = sorted(range(len(spans)), key=lambda index: -len(spans[index][0]))
+        while order:
+            rows = max(1, batch_tokens // len(spans[order[0]][0]))
+            batch, order = order[:rows], order[rows:]
+            ids, _, labels = collate([spans[index][0] for index in batch])
+            asked = torch.zeros_like(ids, dtype=torch.bool)
+            for row, index in enumerate(batch):
+                _, start, end = spans[index]
+                asked[row, start - 1 : end - 1] = True
+            logits = self.model.lm_head(self.model.model(ids).last_hidden_state[asked])
+            nlls = cross_entropy(logits, labels[asked], reduction="none").split(asked.sum(dim=1).tolist())
+            for index, value in zip(batch, nlls):
+                values[index] = value.mean().item()
+        return values
+
+    @torch.inference_mode()
+    def score(self, request):
+        """Mean NLL of every text's tokens but the first, and of each question the option of the lowest mean NLL."""
+        started = time.perf_counter()
+        self.model.eval()
+
+        def nlls(spans):
+            if request["arrangement"] == "single":
+                return self.alone(spans)
+            return self.batched(spans, request.get("batch_tokens", 2048))
+
+        texts = nlls([(ids, 1, len(ids)) for ids in request["texts"]])
+        questions = request["questions"]
+        options = iter(nlls([(o["ids"], o["start"], o["end"]) for options in questions for o in options]))
+        choices = []
+        for question in questions:
+            own = [next(options) for _ in question]
+            choices.append(own.index(min(own)))
+        return {"seconds": time.perf_counter() - started, "text_nll": texts, "choices": choices}
+
+    def job(self, request):
+        """What a user waits for: an evaluation, all the steps, and an evaluation again."""
+        draws = request["draws"]
+        if len(draws) != request["steps"]:
+            raise ValueError(f"{request['steps']} steps have {len(draws)} draws")
+        self.check_evaluation(request)
+        for documents in draws:
+            self.check_step(documents)
+        started = time.perf_counter()
+        self.score(request)
+        train_started = time.perf_counter()
+        for documents in draws:
+            self.train(documents)
+        train = time.perf_counter() - train_started
+        self.score(request)
+        seconds = time.perf_counter() - started
+        return {"seconds": seconds, "evaluate_seconds": seconds - train, "train_seconds": train}
+
+
+def status_bytes(field):
+    """A size that Linux tells of this process: VmRSS is what it holds now, VmHWM the most it has held."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
+
+
+def forget_peak():
+    """Lets the system count the peak from here; where it may not, the peak stays the process's."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return {"forgotten": True}
+    except OSError:
+        return {"forgotten": False}
+
+
+@torch.inference_mode()
+def gemm(m, k, n):
+    """The best rate of at least 5 products and at least 0.3 s of them."""
+    a, b, c = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
+    times = []
+    while len(times) < 5 or sum(times) < 0.3:
+        started = time.perf_counter()
+        torch.mm(a, b, out=c)
+        times.append(time.perf_counter() - started)
+    return {"gflops": 2 * m * k * n / min(times) / 1e9}
+
+
+def answer(values):
+    print(json.dumps(values, allow_nan=False), file=ANSWERS, flush=True)
+
+
+def main():
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    idle_bytes = status_bytes("VmRSS")
+    peer = None
+    for line in sys.stdin:
+        try:
+            request = json.loads(line)
+            if peer is None:
+                torch.set_num_threads(request.get("threads", 2))
+                peer = Peer(request)
+                answer({"ready": True, **VERSIONS, "idle_bytes": idle_bytes})
+                continue
+            do = request["do"]
+            if do == "quit":
+                return
+            if do == "step":
+                peer.check_step(request["documents"])
+                answer(peer.train(request["documents"]))
+            elif do == "evaluate":
+                peer.check_evaluation(request)
+                answer(peer.score(request))
+            elif do == "job":
+                answer(peer.job(request))
+            elif do == "gemm":
+                answer(gemm(request["m"], request["k"], request["n"]))
+            elif do == "forget_peak":
+                answer(forget_peak())
+            elif do == "memory":
+                answer({"peak_bytes": status_bytes("VmHWM"), "idle_bytes": idle_bytes})
+            else:
+                raise ValueError(f"there is no {do!r}")
+        except Exception as error:
+            answer({"error": f"{type(error).__name__}: {error}"})
+
+
+if __name__ == "__main__":
+    main()
