@@ -33,6 +33,16 @@ impl Heads {
         self.keys * self.size
     }
 
+    /// Values of a row of queries, keys and values beside one another.
+    pub(crate) fn row(self) -> usize {
+        self.width() + 2 * self.key_width()
+    }
+
+    /// Where head `head` of keys (0) or of values (1) begins in such a row.
+    fn column(self, part: usize, head: usize) -> usize {
+        self.width() + part * self.key_width() + head * self.size
+    }
+
     /// The query heads that read key-value head `head`.
     fn group(self, head: usize) -> Range<usize> {
         let group = self.queries / self.keys;
@@ -73,22 +83,22 @@ fn tasks(layout: &Layout, heads: Heads) -> Vec<(&Span, usize)> {
     spans.into_iter().flat_map(|span| (0..heads.keys).map(move |head| (span, head))).collect()
 }
 
-/// The rows of head `head` at `span`'s keys.
+/// The keys (part 0) or values (part 1) of head `head` that `span` sees.
 fn gather<'a>(
-    values: &'a [f32],
+    qkv: &'a [f32],
     span: &Span,
+    part: usize,
     head: usize,
     heads: Heads,
     copy: &'a mut Vec<f32>,
 ) -> Matrix<'a> {
-    let (width, size) = (heads.key_width(), heads.size);
+    let (row, size, column) = (heads.row(), heads.size, heads.column(part, head));
     if span.past.is_empty() {
-        let from = &values[span.keys.start * width + head * size..];
-        return Matrix::strided(from, [span.keys.len(), size], width);
+        return Matrix::strided(&qkv[span.keys.start * row + column..], [span.keys.len(), size], row);
     }
     copy.clear();
-    for row in span.past.clone().chain(span.keys.clone()) {
-        copy.extend_from_slice(&values[row * width + head * size..][..size]);
+    for at in span.past.clone().chain(span.keys.clone()) {
+        copy.extend_from_slice(&qkv[at * row + column..][..size]);
     }
     Matrix::new(copy, [span.past.len() + span.keys.len(), size])
 }
@@ -124,21 +134,15 @@ impl Scratch {
 }
 
 /// `out = softmax(q kᵀ, causal) v`, with `q` scaled already; also the logarithm of each query's sum of exponentials,
-/// `[rows, heads]`. `q` and `out` are `[rows, heads · size]`, `k` and `v` `[keys, kv_heads · size]`. Rows
-/// outside every span are left as they are.
-pub(crate) fn forward(
-    [q, k, v]: [&[f32]; 3],
-    heads: Heads,
-    layout: &Layout,
-    out: &mut [f32],
-    log_sums: &mut [f32],
-) {
+/// `[rows, heads]`. A row of `qkv` holds queries `[heads · size]`, keys and values `[kv_heads · size]`; one of `out` is
+/// `[heads · size]`. Rows outside every span are left as they are.
+pub(crate) fn forward(qkv: &[f32], heads: Heads, layout: &Layout, out: &mut [f32], log_sums: &mut [f32]) {
     let (width, size) = (heads.width(), heads.size);
     let (out, log_sums) = (Shared::new(out, width), Shared::new(log_sums, heads.queries));
     tasks(layout, heads).into_par_iter().for_each_init(Scratch::new, |scratch, (span, key_head)| {
         let Scratch { first: keys, second: values, copy, scores, out: mixed, .. } = scratch;
-        keys.fill(gather(k, span, key_head, heads, copy).transposed());
-        values.fill(gather(v, span, key_head, heads, copy));
+        keys.fill(gather(qkv, span, 0, key_head, heads, copy).transposed());
+        values.fill(gather(qkv, span, 1, key_head, heads, copy));
         let past = span.past.len();
         for head in heads.group(key_head) {
             for start in (0..span.queries.len()).step_by(QUERIES) {
@@ -147,7 +151,8 @@ pub(crate) fn forward(
                 let row = span.queries.start + start;
                 scores.resize(QUERIES * seen, 0.0);
                 mixed.resize(QUERIES * size, 0.0);
-                let queries = Matrix::strided(&q[row * width + head * size..], [count, size], width);
+                let from = &qkv[row * heads.row() + head * size..];
+                let queries = Matrix::strided(from, [count, size], heads.row());
                 multiply(queries, keys, scores, seen, seen, Into::Set);
                 let mut sums = [(0.0, 0.0); QUERIES];
                 for (i, scores) in scores.chunks_exact_mut(seen).take(count).enumerate() {
@@ -173,14 +178,12 @@ pub(crate) fn forward(
 /// What [`forward`] read and gave.
 #[derive(Clone, Copy)]
 pub(crate) struct Forward<'a> {
-    pub(crate) q: &'a [f32],
-    pub(crate) k: &'a [f32],
-    pub(crate) v: &'a [f32],
+    pub(crate) qkv: &'a [f32],
     pub(crate) out: &'a [f32],
     pub(crate) log_sums: &'a [f32],
 }
 
-/// The gradients of `q`, `k` and `v` from that of `out`: with `P` the softmax,
+/// The gradient of `qkv` from that of `out`: with `P` the softmax,
 ///
 /// ```text
 /// ∂V = Pᵀ ∂O    ∂P = ∂O Vᵀ    ∂S = P (∂P - Σ ∂O O)    ∂Q = ∂S K    ∂K = ∂Sᵀ Q
@@ -188,27 +191,21 @@ pub(crate) struct Forward<'a> {
 ///
 /// `P` is computed again from the scores and their log-sums (arXiv 2205.14135). Spans must have no past: what is
 /// shared is not trained through. Rows outside every span get 0.
-pub(crate) fn backward(
-    forward: Forward,
-    g_out: &[f32],
-    heads: Heads,
-    layout: &Layout,
-) -> (Buffer, Buffer, Buffer) {
-    let Forward { q, k, v, out, log_sums } = forward;
-    let (width, key_width, size) = (heads.width(), heads.key_width(), heads.size);
-    let (mut gq, mut gk, mut gv) = (Buffer::zeros(q.len()), Buffer::zeros(k.len()), Buffer::zeros(v.len()));
-    let [to_q, to_k, to_v] =
-        [(&mut gq, width), (&mut gk, key_width), (&mut gv, key_width)].map(|(b, w)| Shared::new(b, w));
+pub(crate) fn backward(forward: Forward, g_out: &[f32], heads: Heads, layout: &Layout) -> Buffer {
+    let Forward { qkv, out, log_sums } = forward;
+    let (width, size) = (heads.width(), heads.size);
+    let mut gradient = Buffer::zeros(qkv.len());
+    let to = Shared::new(&mut gradient, heads.row());
     tasks(layout, heads).into_par_iter().for_each_init(Scratch::new, |scratch, (span, key_head)| {
         assert!(span.past.is_empty(), "a batch that shares keys cannot be trained on");
         let length = span.queries.len();
         let Scratch { first: keys_t, second: values_t, third, copy, scores: p, more: ds, out: rows, gk, gv } =
             scratch;
-        let keys = gather(k, span, key_head, heads, copy);
+        let keys = gather(qkv, span, 0, key_head, heads, copy);
         keys_t.fill(keys.transposed());
         third.fill(keys);
         let mut keys = std::mem::replace(third, Panels::empty());
-        values_t.fill(gather(v, span, key_head, heads, copy).transposed());
+        values_t.fill(gather(qkv, span, 1, key_head, heads, copy).transposed());
         for sum in [&mut *gk, &mut *gv] {
             sum.clear();
             sum.resize(length * size, 0.0);
@@ -219,15 +216,14 @@ pub(crate) fn backward(
                 let count = QUERIES.min(length - start);
                 let seen = start + count;
                 let row = span.queries.start + start;
-                let block = |values| {
-                    let from: &[f32] = values;
-                    Matrix::strided(&from[row * width + columns.start..], [count, size], width)
-                };
+                let at = |width: usize| row * width + columns.start..;
+                let q = Matrix::strided(&qkv[at(heads.row())], [count, size], heads.row());
+                let go = Matrix::strided(&g_out[at(width)], [count, size], width);
                 p.resize(QUERIES * seen, 0.0);
                 ds.resize(QUERIES * seen, 0.0);
                 rows.resize(QUERIES * size, 0.0);
-                multiply(block(q), &*keys_t, p, seen, seen, Into::Set);
-                multiply(block(g_out), &*values_t, ds, seen, seen, Into::Set);
+                multiply(q, &*keys_t, p, seen, seen, Into::Set);
+                multiply(go, &*values_t, ds, seen, seen, Into::Set);
                 let both = p.chunks_exact_mut(seen).zip(ds.chunks_exact_mut(seen)).take(count);
                 for (i, (p, ds)) in both.enumerate() {
                     let visible = start + i + 1;
@@ -242,23 +238,22 @@ pub(crate) fn backward(
                 multiply(ds, &keys, rows, size, size, Into::Set);
                 for (i, row_of_q) in rows.chunks_exact(size).take(count).enumerate() {
                     // SAFETY: these rows and this head are this task's alone.
-                    unsafe { to_q.write(row + i, columns.clone(), row_of_q) }
+                    unsafe { to.write(row + i, columns.clone(), row_of_q) }
                 }
-                third.fill(block(q));
+                third.fill(q);
                 multiply(ds.transposed(), third, gk, size, size, Into::Add);
-                third.fill(block(g_out));
+                third.fill(go);
                 multiply(p.transposed(), third, gv, size, size, Into::Add);
             }
         }
-        let columns = key_head * size..(key_head + 1) * size;
-        for (i, (gk, gv)) in gk.chunks_exact(size).zip(gv.chunks_exact(size)).enumerate() {
-            // SAFETY: these rows and this key-value head are this task's alone.
-            unsafe {
-                to_k.write(span.keys.start + i, columns.clone(), gk);
-                to_v.write(span.keys.start + i, columns.clone(), gv);
+        for (part, gradient) in [&*gk, &*gv].into_iter().enumerate() {
+            let column = heads.column(part, key_head);
+            for (i, row) in gradient.chunks_exact(size).enumerate() {
+                // SAFETY: these rows and this key-value head are this task's alone.
+                unsafe { to.write(span.keys.start + i, column..column + size, row) }
             }
         }
         std::mem::swap(third, &mut keys);
     });
-    (gq, gk, gv)
+    gradient
 }

@@ -9,9 +9,10 @@
 //! whichever thread computes it: results do not depend on tiling or on the number of threads.
 #![allow(unsafe_code)] // Registers are filled through pointers; every function says what it relies on.
 
+use std::cell::RefCell;
+
 use rayon::prelude::*;
 
-use crate::buffer::Buffer;
 use crate::simd::{Isa, isa};
 
 /// Columns of a panel.
@@ -57,6 +58,11 @@ impl<'a> Matrix<'a> {
         let values = if count == 0 { &[] } else { &self.values[start * self.strides[0]..] };
         Self { values, shape: [count, self.shape[1]], strides: self.strides }
     }
+
+    /// Some of its columns.
+    pub(crate) fn columns(self, start: usize, count: usize) -> Self {
+        self.transposed().rows(start, count).transposed()
+    }
 }
 
 /// One line of the cache.
@@ -76,10 +82,32 @@ pub(crate) struct Panels {
 impl Panels {
     /// Packs `b`, panel by panel on all threads.
     pub(crate) fn new(b: Matrix) -> Self {
-        let mut panels = Self::empty();
-        panels.shape(b);
-        let lines = panels.depth * (PANEL / 16);
-        panels.lines.par_chunks_mut(lines.max(1)).enumerate().for_each(|(p, panel)| pack(b, p, panel));
+        Self::beside(&[b])
+    }
+
+    /// Packs matrices of one depth beside one another.
+    pub(crate) fn beside(parts: &[Matrix]) -> Self {
+        let columns = parts.iter().map(|part| part.shape[1]).sum();
+        Self::packed(parts, [parts[0].shape[0], columns], [0, 1])
+    }
+
+    /// Packs matrices of one width beneath one another.
+    pub(crate) fn stacked(parts: &[Matrix]) -> Self {
+        let depth = parts.iter().map(|part| part.shape[0]).sum();
+        Self::packed(parts, [depth, parts[0].shape[1]], [1, 0])
+    }
+
+    fn packed(parts: &[Matrix], [depth, columns]: [usize; 2], step: [usize; 2]) -> Self {
+        let lines = columns.div_ceil(PANEL) * depth * (PANEL / 16);
+        let mut panels = Self { lines: vec![Line([0.0; 16]); lines], depth, columns };
+        let panel_lines = (depth * (PANEL / 16)).max(1);
+        panels.lines.par_chunks_mut(panel_lines).enumerate().for_each(|(p, panel)| {
+            let mut corner = [0, 0];
+            for part in parts {
+                pack(*part, corner, p, panel);
+                corner = [0, 1].map(|axis| corner[axis] + step[axis] * part.shape[axis]);
+            }
+        });
         panels
     }
 
@@ -90,16 +118,16 @@ impl Panels {
 
     /// Packs `b` in place of what was held, on this thread.
     pub(crate) fn fill(&mut self, b: Matrix) {
-        self.shape(b);
-        let lines = self.depth * (PANEL / 16);
-        self.lines.chunks_mut(lines.max(1)).enumerate().for_each(|(p, panel)| pack(b, p, panel));
-    }
-
-    fn shape(&mut self, b: Matrix) {
         [self.depth, self.columns] = b.shape;
-        let lines = self.columns.div_ceil(PANEL) * self.depth * (PANEL / 16);
-        // What was there is written over by `pack`.
-        self.lines.resize(lines, Line([0.0; 16]));
+        let lines = self.depth * (PANEL / 16);
+        self.lines.resize(self.columns.div_ceil(PANEL) * lines, Line([0.0; 16]));
+        self.lines.chunks_mut(lines.max(1)).enumerate().for_each(|(p, panel)| {
+            if (p + 1) * PANEL > b.shape[1] {
+                // Columns that fill the last panel up.
+                panel.fill(Line([0.0; 16]));
+            }
+            pack(b, [0, 0], p, panel);
+        });
     }
 
     /// Where row `k` of panel `p` begins.
@@ -108,30 +136,31 @@ impl Panels {
     }
 }
 
-/// Writes panel `p` of `b`.
-fn pack(b: Matrix, p: usize, panel: &mut [Line]) {
+/// Writes what panel `p` holds of `b`, whose first element stands at `corner` of the whole.
+fn pack(b: Matrix, corner: [usize; 2], p: usize, panel: &mut [Line]) {
     let ([depth, columns], [down, across]) = (b.shape, b.strides);
-    let width = PANEL.min(columns - p * PANEL);
-    let values = panel.as_flattened_mut();
+    let (first, last) = ((p * PANEL).max(corner[1]), ((p + 1) * PANEL).min(corner[1] + columns));
+    if first >= last {
+        return;
+    }
+    let (width, place) = (last - first, first - p * PANEL);
+    let from = first - corner[1];
+    let values = &mut panel.as_flattened_mut()[corner[0] * PANEL..];
     if across == 1 {
-        for (k, row) in values.chunks_exact_mut(PANEL).enumerate() {
-            let start = k * down + p * PANEL;
-            row[..width].copy_from_slice(&b.values[start..start + width]);
-            row[width..].fill(0.0);
+        for (k, row) in values.chunks_exact_mut(PANEL).take(depth).enumerate() {
+            let start = k * down + from;
+            row[place..place + width].copy_from_slice(&b.values[start..start + width]);
         }
-    } else {
-        // A few values of each column at a time, so that what is written stays in the cache.
-        const RUN: usize = 16;
-        if width < PANEL {
-            values.fill(0.0);
-        }
-        for start in (0..depth).step_by(RUN) {
-            let run = RUN.min(depth - start);
-            for c in 0..width {
-                let column = &b.values[(p * PANEL + c) * across + start * down..];
-                for k in 0..run {
-                    values[(start + k) * PANEL + c] = column[k * down];
-                }
+        return;
+    }
+    // A few values of each column at a time, so that what is written stays in the cache.
+    const RUN: usize = 16;
+    for start in (0..depth).step_by(RUN) {
+        let run = RUN.min(depth - start);
+        for c in 0..width {
+            let column = &b.values[(from + c) * across + start * down..];
+            for k in 0..run {
+                values[(start + k) * PANEL + place + c] = column[k * down];
             }
         }
     }
@@ -187,6 +216,11 @@ pub(crate) fn multiply(a: Matrix, b: &Panels, c: &mut [f32], columns: usize, str
     }
 }
 
+thread_local! {
+    /// Where rows of `A` are copied to.
+    static COPY: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
 #[derive(Clone, Copy)]
 struct Tile<'a> {
     a: Matrix<'a>,
@@ -221,46 +255,48 @@ unsafe fn blocks<V: Register, const W: usize, const HEIGHT: usize>(tile: Tile, c
     // Whole multiples of 8, so that no pass is left with a few.
     let each = depth.div_ceil(passes).next_multiple_of(8);
     let by_rows = a.strides[1] == 1;
-    let mut copied = Buffer::new(COPIED_ROWS.min(rows).next_multiple_of(HEIGHT) * DEPTH);
-    for start in (0..depth).step_by(each) {
-        let deep = each.min(depth - start);
-        let adds = start > 0 || into == Into::Add;
-        for first in (0..rows).step_by(COPIED_ROWS) {
-            let count = COPIED_ROWS.min(rows - first);
-            for row in (0..count).step_by(HEIGHT) {
-                let block = &mut copied[row * DEPTH..(row + HEIGHT) * DEPTH];
-                copy_block::<HEIGHT>(a, first + row, HEIGHT.min(count - row), start, deep, block);
-            }
-            for panel in 0..columns.div_ceil(PANEL) {
-                for part in (0..PANEL).step_by(W * V::LANES) {
-                    let column = panel * PANEL + part;
-                    if column >= columns {
-                        break;
-                    }
-                    let width = (W * V::LANES).min(columns - column);
-                    for row in (0..count).step_by(HEIGHT) {
-                        let height = HEIGHT.min(count - row);
-                        // SAFETY: rows and columns of the block lie inside the copy of A, the panel and C.
-                        unsafe {
-                            let block = Block {
-                                a: copied.as_ptr().add(row * DEPTH),
-                                b: b.at(panel, start).add(part),
-                                c: c.add((first + row) * stride + column),
-                                stride,
-                                deep,
-                                width,
-                                adds,
-                            };
-                            match by_rows {
-                                true => block.run::<V, W, HEIGHT, DEPTH, 1>(height),
-                                false => block.run::<V, W, HEIGHT, 1, HEIGHT>(height),
+    COPY.with_borrow_mut(|copied| {
+        copied.resize(COPIED_ROWS.min(rows).next_multiple_of(HEIGHT).max(copied.len() / DEPTH) * DEPTH, 0.0);
+        for start in (0..depth).step_by(each) {
+            let deep = each.min(depth - start);
+            let adds = start > 0 || into == Into::Add;
+            for first in (0..rows).step_by(COPIED_ROWS) {
+                let count = COPIED_ROWS.min(rows - first);
+                for row in (0..count).step_by(HEIGHT) {
+                    let block = &mut copied[row * DEPTH..(row + HEIGHT) * DEPTH];
+                    copy_block::<HEIGHT>(a, first + row, HEIGHT.min(count - row), start, deep, block);
+                }
+                for panel in 0..columns.div_ceil(PANEL) {
+                    for part in (0..PANEL).step_by(W * V::LANES) {
+                        let column = panel * PANEL + part;
+                        if column >= columns {
+                            break;
+                        }
+                        let width = (W * V::LANES).min(columns - column);
+                        for row in (0..count).step_by(HEIGHT) {
+                            let height = HEIGHT.min(count - row);
+                            // SAFETY: rows and columns of the block lie inside the copy of A, the panel and C.
+                            unsafe {
+                                let block = Block {
+                                    a: copied.as_ptr().add(row * DEPTH),
+                                    b: b.at(panel, start).add(part),
+                                    c: c.add((first + row) * stride + column),
+                                    stride,
+                                    deep,
+                                    width,
+                                    adds,
+                                };
+                                match by_rows {
+                                    true => block.run::<V, W, HEIGHT, DEPTH, 1>(height),
+                                    false => block.run::<V, W, HEIGHT, 1, HEIGHT>(height),
+                                }
                             }
                         }
                     }
                 }
             }
         }
-    }
+    });
 }
 
 /// Copies `height` rows of `a` from `first` and `deep` columns from `start`: row by row [`DEPTH`] apart where the

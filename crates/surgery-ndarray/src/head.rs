@@ -139,7 +139,7 @@ impl Head<'_> {
                 add(&mut g_hidden[position * size..(position + 1) * size], g_state, 1.0);
             }
             let states = Panels::new(Matrix::new(&states, [count, size]));
-            add_matrix_gradient(&z, &states, [vocab, size], g_matrix);
+            add_matrix_gradient(Matrix::new(&z, [count, vocab]), &states, [vocab, size], g_matrix);
         }
         losses
     }

@@ -12,8 +12,10 @@ use crate::rows::{rms_norm, rms_norm_vjp, rope, swiglu, swiglu_vjp};
 
 /// Rows of a tile: a whole number of the blocks that matrix products work in, few enough for a core's own cache.
 const TILE: usize = 126;
-/// Rows of a matrix whose gradient is computed at once.
-const GRADIENT_ROWS: usize = 56;
+/// Rows of a matrix whose gradient is computed at once, about.
+const GRADIENT_ROWS: usize = 84;
+/// What those are a multiple of: rows that matrix products work on together.
+const BLOCK_ROWS: usize = 14;
 
 /// A norm and the hidden size it works on.
 #[derive(Debug, Clone, Copy)]
@@ -96,29 +98,26 @@ pub(crate) fn project(x: &[f32], weight: &[f32], [out, inner]: [usize; 2]) -> Bu
     y
 }
 
-/// The gradient of [`project`]'s input: `gy W`.
-pub(crate) fn project_vjp(gy: &[f32], weight: &[f32], [out, inner]: [usize; 2]) -> Buffer {
-    let panels = Panels::new(Matrix::new(weight, [out, inner]));
-    let mut gx = Buffer::new(gy.len() / out * inner);
-    gx.par_chunks_mut(TILE * inner).zip(gy.par_chunks(TILE * out)).for_each(|(gx, gy)| {
-        multiply(Matrix::new(gy, [gy.len() / out, out]), &panels, gx, inner, inner, Into::Set);
-    });
-    gx
-}
-
 /// The gradient of a matrix `[out, in]` that made `gy`'s rows of `x`'s: `gyᵀ x`, added to `sum`.
-pub(crate) fn add_matrix_gradient(gy: &[f32], x: &Panels, [out, inner]: [usize; 2], sum: &mut [f32]) {
-    let gy = Matrix::new(gy, [gy.len() / out, out]).transposed();
-    sum.par_chunks_mut(GRADIENT_ROWS * inner).enumerate().for_each(|(tile, sum)| {
-        let rows = gy.rows(tile * GRADIENT_ROWS, sum.len() / inner);
-        multiply(rows, x, sum, inner, inner, Into::Add);
-    });
+pub(crate) fn add_matrix_gradient(gy: Matrix, x: &Panels, [out, inner]: [usize; 2], sum: &mut [f32]) {
+    add_matrix_gradients([(gy, x, [out, inner], sum)]);
 }
 
-fn matrix_gradient(gy: &[f32], x: &Panels, shape: [usize; 2]) -> Vec<f32> {
-    let mut gradient = Buffer::zeros(shape[0] * shape[1]);
-    add_matrix_gradient(gy, x, shape, &mut gradient);
-    gradient.into_vec()
+/// Several of them at once, so that no thread waits for the last tile of each.
+fn add_matrix_gradients<const N: usize>(products: [(Matrix, &Panels, [usize; 2], &mut [f32]); N]) {
+    let tiles: Vec<(Matrix, &Panels, usize, &mut [f32])> = products
+        .into_iter()
+        .flat_map(|(gy, x, [out, inner], sum)| {
+            // Even shares, in whole blocks.
+            let rows = out.div_ceil(out.div_ceil(GRADIENT_ROWS)).next_multiple_of(BLOCK_ROWS);
+            sum.chunks_mut(rows * inner)
+                .enumerate()
+                .map(move |(tile, sum)| (gy.columns(tile * rows, sum.len() / inner), x, inner, sum))
+        })
+        .collect();
+    tiles.into_par_iter().for_each(|(gy, x, inner, sum)| {
+        multiply(gy.transposed(), x, sum, inner, inner, Into::Add);
+    });
 }
 
 /// The weights of an attention sublayer: matrices `[out, in]`.
@@ -135,47 +134,38 @@ pub(crate) struct Attention<'a> {
 /// What the way back needs of an attention sublayer, besides its input.
 #[derive(Debug, Clone)]
 pub(crate) struct Attended {
-    q: Buffer,
-    k: Buffer,
-    v: Buffer,
+    /// Queries, keys and values beside one another, turned, the queries scaled.
+    qkv: Buffer,
     out: Buffer,
     log_sums: Buffer,
 }
 
 impl Attention<'_> {
+    /// Query, key and value matrices, `[out, in]`.
+    fn inputs(&self) -> [Matrix<'_>; 3] {
+        let (size, heads) = (self.norm.size(), self.heads);
+        [(self.query, heads.width()), (self.key, heads.key_width()), (self.value, heads.key_width())]
+            .map(|(weight, out)| Matrix::new(weight, [out, size]))
+    }
+
     /// `x + W_o attention(rope(W_q n), rope(W_k n), W_v n)`, `n = norm(x)`. Queries are scaled when they are turned.
     pub(crate) fn forward(&self, x: &[f32], layout: &Layout) -> (Buffer, Attended) {
         let Self { norm, heads, .. } = *self;
-        let (size, width, key_width) = (norm.size(), heads.width(), heads.key_width());
+        let (size, width, row) = (norm.size(), heads.width(), heads.row());
         let rows = x.len() / size;
-        let panels = |weight, out| Panels::new(Matrix::new(weight, [out, size]).transposed());
-        let matrices =
-            [panels(self.query, width), panels(self.key, key_width), panels(self.value, key_width)];
-        let (mut q, mut k, mut v) =
-            (Buffer::new(rows * width), Buffer::new(rows * key_width), Buffer::new(rows * key_width));
-        let tiles = q
-            .par_chunks_mut(TILE * width)
-            .zip(k.par_chunks_mut(TILE * key_width).zip(v.par_chunks_mut(TILE * key_width)))
-            .zip(x.par_chunks(TILE * size))
-            .enumerate();
-        tiles.for_each(|(tile, ((q, (k, v)), x))| {
+        let inputs = Panels::beside(&self.inputs().map(Matrix::transposed));
+        let mut qkv = Buffer::new(rows * row);
+        let tiles = qkv.par_chunks_mut(TILE * row).zip(x.par_chunks(TILE * size)).enumerate();
+        tiles.for_each(|(tile, (qkv, x))| {
             let mut normed = Buffer::new(x.len());
             norm.forward(x, &mut normed);
-            let normed = Matrix::new(&normed, [x.len() / size, size]);
-            for (panels, to, out) in [
-                (&matrices[0], &mut *q, width),
-                (&matrices[1], &mut *k, key_width),
-                (&matrices[2], &mut *v, key_width),
-            ] {
-                multiply(normed, panels, to, out, out, Into::Set);
-            }
-            turn(q, k, tile * TILE, heads, layout, 1.0);
+            multiply(Matrix::new(&normed, [x.len() / size, size]), &inputs, qkv, row, row, Into::Set);
+            turn(qkv, tile * TILE, heads, layout, 1.0);
         });
-        drop(matrices);
+        drop(inputs);
 
-        let mut out = Buffer::zeros(rows * width);
-        let mut log_sums = Buffer::zeros(rows * heads.queries);
-        attention::forward([&q, &k, &v], heads, layout, &mut out, &mut log_sums);
+        let (mut out, mut log_sums) = (Buffer::zeros(rows * width), Buffer::zeros(rows * heads.queries));
+        attention::forward(&qkv, heads, layout, &mut out, &mut log_sums);
 
         let output = Panels::new(Matrix::new(self.output, [size, width]).transposed());
         let mut y = Buffer::new(x.len());
@@ -184,7 +174,7 @@ impl Attention<'_> {
             y.copy_from_slice(x);
             multiply(Matrix::new(out, [out.len() / width, width]), &output, y, size, size, Into::Add);
         });
-        (y, Attended { q, k, v, out, log_sums })
+        (y, Attended { qkv, out, log_sums })
     }
 
     /// The gradients of the input and of norm, query, key, value and output.
@@ -196,67 +186,65 @@ impl Attention<'_> {
         layout: &Layout,
     ) -> (Buffer, [Vec<f32>; 5]) {
         let Self { norm, heads, .. } = *self;
-        let (size, width, key_width) = (norm.size(), heads.width(), heads.key_width());
-        let Attended { q, k, v, out, log_sums } = &attended;
-        let g_out = project_vjp(gy, self.output, [size, width]);
-        let g_output =
-            matrix_gradient(gy, &Panels::new(Matrix::new(out, [x.len() / size, width])), [size, width]);
-        let forward = Forward { q, k, v, out, log_sums };
-        let (mut gq, mut gk, gv) = attention::backward(forward, &g_out, heads, layout);
-        drop((attended, g_out));
+        let (size, width, key_width, row) = (norm.size(), heads.width(), heads.key_width(), heads.row());
+        let rows = x.len() / size;
+        let Attended { qkv, out, log_sums } = attended;
+        let output = Panels::new(Matrix::new(self.output, [size, width]));
+        let mut g_out = Buffer::new(rows * width);
+        g_out.par_chunks_mut(TILE * width).zip(gy.par_chunks(TILE * size)).for_each(|(g_out, gy)| {
+            multiply(Matrix::new(gy, [gy.len() / size, size]), &output, g_out, width, width, Into::Set);
+        });
+        let forward = Forward { qkv: &qkv, out: &out, log_sums: &log_sums };
+        let mut g_qkv = attention::backward(forward, &g_out, heads, layout);
+        drop((qkv, log_sums, g_out, output));
 
-        let panels = |weight, out| Panels::new(Matrix::new(weight, [out, size]));
-        let matrices =
-            [panels(self.query, width), panels(self.key, key_width), panels(self.value, key_width)];
+        let inputs = Panels::stacked(&self.inputs());
         let (mut gx, mut normed) = (Buffer::new(x.len()), Buffer::new(x.len()));
         let parts: Vec<Vec<f32>> = gx
             .par_chunks_mut(TILE * size)
             .zip(normed.par_chunks_mut(TILE * size))
-            .zip(gq.par_chunks_mut(TILE * width).zip(gk.par_chunks_mut(TILE * key_width)))
+            .zip(g_qkv.par_chunks_mut(TILE * row))
             .enumerate()
-            .map(|(tile, ((gx, normed), (gq, gk)))| {
-                let rows = gx.len() / size;
+            .map(|(tile, ((gx, normed), g_qkv))| {
                 let here = tile * TILE * size..tile * TILE * size + gx.len();
-                turn(gq, gk, tile * TILE, heads, layout, -1.0);
-                let gv = &gv[tile * TILE * key_width..][..rows * key_width];
+                turn(g_qkv, tile * TILE, heads, layout, -1.0);
                 let mut g_normed = Buffer::new(gx.len());
-                for (panels, from, out, into) in [
-                    (&matrices[0], &*gq, width, Into::Set),
-                    (&matrices[1], &*gk, key_width, Into::Add),
-                    (&matrices[2], gv, key_width, Into::Add),
-                ] {
-                    multiply(Matrix::new(from, [rows, out]), panels, &mut g_normed, size, size, into);
-                }
-                let x = &x[here.clone()];
-                norm.forward(x, normed);
-                gx.copy_from_slice(&gy[here]);
+                let g_qkv = Matrix::new(g_qkv, [gx.len() / size, row]);
+                multiply(g_qkv, &inputs, &mut g_normed, size, size, Into::Set);
+                norm.forward(&x[here.clone()], normed);
+                gx.copy_from_slice(&gy[here.clone()]);
                 let mut g_norm = vec![0.0; size];
-                norm.backward(x, &g_normed, gx, &mut g_norm);
+                norm.backward(&x[here], &g_normed, gx, &mut g_norm);
                 g_norm
             })
             .collect();
-        let normed = Panels::new(Matrix::new(&normed, [x.len() / size, size]));
-        let weights = [
-            sum(parts, size),
-            matrix_gradient(&gq, &normed, [width, size]),
-            matrix_gradient(&gk, &normed, [key_width, size]),
-            matrix_gradient(&gv, &normed, [key_width, size]),
-            g_output,
-        ];
-        (gx, weights)
+        let normed = Panels::new(Matrix::new(&normed, [rows, size]));
+        let out = Panels::new(Matrix::new(&out, [rows, width]));
+        let g_qkv = Matrix::new(&g_qkv, [rows, row]);
+        let [mut query, mut key, mut value, mut output] =
+            [width, key_width, key_width, width].map(|out| Buffer::zeros(out * size));
+        add_matrix_gradients([
+            (g_qkv.columns(0, width), &normed, [width, size], &mut *query),
+            (g_qkv.columns(width, key_width), &normed, [key_width, size], &mut *key),
+            (g_qkv.columns(width + key_width, key_width), &normed, [key_width, size], &mut *value),
+            (Matrix::new(gy, [rows, size]), &out, [size, width], &mut *output),
+        ]);
+        let matrices = [query, key, value, output].map(Buffer::into_vec);
+        let [query, key, value, output] = matrices;
+        (gx, [sum(parts, size), query, key, value, output])
     }
 }
 
 /// Turns queries and keys of rows from `first` on by their places' angles, and scales the queries.
-fn turn(q: &mut [f32], k: &mut [f32], first: usize, heads: Heads, layout: &Layout, way: f32) {
+fn turn(qkv: &mut [f32], first: usize, heads: Heads, layout: &Layout, way: f32) {
     let half = heads.size / 2;
     let scale = (heads.size as f32).powf(-0.5);
-    let rows = q.chunks_exact_mut(heads.width()).zip(k.chunks_exact_mut(heads.key_width()));
-    for ((q, k), place) in rows.zip(&layout.positions[first..]) {
+    for (qkv, place) in qkv.chunks_exact_mut(heads.row()).zip(&layout.positions[first..]) {
+        let (q, kv) = qkv.split_at_mut(heads.width());
         let angles = place * half..(place + 1) * half;
         let (cos, sin) = (&layout.cos[angles.clone()], &layout.sin[angles]);
         rope(q, cos, sin, way, scale);
-        rope(k, cos, sin, way, 1.0);
+        rope(&mut kv[..heads.key_width()], cos, sin, way, 1.0);
     }
 }
 
@@ -272,75 +260,75 @@ pub(crate) struct Mlp<'a> {
 /// What the way back needs of a feed-forward sublayer, besides its input.
 #[derive(Debug, Clone)]
 pub(crate) struct Gated {
-    gate: Buffer,
-    up: Buffer,
+    /// Gate and up beside one another.
+    gated: Buffer,
 }
 
 impl Mlp<'_> {
+    /// Hidden and intermediate size.
+    fn sizes(&self) -> (usize, usize) {
+        (self.norm.size(), self.gate.len() / self.norm.size())
+    }
+
+    /// Gate and up matrices, `[intermediate, hidden]`.
+    fn inputs(&self) -> [Matrix<'_>; 2] {
+        let (size, wide) = self.sizes();
+        [self.gate, self.up].map(|weight| Matrix::new(weight, [wide, size]))
+    }
+
     /// `x + W_d (silu(W_g n) · W_u n)`, `n = norm(x)`; gate and up are kept where `keep` asks for them.
     pub(crate) fn forward(&self, x: &[f32], keep: bool) -> (Buffer, Option<Gated>) {
-        let norm = self.norm;
-        let size = norm.size();
-        let wide = self.gate.len() / size;
-        let rows = x.len() / size;
-        let panels = |weight, out, inner| Panels::new(Matrix::new(weight, [out, inner]).transposed());
-        let (gates, ups) = (panels(self.gate, wide, size), panels(self.up, wide, size));
-        let downs = panels(self.down, size, wide);
+        let (size, wide) = self.sizes();
+        let inputs = Panels::beside(&self.inputs().map(Matrix::transposed));
+        let down = Panels::new(Matrix::new(self.down, [size, wide]).transposed());
         let mut y = Buffer::new(x.len());
-        let work = |y: &mut [f32], x: &[f32], gate: &mut [f32], up: &mut [f32]| {
+        let work = |y: &mut [f32], x: &[f32], gated: &mut [f32]| {
             let rows = x.len() / size;
             let (mut normed, mut mixed) = (Buffer::new(x.len()), Buffer::new(rows * wide));
-            norm.forward(x, &mut normed);
-            let normed = Matrix::new(&normed, [rows, size]);
-            multiply(normed, &gates, gate, wide, wide, Into::Set);
-            multiply(normed, &ups, up, wide, wide, Into::Set);
-            swiglu(gate, up, &mut mixed);
+            self.norm.forward(x, &mut normed);
+            multiply(Matrix::new(&normed, [rows, size]), &inputs, gated, 2 * wide, 2 * wide, Into::Set);
+            for (gated, mixed) in gated.chunks_exact(2 * wide).zip(mixed.chunks_exact_mut(wide)) {
+                swiglu(&gated[..wide], &gated[wide..], mixed);
+            }
             y.copy_from_slice(x);
-            multiply(Matrix::new(&mixed, [rows, wide]), &downs, y, size, size, Into::Add);
+            multiply(Matrix::new(&mixed, [rows, wide]), &down, y, size, size, Into::Add);
         };
         let tiles = y.par_chunks_mut(TILE * size).zip(x.par_chunks(TILE * size));
         if keep {
-            let (mut gate, mut up) = (Buffer::new(rows * wide), Buffer::new(rows * wide));
-            let kept = gate.par_chunks_mut(TILE * wide).zip(up.par_chunks_mut(TILE * wide));
-            tiles.zip(kept).for_each(|((y, x), (gate, up))| work(y, x, gate, up));
-            return (y, Some(Gated { gate, up }));
+            let mut gated = Buffer::new(x.len() / size * 2 * wide);
+            tiles.zip(gated.par_chunks_mut(TILE * 2 * wide)).for_each(|((y, x), gated)| work(y, x, gated));
+            return (y, Some(Gated { gated }));
         }
-        tiles.for_each(|(y, x)| {
-            let wide = x.len() / size * wide;
-            work(y, x, &mut Buffer::new(wide), &mut Buffer::new(wide));
-        });
+        tiles.for_each(|(y, x)| work(y, x, &mut Buffer::new(x.len() / size * 2 * wide)));
         (y, None)
     }
 
     /// The gradients of the input and of norm, gate, up and down.
     pub(crate) fn backward(&self, x: &[f32], gated: Gated, gy: &[f32]) -> (Buffer, [Vec<f32>; 4]) {
         let norm = self.norm;
-        let size = norm.size();
-        let wide = self.gate.len() / size;
+        let (size, wide) = self.sizes();
         let rows = x.len() / size;
-        let Gated { mut gate, mut up } = gated;
-        let (gates, ups) = (
-            Panels::new(Matrix::new(self.gate, [wide, size])),
-            Panels::new(Matrix::new(self.up, [wide, size])),
-        );
-        let downs = Panels::new(Matrix::new(self.down, [size, wide]));
+        let Gated { mut gated } = gated;
+        let inputs = Panels::stacked(&self.inputs());
+        let down = Panels::new(Matrix::new(self.down, [size, wide]));
         let (mut gx, mut normed) = (Buffer::new(x.len()), Buffer::new(x.len()));
         let mut mixed = Buffer::new(rows * wide);
         let parts: Vec<Vec<f32>> = gx
             .par_chunks_mut(TILE * size)
             .zip(normed.par_chunks_mut(TILE * size))
-            .zip(gate.par_chunks_mut(TILE * wide).zip(up.par_chunks_mut(TILE * wide)))
-            .zip(mixed.par_chunks_mut(TILE * wide))
+            .zip(gated.par_chunks_mut(TILE * 2 * wide).zip(mixed.par_chunks_mut(TILE * wide)))
             .enumerate()
-            .map(|(tile, (((gx, normed), (gate, up)), mixed))| {
+            .map(|(tile, ((gx, normed), (gated, mixed)))| {
                 let rows = gx.len() / size;
                 let here = tile * TILE * size..tile * TILE * size + gx.len();
                 let (x, gy) = (&x[here.clone()], &gy[here]);
-                multiply(Matrix::new(gy, [rows, size]), &downs, mixed, wide, wide, Into::Set);
-                swiglu_vjp(gate, up, mixed);
+                multiply(Matrix::new(gy, [rows, size]), &down, mixed, wide, wide, Into::Set);
+                for (gated, mixed) in gated.chunks_exact_mut(2 * wide).zip(mixed.chunks_exact_mut(wide)) {
+                    let (gate, up) = gated.split_at_mut(wide);
+                    swiglu_vjp(gate, up, mixed);
+                }
                 let mut g_normed = Buffer::new(gx.len());
-                multiply(Matrix::new(gate, [rows, wide]), &gates, &mut g_normed, size, size, Into::Set);
-                multiply(Matrix::new(up, [rows, wide]), &ups, &mut g_normed, size, size, Into::Add);
+                multiply(Matrix::new(gated, [rows, 2 * wide]), &inputs, &mut g_normed, size, size, Into::Set);
                 norm.forward(x, normed);
                 gx.copy_from_slice(gy);
                 let mut g_norm = vec![0.0; size];
@@ -348,15 +336,17 @@ impl Mlp<'_> {
                 g_norm
             })
             .collect();
-        let g_down = matrix_gradient(gy, &Panels::new(Matrix::new(&mixed, [rows, wide])), [size, wide]);
-        drop(mixed);
+        drop((inputs, down));
         let normed = Panels::new(Matrix::new(&normed, [rows, size]));
-        let weights = [
-            sum(parts, size),
-            matrix_gradient(&gate, &normed, [wide, size]),
-            matrix_gradient(&up, &normed, [wide, size]),
-            g_down,
-        ];
-        (gx, weights)
+        let mixed = Panels::new(Matrix::new(&mixed, [rows, wide]));
+        let gated = Matrix::new(&gated, [rows, 2 * wide]);
+        let [mut gate, mut up, mut down] = [(); 3].map(|()| Buffer::zeros(size * wide));
+        add_matrix_gradients([
+            (gated.columns(0, wide), &normed, [wide, size], &mut *gate),
+            (gated.columns(wide, wide), &normed, [wide, size], &mut *up),
+            (Matrix::new(gy, [rows, size]), &mixed, [size, wide], &mut *down),
+        ]);
+        let [gate, up, down] = [gate, up, down].map(Buffer::into_vec);
+        (gx, [sum(parts, size), gate, up, down])
     }
 }
