@@ -7,6 +7,7 @@ use burn::tensor::activation::{log_softmax, silu, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Int, Tensor, TensorData, Transaction};
 
+use crate::config::LlamaConfig;
 use crate::placement::Placement;
 
 /// What hides a key from a query: large enough that its softmax is exactly 0 in every dtype with f32's
@@ -109,6 +110,16 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
     /// Whether a batch is best laid out as one long row, without padding: so where attention costs by
     /// segments, and not by the length of a row.
     const ONE_ROW: bool = false;
+
+    /// About how many values the way back keeps of a token in a block, besides the block's input, where no text is
+    /// longer than `longest`. Here: what autodiff keeps of the compositions below, scores included.
+    fn kept_values(config: &LlamaConfig, longest: usize) -> usize {
+        let heads = config.num_attention_heads;
+        12 * config.hidden_size
+            + 10 * heads * config.head_dim
+            + 6 * config.intermediate_size
+            + 5 * heads * longest
+    }
 
     /// `x W^T`: `[rows, columns, in]` and `[out, in]` to `[rows, columns, out]`.
     fn project(x: Tensor<B, 3>, weight: Tensor<B, 2>) -> Tensor<B, 3> {

@@ -5,6 +5,7 @@
 //! backend, prints nothing and opens no socket: it emits [events](event::Event) and returns values.
 //! [`objective`] reads like the paper's method section, [`step`] like its algorithm box.
 
+pub mod account;
 mod backward;
 pub mod batch;
 pub mod checkpoint;

@@ -523,3 +523,68 @@ impl Register for [f32; 4] {
         std::array::from_fn(|i| crate::simd::fma::<{ crate::simd::BASELINE_FMA }>(a[i], b[i], c[i]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values that add and multiply without rounding.
+    fn values(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7 + i / 11 + seed) % 9) as f32 - 4.0).collect()
+    }
+
+    #[test]
+    fn products_are_right_on_every_instruction_set() {
+        for (m, k, n) in [(1, 1, 1), (3, 5, 2), (14, 64, 32), (57, 300, 33), (130, 17, 65), (29, 513, 100)] {
+            let (a, b, before) = (values(m * k, 1), values(k * n, 2), values(m * n, 3));
+            let at: Vec<f32> = (0..m * k).map(|i| a[(i % m) * k + i / m]).collect();
+            let bt: Vec<f32> = (0..k * n).map(|i| b[(i % k) * n + i / k]).collect();
+            let product = |i: usize, j: usize| (0..k).map(|p| a[i * k + p] * b[p * n + j]).sum::<f32>();
+            let product: Vec<f32> = (0..m * n).map(|at| product(at / n, at % n)).collect();
+            for (a, b) in [
+                (Matrix::new(&a, [m, k]), Matrix::new(&b, [k, n])),
+                (Matrix::new(&at, [k, m]).transposed(), Matrix::new(&bt, [n, k]).transposed()),
+            ] {
+                let mut refilled = Panels::new(Matrix::new(&before, [m, n]));
+                refilled.fill(b);
+                for (panels, into) in [(&Panels::new(b), Into::Set), (&refilled, Into::Add)] {
+                    let expected: Vec<f32> = match into {
+                        Into::Set => product.clone(),
+                        Into::Add => product.iter().zip(&before).map(|(p, c)| p + c).collect(),
+                    };
+                    let mut c = before.clone();
+                    multiply(a, panels, &mut c, n, n, into);
+                    assert!(c == expected, "{m} x {k} x {n}, {into:?}");
+                    let tile = || Tile { a, b: panels, columns: n, stride: n };
+                    let mut c = before.clone();
+                    // SAFETY: `c` is m x n.
+                    unsafe { blocks::<[f32; 4], 2, 4>(tile(), c.as_mut_ptr(), into) }
+                    assert!(c == expected, "baseline: {m} x {k} x {n}, {into:?}");
+                    #[cfg(target_arch = "x86_64")]
+                    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                        let mut c = before.clone();
+                        // SAFETY: `c` is m x n, and the processor was asked.
+                        unsafe { avx2(tile(), c.as_mut_ptr(), into) }
+                        assert!(c == expected, "AVX2: {m} x {k} x {n}, {into:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn panels_join_matrices() {
+        let (a, b) = (values(5 * 40, 1), values(5 * 7, 2));
+        let (left, right) = (Matrix::new(&a, [5, 40]), Matrix::new(&b, [5, 7]));
+        let one: Vec<f32> = (0..5).map(|i| (i == 2) as u8 as f32).collect();
+        let mut row = vec![0.0; 47];
+        multiply(Matrix::new(&one, [1, 5]), &Panels::beside(&[left, right]), &mut row, 47, 47, Into::Set);
+        assert_eq!(row[..40], a[80..120]);
+        assert_eq!(row[40..], b[14..21]);
+        let stacked = Panels::stacked(&[left.transposed(), right.transposed()]);
+        let one: Vec<f32> = (0..47).map(|i| (i == 42) as u8 as f32).collect();
+        let mut row = vec![0.0; 5];
+        multiply(Matrix::new(&one, [1, 47]), &stacked, &mut row, 5, 5, Into::Set);
+        assert_eq!(row, [b[2], b[9], b[16], b[23], b[30]]);
+    }
+}

@@ -10,6 +10,7 @@ use surgery_core::burn::backend::autodiff::checkpoint::strategy::NoCheckpointing
 use surgery_core::burn::backend::autodiff::grads::Gradients;
 use surgery_core::burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use surgery_core::burn::tensor::{Tensor, TensorPrimitive};
+use surgery_core::config::LlamaConfig;
 use surgery_core::kernels::{
     AdamWStep, AttentionWeights, HeadGradient, Kernels, Memory, MlpWeights, Portable, Predictions,
 };
@@ -255,6 +256,12 @@ fn composed_attention(
 
 impl Kernels<Graph> for Fused {
     const ONE_ROW: bool = true;
+
+    fn kept_values(config: &LlamaConfig, _longest: usize) -> usize {
+        // The input of the second sublayer, queries, keys and values, attention's output and log-sums, gate and up.
+        let (heads, keys) = (config.num_attention_heads, config.num_key_value_heads);
+        config.hidden_size + 2 * (heads + keys) * config.head_dim + heads + 2 * config.intermediate_size
+    }
 
     fn project(x: Tensor<Graph, 3>, weight: Tensor<Graph, 2>) -> Tensor<Graph, 3> {
         Portable::project(x, weight)

@@ -1,0 +1,154 @@
+//! What a step will hold at its peak, counted before anything is loaded.
+
+use crate::config::LlamaConfig;
+use crate::kernels::HEAD_CHUNK;
+use crate::recipe::Precision;
+
+/// What is to be done, as far as memory depends on it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Plan {
+    /// What weights and activations are computed in.
+    pub precision: Precision,
+    /// Input tokens of a step.
+    pub tokens: usize,
+    /// Those of them that are held to the reference.
+    pub retained: usize,
+    /// Whether only the inputs of blocks are kept for the way back.
+    pub recompute: bool,
+    /// Whether the whole reference is in memory, or its head and the states of a step.
+    pub live_reference: bool,
+    /// Values that the way back keeps of a token in a block, besides its input: the kernels' own
+    /// ([`Kernels::kept_values`](crate::kernels::Kernels::kept_values)).
+    pub kept_values: usize,
+}
+
+/// Bytes by what they are for, at the fullest moment of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Account {
+    /// The model's own weights; f32 where the optimizer updates f32.
+    pub weights: u64,
+    /// Copies of weights in the precision of computation, of one block and of the head.
+    pub copies: u64,
+    /// The gradient of every weight.
+    pub gradients: u64,
+    /// AdamW's two moments, f32.
+    pub moments: u64,
+    /// The reference.
+    pub reference: u64,
+    /// What the way back needs of the way there.
+    pub activations: u64,
+    /// Working memory: of a block's way back, or of the head.
+    pub work: u64,
+}
+
+impl Account {
+    /// Counts `plan` for a model of this shape.
+    pub fn new(config: &LlamaConfig, plan: &Plan) -> Self {
+        let f32s = 4;
+        let (stored, computed) = match plan.precision {
+            Precision::F32 => (f32s, f32s),
+            Precision::Mixed => (f32s, 2),
+            Precision::Bf16 => (2, 2),
+        };
+        let [parameters, blocks, hidden, wide, vocab, tokens, retained] = [
+            config.num_parameters() as usize,
+            config.num_hidden_layers,
+            config.hidden_size,
+            config.intermediate_size,
+            config.vocab_size,
+            plan.tokens,
+            plan.retained,
+        ]
+        .map(|count| count as u64);
+        let heads = (2 * config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim;
+        let block = heads as u64 * hidden + 3 * hidden * wide;
+        let head = vocab * hidden;
+
+        let inputs = (blocks + 1) * tokens * hidden * computed;
+        let kept = tokens * (hidden + plan.kept_values as u64) * computed;
+        // A block's way back: the gradients of its input and of what its products made, and these products' operands.
+        let back = tokens * (5 * hidden + 2 * wide) * computed;
+        // The final hidden states and their gradient, a chunk of logits, and the head's matrix as products read it.
+        let chunk = tokens.min(HEAD_CHUNK as u64);
+        let at_head = 2 * tokens * hidden * f32s + 2 * chunk * vocab * f32s + 3 * head * computed;
+        let all_kept = if plan.recompute { inputs } else { inputs + blocks * kept };
+        let again = if plan.recompute { kept } else { 0 };
+
+        // The activations are most before the way back begins, the gradients when it ends.
+        let gradients = parameters * stored;
+        let work = at_head.max(back + again);
+        let full = all_kept + work + head * stored;
+        let (activations, work, gradients) = match full > gradients + back {
+            true => (all_kept, work, head * stored),
+            false => (0, back + again, gradients),
+        };
+        Self {
+            weights: parameters * stored,
+            copies: if stored == computed { 0 } else { (block + head) * computed },
+            gradients,
+            moments: parameters * 2 * f32s,
+            reference: match plan.live_reference {
+                true => parameters * computed,
+                false => head * computed + retained * hidden * f32s,
+            },
+            activations,
+            work,
+        }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        let Self { weights, copies, gradients, moments, reference, activations, work } = *self;
+        weights + copies + gradients + moments + reference + activations + work
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn llama2_7b() -> LlamaConfig {
+        let config = json!({
+            "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+            "intermediate_size": 11008, "vocab_size": 32000, "max_position_embeddings": 4096,
+        });
+        LlamaConfig::parse("Llama2-7B", &config).unwrap()
+    }
+
+    fn plan() -> Plan {
+        Plan {
+            precision: Precision::Mixed,
+            tokens: 4 * 4096,
+            retained: 4096,
+            recompute: true,
+            live_reference: false,
+            kept_values: 5 * 4096 + 2 * 11008 + 32,
+        }
+    }
+
+    #[test]
+    fn llama2_7b_fits_a_card_of_139_gib() {
+        let account = Account::new(&llama2_7b(), &plan());
+        let gib = account.total() as f64 / f64::from(1 << 30);
+        assert!((100.0..=125.0).contains(&gib), "{gib} GiB: {account:?}");
+        // Without recomputation, or with the whole reference in memory, it is more.
+        let kept = Account::new(&llama2_7b(), &Plan { recompute: false, ..plan() });
+        let live = Account::new(&llama2_7b(), &Plan { live_reference: true, ..plan() });
+        assert!(kept.total() > account.total() && live.total() > account.total());
+    }
+
+    #[test]
+    fn recomputation_grows_with_inputs_only() {
+        let of = |tokens| {
+            let config = LlamaConfig { num_hidden_layers: 400, ..llama2_7b() };
+            let more = LlamaConfig { num_hidden_layers: 401, ..llama2_7b() };
+            let plan = Plan { tokens, precision: Precision::F32, ..plan() };
+            (Account::new(&more, &plan), Account::new(&config, &plan))
+        };
+        // With so many tokens that activations decide, another block adds its input and nothing else to them.
+        let (more, less) = of(1 << 24);
+        assert_eq!(more.activations - less.activations, (1 << 24) * 4096 * 4);
+        assert_eq!(more.work, less.work);
+    }
+}
