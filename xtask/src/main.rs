@@ -16,7 +16,8 @@ usage: cargo xtask <task>
 
   check                                        format, lints, documentation, licences, one build of burn
   test [ARGS…]                                 every test; ARGS go to `cargo test`
-  bench [--shape NAME] [--steps N] [--json]    how fast a step and an evaluation are here
+  bench [--peer] [ARGS…]                       how fast a step and an evaluation are here, and in PyTorch
+  bench --micro [ARGS…]                        how fast each operation is; ARGS go to divan
   dataset [--check]                            compile the benchmark, or see whether it is as compiled
   golden [--out DIR]                           compute the golden values anew, with PyTorch";
 
@@ -67,26 +68,44 @@ fn test(root: &Path, arguments: &[&str]) -> Result<(), String> {
 /// In the development profile, which is as optimised and already built: the release profile would build burn
 /// again, with link-time optimisation, for a few per cent.
 fn bench(root: &Path, arguments: &[&str]) -> Result<(), String> {
+    if let ["--micro", rest @ ..] = arguments {
+        // The default members at once, as everywhere: with fewer, burn would have other features.
+        let micro = ["bench", "--profile", "dev", "--bench", "kernels", "--"];
+        return run(cargo(root, &micro).args(rest));
+    }
     // Together with the command line, so that burn has the features that it has there.
     run(cargo(root, &["build", "--package", "surgery-cli", "--package", "surgery-bench"]))?;
+    // By itself: it asks for features of what burn stands on.
+    run(cargo(root, &["build", "--package", "surgery-gemm"]))?;
     let metadata = metadata(root)?;
     let target =
         Path::new(metadata["target_directory"].as_str().ok_or("cargo metadata has no target_directory")?);
     let program = target.join("debug").join(format!("surgery-bench{}", std::env::consts::EXE_SUFFIX));
-    run(Command::new(program).args(arguments))
+    let mut command = Command::new(program);
+    let has = |flag: &str| {
+        arguments.iter().any(|argument| argument.split('=').next().is_some_and(|name| name == flag))
+    };
+    if has("--peer") && !has("--python") {
+        command.arg("--python").arg(python(root)?);
+    }
+    run(command.args(arguments))
 }
 
 /// Runs `tests/golden/make.py` with the packages it asks for.
 fn golden(root: &Path, arguments: &[&str]) -> Result<(), String> {
+    run(Command::new(python(root)?).arg(root.join("tests/golden/make.py")).args(arguments))
+}
+
+/// A Python with the packages of `tests/golden/requirements.txt`, PyTorch and transformers among them.
+fn python(root: &Path) -> Result<PathBuf, String> {
     let environment = root.join("target/golden-venv");
     let python = environment.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
     if !python.exists() {
         run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
     }
-    let folder = root.join("tests/golden");
     let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
-    run(Command::new(&python).args(install).arg(folder.join("requirements.txt")))?;
-    run(Command::new(&python).arg(folder.join("make.py")).args(arguments))
+    run(Command::new(&python).args(install).arg(root.join("tests/golden/requirements.txt")))?;
+    Ok(python)
 }
 
 /// The repository's root.

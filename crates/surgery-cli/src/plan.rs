@@ -3,16 +3,20 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use surgery_core::account::{Account, Plan};
 use surgery_core::batch::windows;
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::config::LlamaConfig;
+use surgery_core::data::EncodedQuestion;
 use surgery_core::data::Set;
-use surgery_core::evaluate::score;
+use surgery_core::evaluate::{score, score_options};
 use surgery_core::event::Silent;
+use surgery_core::kernels::Kernels;
+use surgery_core::memory::resident_bytes;
 use surgery_core::model::Llama;
 use surgery_core::optimizer::AdamW;
 use surgery_core::platform::{DeviceOf, Platform};
-use surgery_core::recipe::Recipe;
+use surgery_core::recipe::{Recipe, ReferenceForm};
 use surgery_core::reference::Live;
 use surgery_core::step::{gradients, update};
 use surgery_core::surgery::{drawn_documents, sampler};
@@ -45,11 +49,14 @@ pub fn show<P: Platform>(
     let context = files.config.context(recipe.train.max_tokens);
     let sets: Vec<Contents> =
         data.benchmark.sets.iter().map(|(set, texts)| contents(*set, texts, context)).collect();
-    let options = |questions: &[surgery_core::data::EncodedQuestion]| -> usize {
+    let options = |questions: &[EncodedQuestion]| -> usize {
         questions.iter().map(|question| question.options.len()).sum()
     };
+    let resident = resident_bytes().unwrap_or(0);
     let seconds = estimate_seconds::<P>(recipe, files, data, device)?;
-    let memory = estimate_memory(recipe, &files.config, data, context);
+    let account = account::<P>(recipe, &files.config, data, context);
+    // What this process holds now, the data and the tokenizer, it will hold then too.
+    let memory = account.total() + resident;
     if as_json {
         let sets: Vec<Value> = sets.iter().map(Contents::json).collect();
         let questions: Vec<Value> = data
@@ -67,6 +74,7 @@ pub fn show<P: Platform>(
             "sets": sets,
             "questions": questions,
             "memory_bytes": memory,
+            "memory": account,
             "train_seconds": seconds.train,
             "evaluate_seconds": seconds.evaluate,
         }));
@@ -126,6 +134,8 @@ impl Contents {
 
 /// Tokens on which a step is timed, at most about that many.
 const PROBED_TOKENS: usize = 1024;
+/// Documents, and questions, on which an evaluation is timed.
+const PROBED_TEXTS: usize = 64;
 
 struct Seconds {
     train: f64,
@@ -155,20 +165,25 @@ fn estimate_seconds<P: Platform>(
         .collect();
     let probed: usize = step.documents.iter().map(|(_, tokens)| tokens.len()).sum();
 
-    // Texts of the evaluation: documents, those that should stay twice for the KL and its reference, and
-    // the options of questions; before and after.
-    let mut texts: Vec<&Vec<u32>> = Vec::new();
-    for (set, documents) in &benchmark.sets {
-        let times = if matches!(set, Set::Retain | Set::RetainHeldout) { 3 } else { 1 };
-        (0..times).for_each(|_| texts.extend(documents));
-    }
-    let questions = benchmark.questions.iter().flat_map(|(_, questions)| questions);
-    texts.extend(questions.flat_map(|question| question.options.iter().map(|(tokens, _)| tokens)));
-    let total: usize = texts.iter().map(|text| text.len()).sum();
-    let stride = texts.len().div_ceil(64).max(1);
+    // An evaluation passes every document and every question once; a sample of each tells.
+    let documents: Vec<&Vec<u32>> = benchmark.sets.iter().flat_map(|(_, documents)| documents).collect();
+    let questions: Vec<&EncodedQuestion> =
+        benchmark.questions.iter().flat_map(|(_, questions)| questions).collect();
     let short = |text: &Vec<u32>| text[..text.len().min(PROBED_TOKENS)].to_vec();
-    let sample: Vec<Vec<u32>> = texts.into_iter().step_by(stride).map(short).collect();
-    let sampled: usize = sample.iter().map(Vec::len).sum();
+    let some_documents: Vec<Vec<u32>> =
+        documents.iter().step_by(documents.len().div_ceil(PROBED_TEXTS).max(1)).map(|t| short(t)).collect();
+    let some_questions: Vec<EncodedQuestion> = questions
+        .iter()
+        .step_by(questions.len().div_ceil(PROBED_TEXTS).max(1))
+        .map(|&question| question.clone())
+        .collect();
+    let share = |some: usize, all: usize| if some == 0 { 0.0 } else { all as f64 / some as f64 };
+    let lengths = |texts: &mut dyn Iterator<Item = usize>| texts.sum::<usize>();
+    let of_documents = share(
+        lengths(&mut some_documents.iter().map(Vec::len)),
+        lengths(&mut documents.iter().map(|text| text.len())),
+    );
+    let of_questions = share(some_questions.len(), questions.len());
 
     let mut times = Vec::new();
     for layers in [1, 2] {
@@ -188,43 +203,44 @@ fn estimate_seconds<P: Platform>(
                 train = train.min(started.elapsed().as_secs_f64());
             }
         }
-        let started = Instant::now();
-        score::<P::Infer, P::Kernels>(&model, &sample, &mut Silent)?;
-        times.push([train, started.elapsed().as_secs_f64()]);
+        let mut evaluate = f64::INFINITY;
+        for _ in 0..2 {
+            let started = Instant::now();
+            score::<P::Infer, P::Kernels>(&model, &some_documents, &mut Silent)?;
+            let scored = started.elapsed().as_secs_f64();
+            score_options::<P::Infer, P::Kernels>(&model, &some_questions, &mut Silent)?;
+            let options = started.elapsed().as_secs_f64() - scored;
+            evaluate = evaluate.min(scored * of_documents + options * of_questions);
+        }
+        times.push([train, evaluate]);
     }
     let layers = files.config.num_hidden_layers as f64;
     let whole = |part: usize| {
         let block = (times[1][part] - times[0][part]).max(0.0);
         times[0][part] + (layers - 1.0) * block
     };
-    let batches = 2.0 * total as f64 / sampled.max(1) as f64;
     let steps = recipe.train.steps as f64 * drawn as f64 / probed.max(1) as f64;
-    Ok(Seconds { train: whole(0) * steps, evaluate: whole(1) * batches })
+    Ok(Seconds { train: whole(0) * steps, evaluate: 2.0 * whole(1) })
 }
 
-/// What a step holds at its peak, in bytes: weights of model and reference, gradients, AdamW's moments, and
-/// the values that the plain form keeps for its backward pass.
-fn estimate_memory(recipe: &Recipe, config: &LlamaConfig, data: &DataFiles, context: usize) -> u64 {
-    let parameters = config.num_parameters() as u64;
-    let lengths = |set: Set| data.benchmark.documents(set).iter().map(|text| text.len() as u64);
-    let mut tokens = 0;
-    let mut longest = 0;
-    for set in recipe.objective.sets() {
-        let documents = data.benchmark.documents(set).len() as u64;
-        let drawn = (recipe.train.documents_per_step.of(set) as u64).min(documents);
-        tokens += lengths(set).sum::<u64>() * drawn / documents.max(1);
-        longest = lengths(set).max().unwrap_or(0).min(context as u64).max(longest);
-    }
-    let [hidden, wide, heads, head_dim, vocab] = [
-        config.hidden_size,
-        config.intermediate_size,
-        config.num_attention_heads,
-        config.head_dim,
-        config.vocab_size,
-    ]
-    .map(|size| size as u64);
-    // Counted in the plain form: copies that autodiff keeps of each kind of value, a token and block.
-    let block = 12 * hidden + 10 * heads * head_dim + 6 * wide + 5 * heads * longest;
-    let activations = tokens * (config.num_hidden_layers as u64 * block + 6 * vocab);
-    4 * (5 * parameters + activations)
+/// What a step holds at its peak, counted.
+fn account<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: &DataFiles, context: usize) -> Account {
+    let lengths = |set: Set| data.benchmark.documents(set).iter().map(Vec::len);
+    // A step of average documents.
+    let drawn = |set: Set| {
+        let documents = data.benchmark.documents(set).len();
+        lengths(set).sum::<usize>() * recipe.train.documents_per_step.of(set).min(documents)
+            / documents.max(1)
+    };
+    let sets = recipe.objective.sets();
+    let longest = sets.iter().flat_map(|&set| lengths(set)).max().unwrap_or(0).min(context);
+    let plan = Plan {
+        precision: recipe.model.precision,
+        tokens: sets.iter().map(|&set| drawn(set)).sum(),
+        retained: if sets.contains(&Set::Retain) { drawn(Set::Retain) } else { 0 },
+        recompute: recipe.train.recompute,
+        live_reference: recipe.train.reference == ReferenceForm::Live,
+        kept_values: <P::Kernels as Kernels<P::Train>>::kept_values(config, longest),
+    };
+    Account::new(config, &plan)
 }

@@ -1,28 +1,33 @@
 //! Perplexity, multiple choice, and the divergence from a reference (the paper, section 4).
 //!
 //! Texts are measured in batches of similar length, packed without padding; only the tokens that count pass
-//! through the head, a chunk at a time, so that the `[tokens, vocab]` logits never exist whole.
+//! through the head, a chunk at a time, so that the `[tokens, vocab]` logits never exist whole. The model runs once
+//! over each text, whatever is measured on it, and once over what the options of a question have in common.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{Rows, windows};
+use crate::batch::{BATCH_TOKENS, Rows, Target, Tree, batches, windows};
 use crate::config::LlamaConfig;
-use crate::data::{Benchmark, EncodedQuestion, Set, Split};
+use crate::data::{Benchmark, EncodedQuestion, KEPT, Split};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::kernels::{HEAD_CHUNK, Kernels};
 use crate::model::Llama;
-use crate::reference::at_positions;
+use crate::reference::{Reference, at_positions};
 
 /// The longest window of a text, in tokens, where the model's own context is not shorter: the paper's
 /// sequence length. A longer text is split as in training.
 const CONTEXT: usize = 4096;
-/// Input tokens of one forward pass, unless a single window has more.
-const BATCH_TOKENS: usize = 2048;
+
+/// The longest window of a text that an evaluation runs a model of this shape over, in tokens.
+pub fn context(config: &LlamaConfig) -> usize {
+    config.context(CONTEXT)
+}
 
 /// What a model was measured to be.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -107,32 +112,42 @@ impl TextLoss {
     }
 }
 
-/// Measures `model` on a whole benchmark; with a reference, the KL to it on the sets that should stay.
+/// What a model's divergence on the sets that should stay is measured from.
+pub enum Against<'a, B: Backend> {
+    /// Nothing: it is not measured.
+    Nothing,
+    /// The model itself: it is 0, and the reference may remember the states for when it no longer is.
+    Itself(&'a mut dyn Reference<B>),
+    /// The model that this is a reference of.
+    Reference(&'a mut dyn Reference<B>),
+}
+
+/// Measures `model` on a whole benchmark.
 pub fn evaluate<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     benchmark: &Benchmark,
-    reference: Option<&Llama<B>>,
+    mut against: Against<B>,
     observer: &mut dyn Observer,
 ) -> Result<Evaluation> {
-    let kept = |set: &Set| matches!(set, Set::Retain | Set::RetainHeldout);
     let options = benchmark.questions.iter().flat_map(|(_, questions)| questions);
-    let documents = |set: &Set| if reference.is_some() && kept(set) { 2 } else { 1 };
-    let total = benchmark.sets.iter().map(|(set, texts)| documents(set) * texts.len()).sum::<usize>()
+    let total = benchmark.sets.iter().map(|(_, texts)| texts.len()).sum::<usize>()
         + options.map(|question| question.options.len()).sum::<usize>();
     let mut progress = Progress { done: 0, total, observer };
 
     let mut evaluation = Evaluation::default();
     for (set, texts) in &benchmark.sets {
-        let losses = nll_of_texts::<B, K>(model, &whole(texts), &mut progress)?;
-        evaluation.perplexity.insert(set.name().into(), perplexity(&losses));
-        if let Some(reference) = reference.filter(|_| kept(set)) {
-            let kl = kl_of_texts::<B, K>(model, reference, &whole(texts), &mut progress)?;
-            let means: Vec<f64> = kl.iter().filter_map(TextLoss::mean).collect();
+        let against = if KEPT.contains(set) { &mut against } else { &mut Against::Nothing };
+        let losses = measure::<B, K>(model, &alone(texts), against, &mut progress)?;
+        evaluation.perplexity.insert(set.name().into(), perplexity(&losses.nll));
+        if !matches!(against, Against::Nothing) {
+            let means: Vec<f64> = losses.kl.iter().filter_map(TextLoss::mean).collect();
             evaluation.kl.insert(set.name().into(), mean(&means));
         }
     }
     for (name, questions) in &benchmark.questions {
-        let right = answers::<B, K>(model, questions, &mut progress)?;
+        let options = options_of::<B, K>(model, questions, &mut progress)?;
+        let chosen = questions.iter().zip(&options);
+        let right: Vec<bool> = chosen.map(|(question, losses)| choose(losses) == question.answer).collect();
         evaluation.accuracy.insert(name.clone(), accuracy(questions, &right));
     }
     Ok(evaluation)
@@ -145,7 +160,7 @@ pub fn score<B: Backend, K: Kernels<B>>(
     observer: &mut dyn Observer,
 ) -> Result<Vec<TextLoss>> {
     let mut progress = Progress { done: 0, total: texts.len(), observer };
-    nll_of_texts::<B, K>(model, &whole(texts), &mut progress)
+    Ok(measure::<B, K>(model, &alone(texts), &mut Against::Nothing, &mut progress)?.nll)
 }
 
 /// The mean NLL of each option's tokens, question by question.
@@ -155,7 +170,7 @@ pub fn score_options<B: Backend, K: Kernels<B>>(
     observer: &mut dyn Observer,
 ) -> Result<Vec<Vec<TextLoss>>> {
     let total = questions.iter().map(|question| question.options.len()).sum();
-    options::<B, K>(model, questions, &mut Progress { done: 0, total, observer })
+    options_of::<B, K>(model, questions, &mut Progress { done: 0, total, observer })
 }
 
 /// The option that the paper's rule chooses: the lowest mean NLL, the first of equals. Means are compared,
@@ -189,125 +204,184 @@ impl Progress<'_> {
 /// A text and the range of its tokens that count.
 type Counted<'a> = (&'a [u32], Range<usize>);
 
-/// Every token but the first.
-fn whole(texts: &[Vec<u32>]) -> Vec<Counted<'_>> {
-    texts.iter().map(|text| (text.as_slice(), 1..text.len().max(1))).collect()
+/// Texts that begin alike as far as they do.
+type Group<'a> = Vec<Counted<'a>>;
+
+/// Every text by itself, of which every token but the first counts.
+fn alone(texts: &[Vec<u32>]) -> Vec<Group<'_>> {
+    texts.iter().map(|text| vec![(text.as_slice(), 1..text.len().max(1))]).collect()
 }
 
-fn options<B: Backend, K: Kernels<B>>(
+/// The options of a question, of which their own tokens count.
+fn together(question: &EncodedQuestion) -> Group<'_> {
+    question.options.iter().map(|(text, counted)| (text.as_slice(), counted.clone())).collect()
+}
+
+fn options_of<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     questions: &[EncodedQuestion],
     progress: &mut Progress,
 ) -> Result<Vec<Vec<TextLoss>>> {
-    let texts: Vec<Counted> = questions
-        .iter()
-        .flat_map(|question| &question.options)
-        .map(|(text, counted)| (text.as_slice(), counted.clone()))
-        .collect();
-    let mut losses = nll_of_texts::<B, K>(model, &texts, progress)?.into_iter();
-    Ok(questions.iter().map(|question| losses.by_ref().take(question.options.len()).collect()).collect())
+    let groups: Vec<Group> = questions.iter().map(together).collect();
+    let mut losses = measure::<B, K>(model, &groups, &mut Against::Nothing, progress)?.nll.into_iter();
+    Ok(groups.iter().map(|group| losses.by_ref().take(group.len()).collect()).collect())
 }
 
-fn answers<B: Backend, K: Kernels<B>>(
-    model: &Llama<B>,
-    questions: &[EncodedQuestion],
-    progress: &mut Progress,
-) -> Result<Vec<bool>> {
-    let options = options::<B, K>(model, questions, progress)?;
-    Ok(questions.iter().zip(options).map(|(question, losses)| choose(&losses) == question.answer).collect())
+/// What a forward pass runs over in one piece: texts of a group with what they share, or a window of a text.
+struct Piece<'a> {
+    tree: Tree<'a>,
+    /// The first of its texts, by its position among those of all groups.
+    first: usize,
+    /// The token of its texts that it begins with.
+    start: usize,
+    /// How many texts are measured when it is: none where later windows follow.
+    completes: usize,
 }
 
-fn nll_of_texts<B: Backend, K: Kernels<B>>(
-    model: &Llama<B>,
-    texts: &[Counted],
-    progress: &mut Progress,
-) -> Result<Vec<TextLoss>> {
-    in_batches(texts, model.config(), K::ONE_ROW, progress, |rows, targets| {
-        let hidden =
-            at_positions(model.hidden::<K>(rows)?, targets.iter().map(|&t| rows.targets[t].position));
-        let ids: Vec<u32> = targets.iter().map(|&target| rows.targets[target].token).collect();
-        Ok(in_chunks(ids.len(), |chunk| {
-            let states = hidden.clone().narrow(0, chunk.start, chunk.len());
-            to_vec(K::nll(states, model.head(), &ids[chunk]))
-        }))
-    })
-}
-
-fn kl_of_texts<B: Backend, K: Kernels<B>>(
-    model: &Llama<B>,
-    reference: &Llama<B>,
-    texts: &[Counted],
-    progress: &mut Progress,
-) -> Result<Vec<TextLoss>> {
-    in_batches(texts, model.config(), K::ONE_ROW, progress, |rows, targets| {
-        let states = |model: &Llama<B>| -> Result<_> {
-            let positions = targets.iter().map(|&target| rows.targets[target].position);
-            Ok(at_positions(model.hidden::<K>(rows)?, positions))
-        };
-        let (now, was) = (states(model)?, states(reference)?);
-        Ok(in_chunks(targets.len(), |chunk| {
-            let part =
-                |states: &burn::tensor::Tensor<B, 2>| states.clone().narrow(0, chunk.start, chunk.len());
-            to_vec(K::kl(part(&now), model.head(), part(&was), reference.head()))
-        }))
-    })
-}
-
-/// Calls `measure` on batches of windows of similar length with the rows and the indices of the targets that
-/// count, and sums what it returns (one value a target) by text.
-fn in_batches(
-    texts: &[Counted],
-    config: &LlamaConfig,
-    one_row: bool,
-    progress: &mut Progress,
-    mut measure: impl FnMut(&Rows, &[usize]) -> Result<Vec<f32>>,
-) -> Result<Vec<TextLoss>> {
-    let context = config.context(CONTEXT);
-    let mut losses = vec![TextLoss::default(); texts.len()];
-    let mut pieces: Vec<(usize, Range<usize>)> = Vec::new();
-    for (text, (tokens, _)) in texts.iter().enumerate() {
-        pieces.extend(windows(tokens.len(), context).into_iter().map(|window| (text, window)));
-    }
-    pieces.sort_by_key(|(_, window)| std::cmp::Reverse(window.len()));
-    let mut rest = pieces.as_slice();
-    while !rest.is_empty() {
-        let mut tokens = 0;
-        let fits = rest.iter().take_while(|(_, window)| {
-            tokens += window.len();
-            tokens <= BATCH_TOKENS
-        });
-        let (batch, later) = rest.split_at(fits.count().max(1));
-        rest = later;
-
-        let windows: Vec<&[u32]> =
-            batch.iter().map(|(text, window)| &texts[*text].0[window.clone()]).collect();
-        let rows = Rows::pack(&windows, context, one_row);
-        let counts = |target: &usize| {
-            let target = &rows.targets[*target];
-            let (text, window) = &batch[target.document];
-            texts[*text].1.contains(&(window.start + target.index))
-        };
-        let targets: Vec<usize> = (0..rows.targets.len()).filter(counts).collect();
-        if !targets.is_empty() {
-            for (value, &target) in measure(&rows, &targets)?.into_iter().zip(&targets) {
-                let loss = &mut losses[batch[rows.targets[target].document].0];
-                loss.sum += f64::from(value);
-                loss.tokens += 1;
+/// The pieces of `groups`. What comes after the last token that counts is left out.
+fn pieces<'a>(groups: &[Group<'a>], context: usize) -> Vec<Piece<'a>> {
+    let mut pieces = Vec::new();
+    let mut first = 0;
+    for group in groups {
+        let texts: Vec<&[u32]> = group.iter().map(|(text, counted)| &text[..counted.end]).collect();
+        let tree = Tree::of(&texts);
+        let fits = texts.iter().all(|text| text.len() <= context);
+        // As long as what has to fit anyway: a text of the context's length.
+        if fits && tree.num_positions() <= context.max(BATCH_TOKENS) {
+            pieces.push(Piece { tree, first, start: 0, completes: group.len() });
+        } else {
+            for (number, (text, (_, counted))) in texts.iter().zip(group).enumerate() {
+                let counts = |window: &Range<usize>| window.end > counted.start;
+                let windows = windows(text.len(), context).into_iter().filter(counts);
+                pieces.extend(windows.map(|window| Piece {
+                    tree: Tree::of(&[&text[window.clone()]]),
+                    first: first + number,
+                    start: window.start,
+                    completes: usize::from(window.end == text.len()),
+                }));
             }
         }
-        // A text counts as done with its first window; the others are few.
-        progress.advance(batch.iter().filter(|(_, window)| window.start == 0).count())?;
+        first += group.len();
+    }
+    pieces
+}
+
+/// What was measured on each text.
+struct Losses {
+    nll: Vec<TextLoss>,
+    /// The divergence; of no token where it is not measured.
+    kl: Vec<TextLoss>,
+}
+
+/// The losses of every text, in the order of `groups`.
+fn measure<B: Backend, K: Kernels<B>>(
+    model: &Llama<B>,
+    groups: &[Group],
+    against: &mut Against<B>,
+    progress: &mut Progress,
+) -> Result<Losses> {
+    let context = context(model.config());
+    let counted: Vec<&Range<usize>> = groups.iter().flatten().map(|(_, counted)| counted).collect();
+    let nothing = vec![TextLoss::default(); counted.len()];
+    let mut losses = Losses { nll: nothing.clone(), kl: nothing };
+    let predicts = |piece: &Piece| piece.tree.num_positions() > 0;
+    let (pieces, empty): (Vec<Piece>, Vec<Piece>) = pieces(groups, context).into_iter().partition(predicts);
+    progress.advance(empty.iter().map(|piece| piece.completes).sum())?;
+    let lengths: Vec<usize> = pieces.iter().map(|piece| piece.tree.num_positions()).collect();
+    for batch in batches(&lengths, BATCH_TOKENS) {
+        let batch: Vec<&Piece> = batch.into_iter().map(|piece| &pieces[piece]).collect();
+        measure_batch::<B, K>(model, &batch, &counted, against, context, &mut losses)?;
+        progress.advance(batch.iter().map(|piece| piece.completes).sum())?;
     }
     Ok(losses)
 }
 
-fn in_chunks(count: usize, mut values: impl FnMut(Range<usize>) -> Vec<f32>) -> Vec<f32> {
-    let starts = (0..count).step_by(HEAD_CHUNK);
-    starts.flat_map(|start| values(start..(start + HEAD_CHUNK).min(count))).collect()
+/// Adds what one forward pass tells to `losses`; `counted` are the tokens that count of all texts.
+fn measure_batch<B: Backend, K: Kernels<B>>(
+    model: &Llama<B>,
+    batch: &[&Piece],
+    counted: &[&Range<usize>],
+    against: &mut Against<B>,
+    context: usize,
+    losses: &mut Losses,
+) -> Result<()> {
+    let trees: Vec<Tree> = batch.iter().map(|piece| piece.tree.clone()).collect();
+    let rows = Rows::pack_trees(&trees, K::ONE_ROW);
+    // The text of each packed document, and the token that it begins with.
+    let texts_of = |piece: &&Piece| {
+        let (first, start) = (piece.first, piece.start);
+        (0..piece.tree.branches.len()).map(move |number| (first + number, start))
+    };
+    let texts: Vec<(usize, usize)> = batch.iter().flat_map(texts_of).collect();
+    let counts = |target: &&Target| {
+        let (text, start) = texts[target.document];
+        counted[text].contains(&(start + target.index))
+    };
+    let targets: Vec<&Target> = rows.targets.iter().filter(counts).collect();
+    if targets.is_empty() {
+        return Ok(());
+    }
+    let hidden = at_positions(model.hidden::<K>(&rows)?, targets.iter().map(|target| target.position));
+    let of_targets = targets.iter().map(|target| texts[target.document].0);
+    add(&mut losses.nll, of_targets.clone(), nll::<B, K>(model, &hidden, &targets));
+    let windows: Vec<&[u32]> = trees.iter().map(|tree| tree.trunk).collect();
+    add(&mut losses.kl, of_targets, against.divergence::<K>(model, hidden, &windows, context)?);
+    Ok(())
 }
 
-fn to_vec<B: Backend>(values: burn::tensor::Tensor<B, 1>) -> Vec<f32> {
-    values.into_data().convert::<f32>().to_vec().expect("converted to f32")
+/// Adds a value of each target to the loss of its text.
+fn add(losses: &mut [TextLoss], texts: impl Iterator<Item = usize>, values: Vec<f32>) {
+    for (text, value) in texts.zip(values) {
+        losses[text].sum += f64::from(value);
+        losses[text].tokens += 1;
+    }
+}
+
+/// The NLL of each target; `hidden` is `[targets, hidden]`.
+fn nll<B: Backend, K: Kernels<B>>(model: &Llama<B>, hidden: &Tensor<B, 2>, targets: &[&Target]) -> Vec<f32> {
+    let ids: Vec<u32> = targets.iter().map(|target| target.token).collect();
+    in_chunks(ids.len(), |chunk| {
+        let states = hidden.clone().narrow(0, chunk.start, chunk.len());
+        K::nll(states, model.head(), &ids[chunk])
+    })
+}
+
+impl<B: Backend> Against<'_, B> {
+    /// The divergence of `model` at each predicted token of `windows`, whose states are `hidden`: nothing where
+    /// it is not measured.
+    fn divergence<K: Kernels<B>>(
+        &mut self,
+        model: &Llama<B>,
+        hidden: Tensor<B, 2>,
+        windows: &[&[u32]],
+        context: usize,
+    ) -> Result<Vec<f32>> {
+        let count = hidden.dims()[0];
+        match self {
+            Against::Nothing => Ok(Vec::new()),
+            Against::Itself(reference) => {
+                reference.remember(windows, hidden)?;
+                Ok(vec![0.0; count])
+            }
+            Against::Reference(reference) => {
+                let was = reference.hidden(windows, context)?;
+                Ok(in_chunks(count, |chunk| {
+                    let part = |states: &Tensor<B, 2>| states.clone().narrow(0, chunk.start, chunk.len());
+                    K::kl(part(&hidden), model.head(), part(&was), reference.head())
+                }))
+            }
+        }
+    }
+}
+
+/// `values` of all positions, a chunk of them at a time.
+fn in_chunks<B: Backend>(count: usize, values: impl Fn(Range<usize>) -> Tensor<B, 1>) -> Vec<f32> {
+    let starts = (0..count).step_by(HEAD_CHUNK);
+    let chunk = |start: usize| {
+        let values = values(start..(start + HEAD_CHUNK).min(count)).into_data().convert::<f32>();
+        values.to_vec::<f32>().expect("converted to f32")
+    };
+    starts.flat_map(chunk).collect()
 }
 
 fn perplexity(losses: &[TextLoss]) -> Perplexity {

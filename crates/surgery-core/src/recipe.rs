@@ -139,6 +139,20 @@ pub struct TrainSection {
     pub evaluate_every: usize,
     /// Keep only the inputs of blocks for the way back, and compute each block twice: less memory, more time.
     pub recompute: bool,
+    /// How the model as it was is kept.
+    pub reference: ReferenceForm,
+}
+
+/// How the model as it was, which the retain term holds the model to, is kept. Both forms give the same numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReferenceForm {
+    /// By its final hidden states of the documents it is asked about, computed before the first step and kept on
+    /// disk until the run is finished, and a copy of its head.
+    #[default]
+    Cached,
+    /// As a second model in memory, which is run at every step.
+    Live,
 }
 
 impl Default for TrainSection {
@@ -151,6 +165,7 @@ impl Default for TrainSection {
             checkpoint_every: 0,
             evaluate_every: 0,
             recompute: false,
+            reference: ReferenceForm::Cached,
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The operation from its first step to its last.
 
+use std::collections::BTreeSet;
+
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 
-use crate::data::{Benchmark, Corpus, Draw, Sampler};
+use crate::data::{Benchmark, Corpus, Draw, Sampler, Set};
 use crate::error::Result;
-use crate::evaluate::evaluate;
+use crate::evaluate::{Against, evaluate};
 use crate::event::{Event, Observer};
 use crate::kernels::Kernels;
 use crate::model::Llama;
@@ -19,6 +21,13 @@ pub fn sampler(corpus: &Corpus, recipe: &Recipe) -> Sampler {
     let sets = recipe.objective.sets();
     let drawn = sets.iter().map(|&set| (set, corpus.documents(set)));
     Sampler::new(drawn, recipe.train.documents_per_step, recipe.train.seed)
+}
+
+/// The retain documents that the steps of an operation will draw, by their indices: the seed decides.
+pub fn retain_to_be_drawn(corpus: &Corpus, recipe: &Recipe) -> BTreeSet<usize> {
+    let mut sampler = sampler(corpus, recipe);
+    let steps = 0..recipe.train.steps;
+    steps.flat_map(|_| sampler.draw().remove(&Set::Retain).unwrap_or_default()).collect()
 }
 
 /// The token ids of the documents that were drawn.
@@ -53,7 +62,8 @@ pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     };
     let evaluate_on_the_way = |model: &Llama<B>, number: usize, observer: &mut dyn Observer| {
         if section.evaluate_every > 0 && number.is_multiple_of(section.evaluate_every) {
-            let evaluation = evaluate::<B::InnerBackend, K>(&model.valid(), benchmark, None, observer)?;
+            let (model, against) = (model.valid(), Against::Nothing);
+            let evaluation = evaluate::<B::InnerBackend, K>(&model, benchmark, against, observer)?;
             observer.observe(Event::Evaluated { step: number, evaluation: &evaluation });
         }
         Ok(())

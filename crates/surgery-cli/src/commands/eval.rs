@@ -1,8 +1,9 @@
 //! `surgery eval`: what a model knows, set by set.
 
 use surgery_core::Error;
-use surgery_core::evaluate::evaluate;
+use surgery_core::evaluate::{Against, evaluate};
 use surgery_core::platform::Platform;
+use surgery_core::reference::Live;
 
 use crate::args::{Common, Eval};
 use crate::exit::Outcome;
@@ -28,14 +29,14 @@ impl crate::backend::Job for Job {
         let reference = eval.reference.as_deref().map(|source| -> surgery_core::Result<_> {
             let reference = ModelFiles::open(source)?;
             files.refuse_other_vocabulary(&reference)?;
-            reference.load::<P>(&device)
+            Ok(Live::<P::Infer, P::Kernels>::new(reference.load::<P>(&device)?))
         });
-        let reference = reference.transpose()?;
+        let mut reference = reference.transpose()?;
         let model = files.load::<P>(&device)?;
         let mut progress = Progress::new(Log::new(&common));
         progress.stage("evaluating");
-        let evaluation =
-            evaluate::<P::Infer, P::Kernels>(&model, &data.benchmark, reference.as_ref(), &mut progress)?;
+        let against = reference.as_mut().map_or(Against::Nothing, |live| Against::Reference(live));
+        let evaluation = evaluate::<P::Infer, P::Kernels>(&model, &data.benchmark, against, &mut progress)?;
         progress.finish();
         if let Some((what, value)) = evaluation.not_finite() {
             return Err(Error::not_computable(&what, value).into());

@@ -6,14 +6,16 @@ use std::time::Instant;
 
 use surgery_core::batch::windows;
 use surgery_core::burn::module::AutodiffModule;
-use surgery_core::evaluate::evaluate;
+use surgery_core::checkpoint::Checkpoint;
+use surgery_core::data::Set;
+use surgery_core::evaluate::{Against, Evaluation, context, evaluate};
 use surgery_core::files::{Folder, write_atomically};
 use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
-use surgery_core::recipe::Recipe;
-use surgery_core::reference::Live;
-use surgery_core::surgery::operate;
+use surgery_core::recipe::{Recipe, ReferenceForm};
+use surgery_core::reference::{Cached, Live, Reference, Store, bytes_of_states};
+use surgery_core::surgery::{operate, retain_to_be_drawn};
 use surgery_core::training::Cost;
 use surgery_core::{Error, Result};
 
@@ -24,6 +26,11 @@ use crate::plan;
 use crate::progress::{Metrics, OPERATING, Progress};
 use crate::report::{Report, html, table_of_change};
 use crate::terminal::{Log, print, print_json};
+
+/// The folder in the output folder that holds the reference's states until the run is finished.
+const STATES: &str = "reference";
+/// The states of all documents that should stay may take this much of the disk, or as much as the model.
+const MOST_STATES: u64 = 1 << 30;
 
 /// Resolves the recipe and runs the command.
 pub fn run(run: Run, common: Common) -> Outcome {
@@ -75,6 +82,12 @@ impl crate::backend::Job for Job {
                 "{count} documents are longer than the context and are split into windows that overlap by one token"
             )),
         }
+        if operation.is_cached() && !operation.keeps_all_states(&checkpoint) {
+            log.info(
+                "the reference's states of all documents that should stay would take more of the disk than the \
+                 model: only those that a step draws are kept, and the evaluation after loads the model again",
+            );
+        }
         let mut progress = Progress::recording(log, &output, Metrics::Surgery)?;
         let report = operation
             .perform::<P>(model, &checkpoint, &device, &mut progress)
@@ -82,6 +95,10 @@ impl crate::backend::Job for Job {
         let json = serde_json::to_string_pretty(&report).expect("strings and numbers");
         write_text(&output.join("report.html"), &html(&report, &resolved))?;
         write_text(&output.join("report.json"), &format!("{json}\n"))?;
+        if operation.is_cached() {
+            let states = output.join(STATES);
+            std::fs::remove_dir_all(&states).map_err(Error::write(&states))?;
+        }
         if common.json {
             return print_json(&report);
         }
@@ -109,26 +126,31 @@ impl Operation<'_> {
     fn perform<P: Platform>(
         &self,
         model: Llama<P::Infer>,
-        checkpoint: &surgery_core::checkpoint::Checkpoint,
+        checkpoint: &Checkpoint,
         device: &DeviceOf<P>,
         progress: &mut Progress,
     ) -> Result<Report> {
         let benchmark = &self.data.benchmark;
         progress.stage("evaluating before");
         let started = Instant::now();
-        let before = evaluate::<P::Infer, P::Kernels>(&model, benchmark, Some(&model), progress)?;
+        let mut reference = self.reference::<P>(&model, checkpoint)?;
+        let itself = Against::Itself(&mut *reference);
+        let before = evaluate::<P::Infer, P::Kernels>(&model, benchmark, itself, progress)?;
         let mut evaluate_seconds = started.elapsed().as_secs_f64();
 
         progress.stage(OPERATING);
-        let mut reference = Live::<P::Infer, P::Kernels>::new(model.clone());
-        let (operated, cost) = operate::<P::Train, P::Kernels>(
-            Llama::<P::Train>::trainable(model.clone()),
+        let started = Instant::now();
+        reference.complete(&model)?;
+        let prepared = started.elapsed().as_secs_f64();
+        let (operated, mut cost) = operate::<P::Train, P::Kernels>(
+            Llama::<P::Train>::trainable(model),
             &self.data.corpus,
             benchmark,
             self.recipe,
-            &mut reference,
+            &mut *reference,
             progress,
         )?;
+        cost.seconds += prepared;
         let folder = self.output.join("model");
         let dtype = self.recipe.model.save_dtype;
         operated.valid().save(&folder, &self.files.folder, Some(checkpoint), dtype)?;
@@ -138,7 +160,12 @@ impl Operation<'_> {
         progress.stage("evaluating after");
         let started = Instant::now();
         let written = ModelFiles::open_folder(Folder::Disk(folder.clone()))?.load::<P>(device)?;
-        let after = evaluate::<P::Infer, P::Kernels>(&written, benchmark, Some(&model), progress)?;
+        if self.is_cached() && !self.keeps_all_states(checkpoint) {
+            let again = Llama::load(&self.files.config, checkpoint, device)?;
+            reference = Box::new(Live::<P::Infer, P::Kernels>::new(again));
+        }
+        let against = Against::Reference(&mut *reference);
+        let after = evaluate::<P::Infer, P::Kernels>(&written, benchmark, against, progress)?;
         if let Some((what, value)) = after.not_finite() {
             // What cannot be used must not be found where a result is looked for.
             std::fs::remove_dir_all(&folder).map_err(Error::write(&folder))?;
@@ -149,6 +176,41 @@ impl Operation<'_> {
         Ok(self.report(before, after, cost, evaluate_seconds))
     }
 
+    /// The reference, which is `model` as it is now, in the form that the recipe asks for.
+    fn reference<P: Platform>(
+        &self,
+        model: &Llama<P::Infer>,
+        checkpoint: &Checkpoint,
+    ) -> Result<Box<dyn Reference<P::Infer>>> {
+        if !self.is_cached() {
+            return Ok(Box::new(Live::<P::Infer, P::Kernels>::new(model.clone())));
+        }
+        let benchmark = &self.data.benchmark;
+        let mut cached =
+            Cached::<P::Infer, P::Kernels>::new(model, Store::in_folder(&self.output.join(STATES))?);
+        let retain = benchmark.documents(Set::Retain);
+        let drawn = retain_to_be_drawn(&self.data.corpus, self.recipe);
+        let config = &self.files.config;
+        cached.want(
+            drawn.into_iter().map(|index| retain[index].as_slice()),
+            config.context(self.recipe.train.max_tokens),
+        );
+        if self.keeps_all_states(checkpoint) {
+            cached.want(benchmark.kept(), context(config));
+        }
+        Ok(Box::new(cached))
+    }
+
+    fn is_cached(&self) -> bool {
+        self.recipe.train.reference == ReferenceForm::Cached
+    }
+
+    /// Whether the reference's states of all documents that should stay are kept, for the evaluation after.
+    fn keeps_all_states(&self, checkpoint: &Checkpoint) -> bool {
+        let bytes = bytes_of_states(self.data.benchmark.kept(), &self.files.config);
+        bytes <= checkpoint.bytes().max(MOST_STATES)
+    }
+
     /// How many documents of the sets trained on are longer than a window.
     fn documents_split(&self) -> usize {
         let context = self.files.config.context(self.recipe.train.max_tokens);
@@ -157,13 +219,7 @@ impl Operation<'_> {
         texts.filter(|text| windows(text.len(), context).len() > 1).count()
     }
 
-    fn report(
-        &self,
-        before: surgery_core::evaluate::Evaluation,
-        after: surgery_core::evaluate::Evaluation,
-        cost: Cost,
-        evaluate_seconds: f64,
-    ) -> Report {
+    fn report(&self, before: Evaluation, after: Evaluation, cost: Cost, evaluate_seconds: f64) -> Report {
         Report {
             difference: after.minus(&before),
             before,

@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 use crate::files::Folder;
 use crate::text::TextEncoder;
 
+/// The sets that should stay as they are.
+pub const KEPT: [Set; 2] = [Set::Retain, Set::RetainHeldout];
+
 /// A data folder, encoded for one model.
 #[derive(Debug, Clone, Default)]
 pub struct Benchmark {
@@ -49,6 +52,11 @@ impl Benchmark {
     /// The token ids of one set's documents; empty where there are none.
     pub fn documents(&self, set: Set) -> &[Vec<u32>] {
         self.sets.iter().find(|(other, _)| *other == set).map_or(&[], |(_, documents)| documents)
+    }
+
+    /// The token ids of all documents that should stay as they are.
+    pub fn kept(&self) -> impl Iterator<Item = &[u32]> {
+        KEPT.into_iter().flat_map(|set| self.documents(set)).map(Vec::as_slice)
     }
 }
 

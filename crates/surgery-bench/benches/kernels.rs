@@ -1,0 +1,139 @@
+//! The operations of the seam one by one, as the CPU's backend has them and in their portable form, at the sizes of a
+//! step of the shape `6m`. `cargo xtask bench --micro` runs this.
+
+use divan::Bencher;
+use surgery_core::batch::Rows;
+use surgery_core::burn::tensor::{Distribution, Tensor};
+use surgery_core::config::LlamaConfig;
+use surgery_core::kernels::{AdamWStep, AttentionWeights, Kernels, MlpWeights, Portable, Predictions};
+use surgery_core::placement::Placement;
+use surgery_core::platform::{DeviceOf, Platform};
+use surgery_ndarray::Cpu;
+
+type B = <Cpu as Platform>::Infer;
+type OfCpu = <Cpu as Platform>::Kernels;
+
+const HIDDEN: usize = 256;
+const HEADS: usize = 4;
+const INTERMEDIATE: usize = 688;
+const VOCAB: usize = 2048;
+const LAYERS: usize = 6;
+/// Documents of a step, all as long.
+const DOCUMENTS: usize = 32;
+const LENGTH: usize = 120;
+const TOKENS: usize = DOCUMENTS * LENGTH;
+const EPSILON: f64 = 1e-6;
+
+fn main() {
+    divan::main();
+}
+
+fn device() -> DeviceOf<Cpu> {
+    Cpu::device(0).expect("there is a CPU")
+}
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 0.02), &device())
+}
+
+/// The hidden states of a step's tokens, one row for each document.
+fn states() -> Tensor<B, 3> {
+    random([DOCUMENTS, LENGTH, HIDDEN])
+}
+
+fn placement() -> Placement<B> {
+    let config = serde_json::json!({
+        "model_type": "llama",
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "intermediate_size": INTERMEDIATE,
+        "vocab_size": VOCAB,
+        "max_position_embeddings": LENGTH,
+    });
+    let config = LlamaConfig::parse("6m", &config).expect("a whole configuration");
+    let documents = vec![vec![0; LENGTH]; DOCUMENTS];
+    Placement::packed(&Rows::pack(&documents, LENGTH, false), &config, &device()).expect("short texts")
+}
+
+#[divan::bench(types = [OfCpu, Portable], sample_count = 20, max_time = 2)]
+fn project<K: Kernels<B>>(bencher: Bencher) {
+    let (x, weight) = (states(), random([INTERMEDIATE, HIDDEN]));
+    bencher.bench_local(|| K::project(x.clone(), weight.clone()));
+}
+
+#[divan::bench(types = [OfCpu, Portable], sample_count = 20, max_time = 2)]
+fn rms_norm<K: Kernels<B>>(bencher: Bencher) {
+    let (x, weight) = (states(), random([HIDDEN]));
+    bencher.bench_local(|| K::rms_norm(x.clone(), weight.clone(), EPSILON));
+}
+
+#[divan::bench(types = [OfCpu, Portable], sample_count = 20, max_time = 2)]
+fn attention_sublayer<K: Kernels<B>>(bencher: Bencher) {
+    let (x, placement) = (states(), placement());
+    let weights = AttentionWeights {
+        norm: random([HIDDEN]),
+        query: random([HIDDEN, HIDDEN]),
+        key: random([HIDDEN, HIDDEN]),
+        value: random([HIDDEN, HIDDEN]),
+        output: random([HIDDEN, HIDDEN]),
+        epsilon: EPSILON,
+    };
+    bencher.bench_local(|| K::attention_sublayer(x.clone(), weights.clone(), &placement, None));
+}
+
+#[divan::bench(types = [OfCpu, Portable], sample_count = 20, max_time = 2)]
+fn mlp_sublayer<K: Kernels<B>>(bencher: Bencher) {
+    let x = states();
+    let weights = MlpWeights {
+        norm: random([HIDDEN]),
+        gate: random([INTERMEDIATE, HIDDEN]),
+        up: random([INTERMEDIATE, HIDDEN]),
+        down: random([HIDDEN, INTERMEDIATE]),
+        epsilon: EPSILON,
+    };
+    bencher.bench_local(|| K::mlp_sublayer(x.clone(), weights.clone()));
+}
+
+#[divan::bench(types = [OfCpu, Portable], sample_count = 20, max_time = 2)]
+fn head_gradient<K: Kernels<B>>(bencher: Bencher) {
+    let (hidden, head) = (random([TOKENS, HIDDEN]), random([VOCAB, HIDDEN]));
+    // A quarter of the documents is held to the reference; the last position of each predicts nothing.
+    let predicting = |documents: std::ops::Range<usize>| -> Vec<usize> {
+        documents.flat_map(|document| document * LENGTH..(document + 1) * LENGTH - 1).collect()
+    };
+    let (nll, kl) = (predicting(0..DOCUMENTS / 4 * 3), predicting(DOCUMENTS / 4 * 3..DOCUMENTS));
+    let predictions = Predictions {
+        nll_tokens: nll.iter().map(|position| (position % VOCAB) as u32).collect(),
+        nll_coefficients: vec![1e-3; nll.len()],
+        kl_coefficients: vec![1e-3; kl.len()],
+        reference: Some((random([kl.len(), HIDDEN]), random([VOCAB, HIDDEN]))),
+        nll_positions: nll,
+        kl_positions: kl,
+    };
+    bencher.bench_local(|| K::head_gradient(hidden.clone(), head.clone(), &predictions));
+}
+
+/// All the model's values as if they were one parameter, which no other holds: it may be written in place.
+#[divan::bench(types = [OfCpu, Portable], sample_count = 20, max_time = 2)]
+fn adamw<K: Kernels<B>>(bencher: Bencher) {
+    let layer = 4 * HIDDEN * HIDDEN + 3 * HIDDEN * INTERMEDIATE;
+    let count = LAYERS * layer + 2 * VOCAB * HIDDEN;
+    let step = AdamWStep {
+        clip: 0.5,
+        rate: 2e-4,
+        beta_1: 0.9,
+        beta_2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.01,
+        step: 2,
+    };
+    bencher
+        .with_inputs(|| {
+            let value = || random([count]);
+            (value(), value(), value().abs(), value())
+        })
+        .bench_local_values(|(value, first, second, gradient)| {
+            K::adamw(value, first, second, gradient, &step)
+        });
+}

@@ -1,0 +1,94 @@
+//! The floor under a step's time: its matrix products alone, each at the best rate that this machine has for any.
+
+use std::process::Command;
+
+use serde::Serialize;
+use surgery_core::config::LlamaConfig;
+use surgery_core::kernels::HEAD_CHUNK;
+
+use crate::Result;
+use crate::work::Draw;
+
+/// A matrix product's best rate.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ProductRate {
+    /// NT, NN or TN.
+    pub(crate) form: String,
+    /// Rows, inner size and columns of the layer's forward product.
+    pub(crate) shape: String,
+    /// Operations a second.
+    pub(crate) rate: f64,
+}
+
+/// Operations of the matrix products of one step in which the reference's states are known. A multiplication and an
+/// addition are two; looking up an embedding is none.
+pub(crate) fn step_operations(config: &LlamaConfig, draw: &Draw) -> f64 {
+    let LlamaConfig { hidden_size, intermediate_size, vocab_size, .. } = *config;
+    let queries = config.num_attention_heads * config.head_dim;
+    let keys = config.num_key_value_heads * config.head_dim;
+    let layer = hidden_size * (2 * queries + 2 * keys + 3 * intermediate_size);
+    let (layers, layer, head) =
+        (config.num_hidden_layers as f64, layer as f64, (vocab_size * hidden_size) as f64);
+    let of_document = |(length, is_retain): (usize, bool)| {
+        let (tokens, predicted) = (length as f64, (length - 1) as f64);
+        // Forward, and twice as much for the gradients of the input and of the weights.
+        let weights = 6.0 * layers * layer * tokens;
+        // Of each query with the keys up to its own: 2 products forward; backward 5, of which one computes the
+        // scores anew.
+        let pairs = tokens * (tokens + 1.0) / 2.0;
+        let attention = 2.0 * (2.0 + 5.0) * layers * queries as f64 * pairs;
+        // The last position predicts nothing; the reference's logits are only computed.
+        let heads = if is_retain { 6.0 + 2.0 } else { 6.0 } * head * predicted;
+        weights + attention + heads
+    };
+    draw.lengths().map(of_document).sum()
+}
+
+/// The rates of the products of a step's layers, and of a large square one, by the program `surgery-gemm`.
+pub(crate) fn product_rates(config: &LlamaConfig, draw: &Draw) -> Result<Vec<ProductRate>> {
+    let (tokens, hidden, wide) = (draw.num_tokens(), config.hidden_size, config.intermediate_size);
+    let head_rows = HEAD_CHUNK.min(tokens);
+    let shapes = [
+        [tokens, hidden, hidden],
+        [tokens, hidden, wide],
+        [tokens, wide, hidden],
+        [head_rows, hidden, config.vocab_size],
+        [2048, 2048, 2048],
+    ];
+    let program =
+        std::env::current_exe()?.with_file_name(format!("surgery-gemm{}", std::env::consts::EXE_SUFFIX));
+    let arguments = shapes.map(|[rows, inner, columns]| format!("{rows}x{inner}x{columns}"));
+    let output = Command::new(&program).args(arguments).output().map_err(|error| {
+        format!("cannot run {}: {error}; `cargo xtask bench` builds it", program.display())
+    })?;
+    if !output.status.success() {
+        return Err(
+            format!("{} failed: {}", program.display(), String::from_utf8_lossy(&output.stderr)).into()
+        );
+    }
+    let parse = |line: &str| {
+        let [form, shape, rate] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
+        Some(ProductRate { form: form.into(), shape: shape.into(), rate: str::parse(rate).ok()? })
+    };
+    let rates = String::from_utf8(output.stdout)?.lines().map(parse).collect::<Option<Vec<_>>>();
+    rates
+        .filter(|rates| !rates.is_empty())
+        .ok_or_else(|| format!("{} printed no rates", program.display()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::work::{Lengths, SHAPES, Work};
+
+    #[test]
+    fn operations_are_those_counted_by_hand() {
+        let shape = &SHAPES[0];
+        let work = Work::new(shape, Lengths::Equal);
+        // 32 documents of 120 tokens; 4 layers of 128 x (4 x 128 + 3 x 344); 128 x 1024 in the head.
+        let weights = 6.0 * 4.0 * 197_632.0 * 3840.0;
+        let attention = 14.0 * 4.0 * 128.0 * 7260.0 * 32.0;
+        let head = 131_072.0 * 119.0 * (24.0 * 6.0 + 8.0 * 8.0);
+        let operations = super::step_operations(&shape.config().unwrap(), &work.draw);
+        assert_eq!(operations, weights + attention + head);
+    }
+}

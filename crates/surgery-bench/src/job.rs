@@ -1,0 +1,36 @@
+//! The whole job as a user waits for it: an evaluation, some steps, an evaluation.
+
+use surgery_core::config::LlamaConfig;
+use surgery_core::platform::{DeviceOf, Platform};
+
+use crate::Result;
+use crate::ours::Ours;
+use crate::peer::{Arrangement, Peer};
+use crate::report::{Job, PeerJob};
+use crate::rounds::{median, settle};
+use crate::work::Work;
+
+/// A job is long: the median of few.
+const ROUNDS: usize = 3;
+
+pub(crate) fn measure_job<P: Platform>(
+    config: &LlamaConfig,
+    work: &Work,
+    mut peer: Option<&mut Peer>,
+    device: &DeviceOf<P>,
+) -> Result<Job> {
+    let (mut ours, mut batched, mut single) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(Ours::<P>::job(config, work, device)?);
+        if let Some(peer) = peer.as_deref_mut() {
+            settle();
+            batched.push(peer.job(work, Arrangement::Batched)?);
+            single.push(peer.job(work, Arrangement::Single)?);
+            settle();
+        }
+    }
+    let peer =
+        peer.map(|_| PeerJob { batched_seconds: median(&mut batched), single_seconds: median(&mut single) });
+    let (texts, steps) = (work.texts.len(), work.job.len());
+    Ok(Job { rounds: ROUNDS, texts, steps, seconds: median(&mut ours), peer })
+}

@@ -1,0 +1,202 @@
+//! This program's side: a model in training and what it was, timed part by part.
+
+use std::time::Instant;
+
+use surgery_core::Error;
+use surgery_core::batch::{Rows, Target};
+use surgery_core::burn::module::AutodiffModule;
+use surgery_core::burn::tensor::backend::Backend;
+use surgery_core::config::LlamaConfig;
+use surgery_core::data::{EncodedQuestion, Set};
+use surgery_core::evaluate::{choose, score, score_options};
+use surgery_core::event::Silent;
+use surgery_core::kernels::{Kernels, Predictions};
+use surgery_core::model::Llama;
+use surgery_core::objective::Objective;
+use surgery_core::optimizer::{AdamW, Gradients, OptimizerConfig, global_norm};
+use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::reference::{Live, Reference};
+use surgery_core::step::{gradients, update};
+
+use crate::Result;
+use crate::precomputed::Precomputed;
+use crate::work::{Draw, Work};
+
+/// The reference in the steps that are measured: its states are known.
+type Known<P> = Precomputed<<P as Platform>::Infer, <P as Platform>::Kernels>;
+/// The reference that is run in every step.
+type Run<P> = Live<<P as Platform>::Infer, <P as Platform>::Kernels>;
+
+/// By what every prediction counts in the loss. The head takes as long for any other.
+const COEFFICIENT: f32 = 1e-3;
+
+/// Whose states a retain document is held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReferenceIs {
+    /// Known already.
+    Known,
+    /// To be computed in the step.
+    Run,
+}
+
+/// Seconds of one step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StepTime {
+    /// Everything up to the gradient's norm.
+    pub(crate) gradients: f64,
+    /// AdamW, which scales the gradient as it goes.
+    pub(crate) update: f64,
+}
+
+impl StepTime {
+    pub(crate) fn step(self) -> f64 {
+        self.gradients + self.update
+    }
+}
+
+/// A model in training.
+pub(crate) struct Ours<P: Platform> {
+    /// None while a step has it.
+    model: Option<Llama<P::Train>>,
+    optimizer: AdamW<P::Infer>,
+    objective: Objective,
+    known: Known<P>,
+    run: Run<P>,
+    device: DeviceOf<P>,
+    steps: usize,
+}
+
+impl<P: Platform> Ours<P> {
+    pub(crate) fn new(config: &LlamaConfig, device: &DeviceOf<P>) -> Self {
+        let model = Llama::<P::Train>::random(config, 0, device);
+        Self {
+            optimizer: AdamW::new(OptimizerConfig::default()),
+            objective: Objective::default(),
+            known: Known::<P>::new(Live::new(model.valid())),
+            run: Live::new(model.valid()),
+            device: device.clone(),
+            steps: 0,
+            model: Some(model),
+        }
+    }
+
+    fn model(&self) -> &Llama<P::Train> {
+        self.model.as_ref().expect("a step that fails ends the measurement")
+    }
+
+    /// One step of the operation, from the weights that the last one left.
+    pub(crate) fn step(&mut self, draw: &Draw, reference: ReferenceIs) -> Result<StepTime> {
+        Ok(self.step_looking(draw, reference, |_| Ok(()))?.0)
+    }
+
+    /// A step with the states of its reference known, and the seconds that the norm of its gradient takes by itself.
+    pub(crate) fn step_and_norm(&mut self, draw: &Draw) -> Result<(StepTime, f64)> {
+        let device = self.device.clone();
+        self.step_looking(draw, ReferenceIs::Known, |gradients| {
+            let norm = || Ok(global_norm::<P::Infer, P::Kernels>(gradients));
+            Ok(timed::<P, _>(&device, norm)?.1)
+        })
+    }
+
+    /// A step that shows its gradient before the update; the look is not in its time.
+    fn step_looking<T>(
+        &mut self,
+        draw: &Draw,
+        reference: ReferenceIs,
+        look: impl FnOnce(&Gradients<P::Infer>) -> Result<T>,
+    ) -> Result<(StepTime, T)> {
+        let documents = draw.step();
+        let model = self.model.take().expect("a step that fails ends the measurement");
+        let reference: &mut dyn Reference<P::Infer> = match reference {
+            ReferenceIs::Known => &mut self.known,
+            ReferenceIs::Run => &mut self.run,
+        };
+        let (graded, gradients) = timed::<P, _>(&self.device, || {
+            Ok(gradients::<P::Train, P::Kernels>(&model, &documents, &self.objective, Some(reference))?)
+        })?;
+        let seen = look(&graded.gradients)?;
+        self.steps += 1;
+        let rate = self.optimizer.config().learning_rate;
+        let (model, update) = timed::<P, _>(&self.device, || {
+            Ok(update::<P::Train, P::Kernels>(model, graded, &mut self.optimizer, rate, self.steps)?.0)
+        })?;
+        self.model = Some(model);
+        Ok((StepTime { gradients, update }, seen))
+    }
+
+    /// Seconds of the forward pass over a step's documents, and of the head's losses and gradient, each by itself.
+    pub(crate) fn forward_and_head(&self, draw: &Draw) -> Result<[f64; 2]> {
+        let model = self.model().valid();
+        let documents = draw.step();
+        let tokens: Vec<&[u32]> = documents.documents.iter().map(|(_, tokens)| *tokens).collect();
+        let one_row = <P::Kernels as Kernels<P::Infer>>::ONE_ROW;
+        let (hidden, forward) = timed::<P, _>(&self.device, || {
+            let rows = Rows::pack(&tokens, documents.context, one_row);
+            Ok(model.hidden::<P::Kernels>(&rows)?)
+        })?;
+
+        let rows = Rows::pack(&tokens, documents.context, one_row);
+        let kept = |document: usize| documents.documents[document].0 == Set::Retain;
+        let (kept, pushed): (Vec<&Target>, Vec<&Target>) =
+            rows.targets.iter().partition(|target| kept(target.document));
+        let [rows, columns, size] = hidden.dims();
+        let hidden = hidden.reshape([rows * columns, size]);
+        let predictions = Predictions {
+            nll_positions: pushed.iter().map(|target| target.position).collect(),
+            nll_tokens: pushed.iter().map(|target| target.token).collect(),
+            nll_coefficients: vec![COEFFICIENT; pushed.len()],
+            kl_positions: kept.iter().map(|target| target.position).collect(),
+            kl_coefficients: vec![COEFFICIENT; kept.len()],
+            // The reference's states only have to be some.
+            reference: Some((hidden.clone().narrow(0, 0, kept.len()), model.head())),
+        };
+        let (_, head) = timed::<P, _>(&self.device, || {
+            Ok(<P::Kernels as Kernels<P::Infer>>::head_gradient(hidden, model.head(), &predictions))
+        })?;
+        Ok([forward, head])
+    }
+
+    /// Seconds until every question has its answer.
+    pub(crate) fn answer(&self, questions: &[EncodedQuestion]) -> Result<f64> {
+        let model = self.model().valid();
+        let (_, seconds) = timed::<P, _>(&self.device, || answers::<P>(&model, questions))?;
+        Ok(seconds)
+    }
+
+    /// The whole job on a model of its own: evaluate, all steps, evaluate.
+    pub(crate) fn job(config: &LlamaConfig, work: &Work, device: &DeviceOf<P>) -> Result<f64> {
+        let mut ours = Self::new(config, device);
+        let evaluate = |ours: &Self| -> Result<()> {
+            let model = ours.model().valid();
+            score::<P::Infer, P::Kernels>(&model, &work.texts, &mut Silent)?;
+            answers::<P>(&model, &work.questions)?;
+            Ok(())
+        };
+        let (_, seconds) = timed::<P, _>(device, || {
+            evaluate(&ours)?;
+            for draw in &work.job {
+                // Every document is drawn once, so the states of none are known.
+                ours.step(draw, ReferenceIs::Run)?;
+            }
+            evaluate(&ours)
+        })?;
+        Ok(seconds)
+    }
+}
+
+/// The option chosen at each question.
+fn answers<P: Platform>(model: &Llama<P::Infer>, questions: &[EncodedQuestion]) -> Result<Vec<usize>> {
+    let losses = score_options::<P::Infer, P::Kernels>(model, questions, &mut Silent)?;
+    Ok(losses.iter().map(|options| choose(options)).collect())
+}
+
+/// What `work` gives, and the seconds until the device has done it.
+fn timed<P: Platform, T>(device: &DeviceOf<P>, work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+    let started = Instant::now();
+    let value = work()?;
+    P::Infer::sync(device).map_err(|error| Error::Backend {
+        problem: format!("backend {} failed: {error:?}", P::NAME),
+        remedy: "try a smaller shape".into(),
+    })?;
+    Ok((value, started.elapsed().as_secs_f64()))
+}

@@ -1,0 +1,165 @@
+//! PyTorch's side: `peer.py` in a process of its own, asked and answered by lines of JSON.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::Result;
+use crate::work::{Draw, Shape, Work};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peer.py");
+/// Tokens of a batch of its evaluation, padding included; ours has as many.
+const BATCH_TOKENS: usize = 2048;
+
+/// What it is made of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Versions {
+    pub(crate) torch: String,
+    pub(crate) transformers: String,
+}
+
+/// How its evaluation runs the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Arrangement {
+    /// Texts and options of similar length together.
+    Batched,
+    /// A forward for each text and option, as the authors do.
+    Single,
+}
+
+/// Seconds of a step, and of its parts.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct PeerStep {
+    pub(crate) seconds: f64,
+    pub(crate) parts: PeerParts,
+}
+
+/// Seconds of the parts as PyTorch has them: the forward has the head's logits, and the backward all gradients.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct PeerParts {
+    pub(crate) forward: f64,
+    pub(crate) reference: f64,
+    pub(crate) loss: f64,
+    pub(crate) backward: f64,
+    pub(crate) clip: f64,
+    pub(crate) adamw: f64,
+}
+
+#[derive(Deserialize)]
+struct Seconds {
+    seconds: f64,
+}
+
+/// The process.
+pub(crate) struct Peer {
+    process: Child,
+    requests: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    versions: Versions,
+}
+
+impl Peer {
+    /// Starts it with a model of this shape; `python` has PyTorch and transformers.
+    pub(crate) fn start(python: &Path, shape: &Shape, threads: usize) -> Result<Self> {
+        let mut process = Command::new(python)
+            .arg(SCRIPT)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot run {}: {error}", python.display()))?;
+        let requests = process.stdin.take().expect("piped");
+        let answers = BufReader::new(process.stdout.take().expect("piped"));
+        let versions = Versions { torch: String::new(), transformers: String::new() };
+        let mut peer = Self { process, requests, answers, versions };
+        peer.versions = peer.ask(&json!({"config": shape.json(), "threads": threads, "seed": 0}))?;
+        Ok(peer)
+    }
+
+    pub(crate) fn versions(&self) -> &Versions {
+        &self.versions
+    }
+
+    pub(crate) fn step(&mut self, draw: &Draw) -> Result<PeerStep> {
+        self.ask(&json!({"do": "step", "documents": draw.json()}))
+    }
+
+    /// The most memory held during a step, above that of the process before it had a model.
+    pub(crate) fn step_memory(&mut self, draw: &Draw) -> Result<Option<u64>> {
+        #[derive(Deserialize)]
+        struct Forgotten {
+            forgotten: bool,
+        }
+        #[derive(Deserialize)]
+        struct Held {
+            peak_bytes: u64,
+            idle_bytes: u64,
+        }
+        let Forgotten { forgotten } = self.ask(&json!({"do": "forget_peak"}))?;
+        self.step(draw)?;
+        let held: Held = self.ask(&json!({"do": "memory"}))?;
+        Ok(forgotten.then(|| held.peak_bytes.saturating_sub(held.idle_bytes)))
+    }
+
+    /// Seconds until every question has its answer.
+    pub(crate) fn answer(&mut self, work: &Work, arrangement: Arrangement) -> Result<f64> {
+        let answered: Seconds = self.ask(&json!({
+            "do": "evaluate",
+            "texts": [],
+            "questions": work.questions_json(),
+            "arrangement": arrangement,
+            "batch_tokens": BATCH_TOKENS,
+        }))?;
+        Ok(answered.seconds)
+    }
+
+    /// Seconds of the whole job.
+    pub(crate) fn job(&mut self, work: &Work, arrangement: Arrangement) -> Result<f64> {
+        let done: Seconds = self.ask(&json!({
+            "do": "job",
+            "steps": work.job.len(),
+            "draws": work.job.iter().map(Draw::json).collect::<Vec<_>>(),
+            "texts": work.texts,
+            "questions": work.questions_json(),
+            "arrangement": arrangement,
+            "batch_tokens": BATCH_TOKENS,
+        }))?;
+        Ok(done.seconds)
+    }
+
+    /// The best rate of a large matrix product, in operations a second.
+    pub(crate) fn product_rate(&mut self, [m, k, n]: [usize; 3]) -> Result<f64> {
+        #[derive(Deserialize)]
+        struct Rate {
+            gflops: f64,
+        }
+        let rate: Rate = self.ask(&json!({"do": "gemm", "m": m, "k": k, "n": n}))?;
+        Ok(rate.gflops * 1e9)
+    }
+
+    fn ask<T: DeserializeOwned>(&mut self, request: &Value) -> Result<T> {
+        let gone = |error: std::io::Error| format!("{SCRIPT} has ended: {error}");
+        writeln!(self.requests, "{request}").and_then(|()| self.requests.flush()).map_err(gone)?;
+        let mut line = String::new();
+        if self.answers.read_line(&mut line).map_err(gone)? == 0 {
+            return Err(format!("{SCRIPT} has ended; what it said is above").into());
+        }
+        let answer: Value = serde_json::from_str(&line).map_err(|error| format!("{SCRIPT}: {error}"))?;
+        if let Some(problem) = answer["error"].as_str() {
+            return Err(format!("{SCRIPT}: {problem}").into());
+        }
+        Ok(serde_json::from_value(answer)?)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may be in the middle of something when another error ends the measurement.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

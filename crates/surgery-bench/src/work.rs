@@ -1,0 +1,180 @@
+//! What is computed in the measurements: shapes of models, and random documents, texts and questions. The same in
+//! every run.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+use serde_json::{Value, json};
+use surgery_core::config::LlamaConfig;
+use surgery_core::data::{EncodedQuestion, Set, Split};
+use surgery_core::step::StepDocuments;
+
+use crate::Result;
+
+/// Documents of each set in a step.
+const DOCUMENTS: usize = 8;
+/// The context, in tokens; no document is longer.
+pub(crate) const CONTEXT: usize = 256;
+/// Questions of an evaluation, and options of each.
+pub(crate) const QUESTIONS: usize = 60;
+pub(crate) const OPTIONS: usize = 3;
+/// Tokens of a question, and of each of its options.
+const QUESTION_TOKENS: usize = 24;
+const OPTION_TOKENS: usize = 5;
+/// Texts of an evaluation.
+const TEXTS: usize = 64;
+/// Steps of a job.
+const JOB_STEPS: usize = 4;
+
+/// A model's shape.
+pub(crate) struct Shape {
+    pub(crate) name: &'static str,
+    pub(crate) hidden: usize,
+    pub(crate) layers: usize,
+    pub(crate) heads: usize,
+    pub(crate) intermediate: usize,
+    pub(crate) vocab: usize,
+}
+
+/// The smallest comes first: what the allocator keeps of one is used again by the next.
+pub(crate) const SHAPES: [Shape; 3] = [
+    Shape { name: "1m", hidden: 128, layers: 4, heads: 4, intermediate: 344, vocab: 1024 },
+    Shape { name: "6m", hidden: 256, layers: 6, heads: 4, intermediate: 688, vocab: 2048 },
+    Shape { name: "27m", hidden: 512, layers: 8, heads: 8, intermediate: 1376, vocab: 2048 },
+];
+
+impl Shape {
+    /// As `config.json` has it.
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "model_type": "llama",
+            "hidden_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.heads,
+            "intermediate_size": self.intermediate,
+            "vocab_size": self.vocab,
+            "max_position_embeddings": CONTEXT,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 1e4,
+        })
+    }
+
+    pub(crate) fn config(&self) -> Result<LlamaConfig> {
+        Ok(LlamaConfig::parse(self.name, &self.json())?)
+    }
+}
+
+/// How long documents and texts are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Lengths {
+    /// 60 to 180 tokens
+    Mixed,
+    /// 120 tokens each
+    Equal,
+}
+
+/// The documents of one step.
+pub(crate) struct Draw {
+    documents: Vec<(Set, Vec<u32>)>,
+}
+
+impl Draw {
+    pub(crate) fn step(&self) -> StepDocuments<'_> {
+        let documents = self.documents.iter().map(|(set, tokens)| (*set, tokens.as_slice())).collect();
+        StepDocuments { documents, context: CONTEXT, recompute: false }
+    }
+
+    /// The length of each document, and whether the reference is to be kept to on it.
+    pub(crate) fn lengths(&self) -> impl Iterator<Item = (usize, bool)> {
+        self.documents.iter().map(|(set, tokens)| (tokens.len(), *set == Set::Retain))
+    }
+
+    pub(crate) fn num_tokens(&self) -> usize {
+        self.lengths().map(|(length, _)| length).sum()
+    }
+
+    pub(crate) fn num_documents(&self) -> usize {
+        self.documents.len()
+    }
+
+    /// As `peer.py` reads it: the documents of each set.
+    pub(crate) fn json(&self) -> Value {
+        let of = |set: Set| -> Vec<&Vec<u32>> {
+            self.documents.iter().filter(|(other, _)| *other == set).map(|(_, tokens)| tokens).collect()
+        };
+        Set::TRAINED
+            .iter()
+            .map(|&set| (set.name().to_owned(), json!(of(set))))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    }
+}
+
+/// All that one shape is measured on.
+pub(crate) struct Work {
+    /// The documents of the steps that are measured one by one.
+    pub(crate) draw: Draw,
+    pub(crate) questions: Vec<EncodedQuestion>,
+    pub(crate) texts: Vec<Vec<u32>>,
+    /// The documents of a job's steps, no two of them alike.
+    pub(crate) job: Vec<Draw>,
+}
+
+impl Work {
+    pub(crate) fn new(shape: &Shape, lengths: Lengths) -> Self {
+        let mut random =
+            Random { tokens: ChaCha8Rng::seed_from_u64(0), lengths: ChaCha8Rng::seed_from_u64(1), shape };
+        Self {
+            draw: random.draw(lengths),
+            questions: (0..QUESTIONS).map(|_| random.question()).collect(),
+            texts: (0..TEXTS).map(|_| random.document(lengths)).collect(),
+            job: (0..JOB_STEPS).map(|_| random.draw(lengths)).collect(),
+        }
+    }
+
+    /// The questions as `peer.py` reads them.
+    pub(crate) fn questions_json(&self) -> Value {
+        let options = |question: &EncodedQuestion| -> Vec<Value> {
+            let option = |(ids, own): &(Vec<u32>, std::ops::Range<usize>)| json!({"ids": ids, "start": own.start, "end": own.end});
+            question.options.iter().map(option).collect()
+        };
+        json!(self.questions.iter().map(options).collect::<Vec<_>>())
+    }
+}
+
+struct Random<'a> {
+    tokens: ChaCha8Rng,
+    // By itself, so that the lengths are the same whatever the shape.
+    lengths: ChaCha8Rng,
+    shape: &'a Shape,
+}
+
+impl Random<'_> {
+    fn tokens(&mut self, count: usize) -> Vec<u32> {
+        (0..count).map(|_| self.tokens.random_range(0..self.shape.vocab as u32)).collect()
+    }
+
+    fn document(&mut self, lengths: Lengths) -> Vec<u32> {
+        let length = match lengths {
+            Lengths::Mixed => self.lengths.random_range(60..=180),
+            Lengths::Equal => 120,
+        };
+        self.tokens(length)
+    }
+
+    fn draw(&mut self, lengths: Lengths) -> Draw {
+        let sets = Set::TRAINED.into_iter().flat_map(|set| std::iter::repeat_n(set, DOCUMENTS));
+        Draw { documents: sets.map(|set| (set, self.document(lengths))).collect() }
+    }
+
+    fn question(&mut self) -> EncodedQuestion {
+        let question = self.tokens(QUESTION_TOKENS);
+        let option = |_| {
+            let tokens = [question.clone(), self.tokens(OPTION_TOKENS)].concat();
+            (tokens, QUESTION_TOKENS..QUESTION_TOKENS + OPTION_TOKENS)
+        };
+        EncodedQuestion { options: (0..OPTIONS).map(option).collect(), answer: 0, split: Split::Test }
+    }
+}

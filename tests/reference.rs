@@ -1,0 +1,192 @@
+//! The reference by its hidden states against the reference as a model.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use surgery_core::burn::tensor::Tensor;
+use surgery_core::data::{Benchmark, Corpus, Set};
+use surgery_core::event::{Event, Observer};
+use surgery_core::model::Llama;
+use surgery_core::objective::Objective;
+use surgery_core::recipe::{Recipe, parse};
+use surgery_core::reference::{Cached, Live, Reference, Store};
+use surgery_core::step::{Graded, StepDocuments, StepRecord, gradients};
+use surgery_core::surgery::{operate, retain_to_be_drawn};
+use surgery_tests::{Infer, Kernels, Train, assert_close, golden_folder, load, open, relative_distance};
+
+const VARIANT: &str = "llama1-mha";
+/// Shorter than some documents, so that these stand in windows.
+const CONTEXT: usize = 24;
+
+fn data() -> (Corpus, Benchmark) {
+    let (_, _, encoder) = open(VARIANT);
+    let folder = golden_folder("steps/data");
+    let corpus = Corpus::load(&folder, &[]).unwrap();
+    let benchmark = Benchmark::encode(&folder, &corpus, &[], &encoder).unwrap();
+    (corpus, benchmark)
+}
+
+fn values(states: Tensor<Infer, 2>) -> Vec<f32> {
+    states.into_data().to_vec().unwrap()
+}
+
+/// An empty folder of this name for one test.
+fn scratch(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if path.exists() {
+        fs::remove_dir_all(&path).unwrap();
+    }
+    path
+}
+
+/// A cached reference of `model` with the states of `documents`.
+fn cached(model: &Llama<Infer>, store: Store, documents: &[&[u32]]) -> Cached<Infer, Kernels> {
+    let mut cached = Cached::new(model, store);
+    cached.want(documents.iter().copied(), CONTEXT);
+    cached.complete(model).unwrap();
+    cached
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn states_are_those_of_the_model() {
+    let (_, benchmark) = data();
+    let model = load(VARIANT);
+    let documents: Vec<&[u32]> = benchmark.kept().collect();
+    assert!(documents.iter().any(|document| document.len() > CONTEXT));
+    let mut live = Live::<Infer, Kernels>::new(model.clone());
+    let folder = scratch("states");
+    for store in [Store::in_memory(), Store::in_folder(&folder).unwrap()] {
+        let mut all = cached(&model, store, &documents);
+        let some = [documents[1], documents[0], documents[1]];
+        let found = values(all.hidden(&some, CONTEXT).unwrap());
+        let expected = values(live.hidden(&some, CONTEXT).unwrap());
+        assert!(relative_distance(&found, &expected) < 1e-6);
+        assert_eq!(values(all.head()), values(live.head()));
+
+        // A document that was not asked for has no states.
+        let other = documents[0][1..].to_vec();
+        assert!(all.hidden(&[&other], CONTEXT).is_err());
+    }
+    // What was computed in the same layout is the same.
+    let mut one = cached(&model, Store::in_memory(), &documents[..1]);
+    let found = values(one.hidden(&documents[..1], CONTEXT).unwrap());
+    let expected = values(live.hidden(&documents[..1], CONTEXT).unwrap());
+    if documents[0].len() <= CONTEXT {
+        assert!(found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()));
+    }
+}
+
+#[test]
+fn a_store_serves_again_and_damage_is_mended_or_told() {
+    let (_, benchmark) = data();
+    let model = load(VARIANT);
+    let documents: Vec<&[u32]> = benchmark.documents(Set::Retain)[..3].iter().map(Vec::as_slice).collect();
+    let folder = scratch("again");
+    let store = || Store::in_folder(&folder).unwrap();
+    let mut first = cached(&model, store(), &documents);
+    let expected = values(first.hidden(&documents, CONTEXT).unwrap());
+    let content = |files: &[PathBuf]| files.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>();
+    let (written, before) = (files(&folder), content(&files(&folder)));
+    assert!(written.len() >= 3);
+
+    // Nothing is computed again, not even where the model at hand has become another one.
+    let mut again = Cached::<Infer, Kernels>::new(&model, store());
+    again.want(documents.iter().copied(), CONTEXT);
+    again.complete(&load("llama1-mha-perturbed")).unwrap();
+    assert!(values(again.hidden(&documents, CONTEXT).unwrap()) == expected);
+    assert!(content(&files(&folder)) == before);
+
+    // Another model has other states, under other names.
+    cached(&load("llama1-mha-perturbed"), store(), &documents);
+    assert_eq!(files(&folder).len(), 2 * written.len());
+
+    for damage in [Vec::new(), before[0][..before[0].len() - 1].to_vec(), [&before[0][1..], &[0]].concat()] {
+        fs::write(&written[0], &damage).unwrap();
+        let error = first.hidden(&documents, CONTEXT).unwrap_err().to_string();
+        assert!(error.contains(written[0].to_str().unwrap()) && error.contains("damaged"), "{error}");
+        let mut mended = cached(&model, store(), &documents);
+        assert!(relative_distance(&values(mended.hidden(&documents, CONTEXT).unwrap()), &expected) < 1e-6);
+    }
+    fs::remove_file(&written[0]).unwrap();
+    let error = first.hidden(&documents, CONTEXT).unwrap_err().to_string();
+    assert!(error.contains(written[0].to_str().unwrap()), "{error}");
+}
+
+#[test]
+fn a_step_is_the_same_against_either_form() {
+    let (_, benchmark) = data();
+    let was = load(VARIANT);
+    let model = Llama::<Train>::trainable(load("llama1-mha-perturbed"));
+    let mut documents: Vec<(Set, &[u32])> = Vec::new();
+    for set in Set::TRAINED {
+        documents.extend(benchmark.documents(set)[..3].iter().map(|tokens| (set, tokens.as_slice())));
+    }
+    let retained: Vec<&[u32]> = benchmark.documents(Set::Retain).iter().map(Vec::as_slice).collect();
+    let step = StepDocuments { documents, context: CONTEXT, recompute: false };
+    let grade = |reference: &mut dyn Reference<Infer>| -> Graded<Infer> {
+        gradients::<Train, Kernels>(&model, &step, &Objective::default(), Some(reference)).unwrap()
+    };
+    let live = grade(&mut Live::<Infer, Kernels>::new(was.clone()));
+    let found = grade(&mut cached(&was, Store::in_memory(), &retained));
+    assert!(live.record.terms.retain_kl.unwrap() > 1e-4);
+    assert_close("loss", found.record.loss, live.record.loss, 1e-6, 0.0);
+    assert_close("norm", found.record.grad_norm, live.record.grad_norm, 1e-6, 0.0);
+    for (name, gradient) in live.gradients {
+        let (found, expected): (Vec<f32>, Vec<f32>) = (
+            found.gradients[&name].clone().into_data().to_vec().unwrap(),
+            gradient.into_data().to_vec().unwrap(),
+        );
+        let distance = relative_distance(&found, &expected);
+        assert!(distance < 1e-6, "the gradient of {name} is off by {distance:e}");
+    }
+}
+
+/// Keeps what every step measured.
+#[derive(Default)]
+struct Records(Vec<StepRecord>);
+
+impl Observer for Records {
+    fn observe(&mut self, event: Event) {
+        if let Event::Step { record, .. } = event {
+            self.0.push(*record);
+        }
+    }
+}
+
+#[test]
+fn an_operation_asks_for_what_it_was_known_to_draw() {
+    let (corpus, benchmark) = data();
+    let overrides =
+        ["train.steps=3", "train.documents_per_step=1", "train.max_tokens=24", "optimizer.learning_rate=1e-3"];
+    let recipe: Recipe = parse("short", "", &overrides.map(str::to_owned)).unwrap();
+    let model = load(VARIANT);
+    let retain = benchmark.documents(Set::Retain);
+    let drawn = retain_to_be_drawn(&corpus, &recipe);
+    assert!(!drawn.is_empty() && drawn.len() <= 3);
+    let drawn: Vec<&[u32]> = drawn.into_iter().map(|index| retain[index].as_slice()).collect();
+
+    let operate_against = |reference: &mut dyn Reference<Infer>| {
+        let mut records = Records::default();
+        let model = Llama::<Train>::trainable(model.clone());
+        operate::<Train, Kernels>(model, &corpus, &benchmark, &recipe, reference, &mut records).unwrap();
+        records.0
+    };
+    let found = operate_against(&mut cached(&model, Store::in_memory(), &drawn));
+    let expected = operate_against(&mut Live::<Infer, Kernels>::new(model.clone()));
+    let figures = |records: Vec<StepRecord>| -> BTreeMap<usize, [f64; 3]> {
+        let figures = |record: StepRecord| [record.loss, record.terms.retain_kl.unwrap(), record.grad_norm];
+        records.into_iter().map(figures).enumerate().collect()
+    };
+    for ((step, found), expected) in figures(found).into_iter().zip(figures(expected).into_values()) {
+        for (found, expected) in found.into_iter().zip(expected) {
+            assert_close(&format!("step {step}"), found, expected, 1e-5, 1e-7);
+        }
+    }
+}
