@@ -112,6 +112,14 @@ impl TextLoss {
     }
 }
 
+/// The positions that an evaluation of `benchmark` runs a model of this shape over.
+pub fn num_positions(benchmark: &Benchmark, config: &LlamaConfig) -> usize {
+    let texts = benchmark.sets.iter().flat_map(|(_, texts)| alone(texts));
+    let questions = benchmark.questions.iter().flat_map(|(_, questions)| questions.iter().map(together));
+    let groups: Vec<Group> = texts.chain(questions).collect();
+    pieces(&groups, context(config)).iter().map(|piece| piece.tree.num_positions()).sum()
+}
+
 /// What a model's divergence on the sets that should stay is measured from.
 pub enum Against<'a, B: Backend> {
     /// Nothing: it is not measured.

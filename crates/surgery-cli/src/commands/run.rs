@@ -97,7 +97,13 @@ impl crate::backend::Job for Job {
         write_text(&output.join("report.json"), &format!("{json}\n"))?;
         if operation.is_cached() {
             let states = output.join(STATES);
-            std::fs::remove_dir_all(&states).map_err(Error::write(&states))?;
+            // What the run was for is written: a folder too many is no failure.
+            if let Err(error) = std::fs::remove_dir_all(&states) {
+                log.warn(&format!(
+                    "{}: is no longer needed and cannot be removed: {error}",
+                    states.display()
+                ));
+            }
         }
         if common.json {
             return print_json(&report);
