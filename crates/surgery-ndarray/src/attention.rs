@@ -12,7 +12,7 @@ use crate::gemm::{Into, Matrix, Panels, multiply};
 use crate::rows::{dot, exponentials, softmax_again, softmax_vjp};
 
 /// Queries whose scores are held at once.
-const QUERIES: usize = 56;
+const QUERIES: usize = 42;
 
 /// How many heads there are, and of what size.
 #[derive(Debug, Clone, Copy)]

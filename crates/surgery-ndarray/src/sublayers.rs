@@ -7,15 +7,13 @@ use surgery_core::placement::Layout;
 
 use crate::attention::{self, Forward, Heads};
 use crate::buffer::Buffer;
-use crate::gemm::{Into, Matrix, Panels, multiply};
+use crate::gemm::{Into, Matrix, Panels, block_rows, multiply};
 use crate::rows::{rms_norm, rms_norm_vjp, rope, swiglu, swiglu_vjp};
 
 /// Rows of a tile: a whole number of the blocks that matrix products work in, few enough for a core's own cache.
 const TILE: usize = 126;
 /// Rows of a matrix whose gradient is computed at once, about.
 const GRADIENT_ROWS: usize = 84;
-/// What those are a multiple of: rows that matrix products work on together.
-const BLOCK_ROWS: usize = 14;
 
 /// A norm and the hidden size it works on.
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +107,7 @@ fn add_matrix_gradients<const N: usize>(products: [(Matrix, &Panels, [usize; 2],
         .into_iter()
         .flat_map(|(gy, x, [out, inner], sum)| {
             // Even shares, in whole blocks.
-            let rows = out.div_ceil(out.div_ceil(GRADIENT_ROWS)).next_multiple_of(BLOCK_ROWS);
+            let rows = out.div_ceil(out.div_ceil(GRADIENT_ROWS)).next_multiple_of(block_rows());
             sum.chunks_mut(rows * inner)
                 .enumerate()
                 .map(move |(tile, sum)| (gy.columns(tile * rows, sum.len() / inner), x, inner, sum))

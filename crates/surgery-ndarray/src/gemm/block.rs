@@ -1,0 +1,217 @@
+//! The innermost loop: a block of `C` that is held in registers while the products are added to it.
+//!
+//! Everything here is compiled into callers that have the processor's instructions. Loops are written out, without
+//! closures: a closure that the compiler leaves uninlined would be compiled without these instructions.
+
+/// Rows of a panel that are asked for before they are needed.
+const AHEAD: usize = 12;
+/// Floats of a line of the cache.
+const LINE: usize = 16;
+/// Columns of the widest panel.
+const MOST: usize = 32;
+
+/// A block of `C` that fits the registers. Element (i, k) of its `A` stands at `i · DOWN + k · ACROSS`; its panel of
+/// `B` is `W` registers wide.
+pub(super) struct Block {
+    pub(super) a: *const f32,
+    pub(super) b: *const f32,
+    pub(super) c: *mut f32,
+    /// From a row of `C` to the next.
+    pub(super) stride: usize,
+    /// Columns of `A` and rows of `B`.
+    pub(super) deep: usize,
+    /// Columns of `C`: no more than the panel has.
+    pub(super) width: usize,
+    /// Whether the products are added to what `C` holds.
+    pub(super) adds: bool,
+}
+
+impl Block {
+    /// Chooses the loop compiled for `height` rows, of `HEIGHT` at most.
+    ///
+    /// # Safety
+    /// The block lies inside its matrices, and the processor has the instructions of `V`.
+    #[inline(always)]
+    pub(super) unsafe fn run<
+        V: Register,
+        const W: usize,
+        const HEIGHT: usize,
+        const DOWN: usize,
+        const ACROSS: usize,
+    >(
+        self,
+        height: usize,
+    ) {
+        macro_rules! of {
+            ($($n:literal)*) => {
+                match height {
+                    // SAFETY: the caller's promise.
+                    $($n if $n <= HEIGHT => unsafe { self.fixed::<V, W, $n, DOWN, ACROSS>() },)*
+                    _ => unreachable!(),
+                }
+            };
+        }
+        of!(14 13 12 11 10 9 8 7 6 5 4 3 2 1)
+    }
+
+    /// # Safety
+    /// As for [`run`](Self::run).
+    #[inline(always)]
+    unsafe fn fixed<V: Register, const W: usize, const H: usize, const DOWN: usize, const ACROSS: usize>(
+        self,
+    ) {
+        let Self { a, b, c, stride, deep, width, adds } = self;
+        // SAFETY: the caller's promise: H rows of A, `deep` rows of the panel, `width` columns of C.
+        unsafe {
+            let mut sums = [[V::zero(); W]; H];
+            for i in 0..H {
+                for column in (0..W * V::LANES).step_by(LINE) {
+                    // Written at the end; asked for now.
+                    V::fetch(c.wrapping_add(i * stride + column));
+                }
+            }
+            for k in 0..deep {
+                for column in (0..W * V::LANES).step_by(LINE) {
+                    V::fetch(b.wrapping_add((k + AHEAD) * W * V::LANES + column));
+                }
+                let mut right = [V::zero(); W];
+                for w in 0..W {
+                    right[w] = V::load(b.add((k * W + w) * V::LANES));
+                }
+                for i in 0..H {
+                    let left = V::splat(*a.add(i * DOWN + k * ACROSS));
+                    for w in 0..W {
+                        sums[i][w] = V::fma(left, right[w], sums[i][w]);
+                    }
+                }
+            }
+            if width == W * V::LANES {
+                for i in 0..H {
+                    for w in 0..W {
+                        let to = c.add(i * stride + w * V::LANES);
+                        let sum = if adds { V::add(V::load(to), sums[i][w]) } else { sums[i][w] };
+                        V::store(to, sum);
+                    }
+                }
+                return;
+            }
+            let mut values = [0.0f32; MOST];
+            for i in 0..H {
+                for w in 0..W {
+                    V::store(values.as_mut_ptr().add(w * V::LANES), sums[i][w]);
+                }
+                for j in 0..width {
+                    let to = c.add(i * stride + j);
+                    *to = if adds { *to + values[j] } else { values[j] };
+                }
+            }
+        }
+    }
+}
+
+/// A register of floats.
+pub(super) trait Register: Copy {
+    /// How many it holds.
+    const LANES: usize;
+    unsafe fn zero() -> Self;
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(to: *mut f32, value: Self);
+    unsafe fn add(a: Self, b: Self) -> Self;
+    /// Brings a line into the cache, if there is one.
+    unsafe fn fetch(line: *const f32);
+    /// `a · b + c`
+    unsafe fn fma(a: Self, b: Self, c: Self) -> Self;
+}
+
+macro_rules! register {
+    ($type:ident, $lanes:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident) => {
+        // SAFETY of all: a register's own instructions, on pointers that the caller vouches for.
+        #[cfg(target_arch = "x86_64")]
+        impl Register for std::arch::x86_64::$type {
+            const LANES: usize = $lanes;
+            #[inline(always)]
+            unsafe fn zero() -> Self {
+                unsafe { std::arch::x86_64::$zero() }
+            }
+            #[inline(always)]
+            unsafe fn splat(value: f32) -> Self {
+                unsafe { std::arch::x86_64::$splat(value) }
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const f32) -> Self {
+                unsafe { std::arch::x86_64::$load(from) }
+            }
+            #[inline(always)]
+            unsafe fn store(to: *mut f32, value: Self) {
+                unsafe { std::arch::x86_64::$store(to, value) }
+            }
+            #[inline(always)]
+            unsafe fn fetch(line: *const f32) {
+                unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn add(a: Self, b: Self) -> Self {
+                unsafe { std::arch::x86_64::$add(a, b) }
+            }
+            #[inline(always)]
+            unsafe fn fma(a: Self, b: Self, c: Self) -> Self {
+                unsafe { std::arch::x86_64::$fma(a, b, c) }
+            }
+        }
+    };
+}
+
+register!(
+    __m512,
+    16,
+    _mm512_setzero_ps,
+    _mm512_set1_ps,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_add_ps,
+    _mm512_fmadd_ps
+);
+register!(
+    __m256,
+    8,
+    _mm256_setzero_ps,
+    _mm256_set1_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_add_ps,
+    _mm256_fmadd_ps
+);
+
+/// What the compiler makes of four floats on any processor.
+impl Register for [f32; 4] {
+    const LANES: usize = 4;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        [0.0; 4]
+    }
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        [value; 4]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's promise; an array of floats has their alignment.
+        unsafe { from.cast::<[f32; 4]>().read() }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, value: Self) {
+        // SAFETY: as above.
+        unsafe { to.cast::<[f32; 4]>().write(value) }
+    }
+    #[inline(always)]
+    unsafe fn fetch(_line: *const f32) {}
+    #[inline(always)]
+    unsafe fn add(a: Self, b: Self) -> Self {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    unsafe fn fma(a: Self, b: Self, c: Self) -> Self {
+        std::array::from_fn(|i| crate::simd::fma::<{ crate::simd::BASELINE_FMA }>(a[i], b[i], c[i]))
+    }
+}

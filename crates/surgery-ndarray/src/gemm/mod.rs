@@ -1,0 +1,324 @@
+//! Matrix products in f32, `C ← A B` or `C ← C + A B`.
+//!
+//! `B` is packed once into panels as wide as a few registers ([`Panels`]) and shared by every thread. A few rows of
+//! `A` at a time are copied to where steps along rows and columns are constants, so that the innermost loop
+//! ([`block`]) computes no address; `C` is held in registers while it grows. The scheme is BLIS's (Van Zee and van de
+//! Geijn, 2015).
+//!
+//! Each element is the sum of the same products in the same order whatever block it falls into and
+//! whichever thread computes it: results do not depend on tiling or on the number of threads.
+#![allow(unsafe_code)] // Registers are filled through pointers; every function says what it relies on.
+
+mod block;
+mod panels;
+
+use std::cell::RefCell;
+
+use block::{Block, Register};
+
+use crate::simd::{Isa, isa};
+
+pub(crate) use panels::Panels;
+
+/// Columns of `A` and rows of `B` of one pass: a panel of that many stays in the first-level cache.
+const DEPTH: usize = 256;
+/// Rows of `A` that are copied at once: they stay in the second-level cache.
+const COPIED_ROWS: usize = 126;
+
+/// Registers that a panel is wide, and rows of a block, by instruction set: as many sums as there are registers for,
+/// beside a row of the panel and an element of `A`.
+const AVX512: [usize; 2] = [2, 14];
+const AVX2: [usize; 2] = [2, 6];
+const BASELINE: [usize; 2] = if cfg!(target_arch = "aarch64") { [4, 6] } else { [4, 2] };
+
+/// Columns of a panel on this processor.
+fn panel_width() -> usize {
+    match isa() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => AVX512[0] * 16,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => AVX2[0] * 8,
+        Isa::Baseline => BASELINE[0] * 4,
+    }
+}
+
+/// Rows that a product works on together on this processor: a multiple of them wastes nothing.
+pub(crate) fn block_rows() -> usize {
+    match isa() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => AVX512[1],
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => AVX2[1],
+        Isa::Baseline => BASELINE[1],
+    }
+}
+
+/// A matrix that is read: element (i, j) at `i · rows + j · columns` of the slice.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    values: &'a [f32],
+    shape: [usize; 2],
+    strides: [usize; 2],
+}
+
+impl<'a> Matrix<'a> {
+    /// Rows that lie `stride` apart.
+    pub(crate) fn strided(values: &'a [f32], shape: [usize; 2], stride: usize) -> Self {
+        let [rows, columns] = shape;
+        assert!(columns <= stride || rows <= 1);
+        assert!(rows == 0 || columns == 0 || (rows - 1) * stride + columns <= values.len());
+        Self { values, shape, strides: [stride, 1] }
+    }
+
+    /// Rows that lie beside one another.
+    pub(crate) fn new(values: &'a [f32], shape: [usize; 2]) -> Self {
+        Self::strided(values, shape, shape[1])
+    }
+
+    /// The transposed matrix, in place.
+    pub(crate) fn transposed(self) -> Self {
+        let ([rows, columns], [down, across]) = (self.shape, self.strides);
+        Self { values: self.values, shape: [columns, rows], strides: [across, down] }
+    }
+
+    /// Some of its rows.
+    pub(crate) fn rows(self, start: usize, count: usize) -> Self {
+        assert!(start + count <= self.shape[0]);
+        let values = if count == 0 { &[] } else { &self.values[start * self.strides[0]..] };
+        Self { values, shape: [count, self.shape[1]], strides: self.strides }
+    }
+
+    /// Some of its columns.
+    pub(crate) fn columns(self, start: usize, count: usize) -> Self {
+        self.transposed().rows(start, count).transposed()
+    }
+}
+
+/// What becomes of what `C` held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Into {
+    /// `C ← A B`
+    Set,
+    /// `C ← C + A B`
+    Add,
+}
+
+/// `C ← A B` or `C ← C + A B` on this thread: the first `A.columns` rows and the first `columns` columns of
+/// `b`, into rows of `c` that lie `stride` apart.
+pub(crate) fn multiply(a: Matrix, b: &Panels, c: &mut [f32], columns: usize, stride: usize, into: Into) {
+    multiply_on(isa(), a, b, c, columns, stride, into);
+}
+
+fn multiply_on(isa: Isa, a: Matrix, b: &Panels, c: &mut [f32], columns: usize, stride: usize, into: Into) {
+    let [rows, depth] = a.shape;
+    assert!(depth <= b.depth && columns <= b.columns && columns <= stride);
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    assert!((rows - 1) * stride + columns <= c.len());
+    if depth == 0 {
+        if into == Into::Set {
+            (0..rows).for_each(|row| c[row * stride..row * stride + columns].fill(0.0));
+        }
+        return;
+    }
+    COPY.with_borrow_mut(|copy| {
+        let copied_rows = COPIED_ROWS.min(rows).next_multiple_of(COPIED_MULTIPLE);
+        if copy.len() < copied_rows * DEPTH {
+            copy.resize(copied_rows * DEPTH, 0.0);
+        }
+        let product = Product { a, b, columns, c: c.as_mut_ptr(), stride, into, copy };
+        match isa {
+            // SAFETY: the bounds were checked above, and the processor has these instructions.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { avx512(product) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2(product) },
+            // SAFETY: as above.
+            Isa::Baseline => unsafe { product.run::<[f32; 4], { BASELINE[0] }, { BASELINE[1] }>() },
+        }
+    });
+}
+
+thread_local! {
+    /// Where rows of `A` are copied to.
+    static COPY: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The last block of a copy is as high as any, whatever its rows.
+const COPIED_MULTIPLE: usize = 42;
+
+/// A product with the memory that it works in.
+struct Product<'a> {
+    a: Matrix<'a>,
+    b: &'a Panels,
+    columns: usize,
+    c: *mut f32,
+    stride: usize,
+    into: Into,
+    copy: &'a mut [f32],
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+unsafe fn avx512(product: Product) {
+    // SAFETY: the caller's promise.
+    unsafe { product.run::<std::arch::x86_64::__m512, { AVX512[0] }, { AVX512[1] }>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2(product: Product) {
+    // SAFETY: the caller's promise.
+    unsafe { product.run::<std::arch::x86_64::__m256, { AVX2[0] }, { AVX2[1] }>() }
+}
+
+impl Product<'_> {
+    /// Goes over `C` in blocks of `HEIGHT` rows and `W` registers, pass by pass over the depth.
+    ///
+    /// # Safety
+    /// `C` can be written wherever the product reaches, and the processor has the instructions of `V`.
+    #[inline(always)]
+    unsafe fn run<V: Register, const W: usize, const HEIGHT: usize>(self) {
+        let Self { a, b, columns, c, stride, into, copy } = self;
+        let [rows, depth] = a.shape;
+        assert!(b.width == W * V::LANES && COPIED_MULTIPLE.is_multiple_of(HEIGHT));
+        let passes = depth.div_ceil(DEPTH);
+        // Whole multiples of 8, so that no pass is left with a few.
+        let each = depth.div_ceil(passes).next_multiple_of(8);
+        let by_rows = a.strides[1] == 1;
+        for start in (0..depth).step_by(each) {
+            let deep = each.min(depth - start);
+            let adds = start > 0 || into == Into::Add;
+            for first in (0..rows).step_by(COPIED_ROWS) {
+                let count = COPIED_ROWS.min(rows - first);
+                for row in (0..count).step_by(HEIGHT) {
+                    let block = &mut copy[row * DEPTH..(row + HEIGHT) * DEPTH];
+                    copy_block::<HEIGHT>(a, first + row, HEIGHT.min(count - row), start, deep, block);
+                }
+                for panel in 0..columns.div_ceil(b.width) {
+                    let column = panel * b.width;
+                    let width = b.width.min(columns - column);
+                    for row in (0..count).step_by(HEIGHT) {
+                        let height = HEIGHT.min(count - row);
+                        // SAFETY: rows and columns of the block lie inside the copy of A, the panel and C.
+                        unsafe {
+                            let block = Block {
+                                a: copy.as_ptr().add(row * DEPTH),
+                                b: b.at(panel, start),
+                                c: c.add((first + row) * stride + column),
+                                stride,
+                                deep,
+                                width,
+                                adds,
+                            };
+                            match by_rows {
+                                true => block.run::<V, W, HEIGHT, DEPTH, 1>(height),
+                                false => block.run::<V, W, HEIGHT, 1, HEIGHT>(height),
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Copies `height` rows of `a` from `first` and `deep` columns from `start`: row by row [`DEPTH`] apart where the
+/// rows are contiguous, else column by column `HEIGHT` apart.
+#[inline(always)]
+fn copy_block<const HEIGHT: usize>(
+    a: Matrix,
+    first: usize,
+    height: usize,
+    start: usize,
+    deep: usize,
+    copy: &mut [f32],
+) {
+    let [down, across] = a.strides;
+    if across == 1 {
+        for (i, copy) in copy.chunks_exact_mut(DEPTH).take(height).enumerate() {
+            let from = (first + i) * down + start;
+            copy[..deep].copy_from_slice(&a.values[from..from + deep]);
+        }
+        return;
+    }
+    for (k, copy) in copy.chunks_exact_mut(HEIGHT).take(deep).enumerate() {
+        let from = &a.values[first * down + (start + k) * across..];
+        if down == 1 && height == HEIGHT {
+            copy.copy_from_slice(&from[..HEIGHT]);
+        } else {
+            copy[..height].iter_mut().enumerate().for_each(|(i, value)| *value = from[i * down]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values that add and multiply without rounding.
+    fn values(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7 + i / 11 + seed) % 9) as f32 - 4.0).collect()
+    }
+
+    /// Those that this processor has besides its best, with the shape of their blocks and the floats of a register.
+    fn other_instruction_sets() -> Vec<(Isa, [usize; 2], usize)> {
+        let mut sets = vec![(Isa::Baseline, BASELINE, 4)];
+        #[cfg(target_arch = "x86_64")]
+        if isa() == Isa::Avx512 {
+            sets.push((Isa::Avx2, AVX2, 8));
+        }
+        sets
+    }
+
+    #[test]
+    fn products_are_right_on_every_instruction_set() {
+        for (m, k, n) in [(1, 1, 1), (3, 5, 2), (14, 64, 32), (57, 300, 33), (130, 17, 65), (29, 513, 100)] {
+            let (a, b, before) = (values(m * k, 1), values(k * n, 2), values(m * n, 3));
+            let at: Vec<f32> = (0..m * k).map(|i| a[(i % m) * k + i / m]).collect();
+            let bt: Vec<f32> = (0..k * n).map(|i| b[(i % k) * n + i / k]).collect();
+            let product = |i: usize, j: usize| (0..k).map(|p| a[i * k + p] * b[p * n + j]).sum::<f32>();
+            let product: Vec<f32> = (0..m * n).map(|at| product(at / n, at % n)).collect();
+            for (a, b) in [
+                (Matrix::new(&a, [m, k]), Matrix::new(&b, [k, n])),
+                (Matrix::new(&at, [k, m]).transposed(), Matrix::new(&bt, [n, k]).transposed()),
+            ] {
+                let mut refilled = Panels::new(Matrix::new(&before, [m, n]));
+                refilled.fill(b);
+                for (panels, into) in [(&Panels::new(b), Into::Set), (&refilled, Into::Add)] {
+                    let expected: Vec<f32> = match into {
+                        Into::Set => product.clone(),
+                        Into::Add => product.iter().zip(&before).map(|(p, c)| p + c).collect(),
+                    };
+                    let mut c = before.clone();
+                    multiply(a, panels, &mut c, n, n, into);
+                    assert!(c == expected, "{m} x {k} x {n}, {into:?}");
+                    for (isa, [registers, _], lanes) in other_instruction_sets() {
+                        let panels = Panels::packed(&[b], [k, n], [0, 1], registers * lanes);
+                        let mut c = before.clone();
+                        multiply_on(isa, a, &panels, &mut c, n, n, into);
+                        assert!(c == expected, "{isa:?}: {m} x {k} x {n}, {into:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn panels_join_matrices() {
+        let (a, b) = (values(5 * 40, 1), values(5 * 7, 2));
+        let (left, right) = (Matrix::new(&a, [5, 40]), Matrix::new(&b, [5, 7]));
+        let one: Vec<f32> = (0..5).map(|i| (i == 2) as u8 as f32).collect();
+        let mut row = vec![0.0; 47];
+        multiply(Matrix::new(&one, [1, 5]), &Panels::beside(&[left, right]), &mut row, 47, 47, Into::Set);
+        assert_eq!(row[..40], a[80..120]);
+        assert_eq!(row[40..], b[14..21]);
+        let stacked = Panels::stacked(&[left.transposed(), right.transposed()]);
+        let one: Vec<f32> = (0..47).map(|i| (i == 42) as u8 as f32).collect();
+        let mut row = vec![0.0; 5];
+        multiply(Matrix::new(&one, [1, 47]), &stacked, &mut row, 5, 5, Into::Set);
+        assert_eq!(row, [b[2], b[9], b[16], b[23], b[30]]);
+    }
+}
