@@ -7,12 +7,17 @@ use std::ops::Range;
 use rayon::prelude::*;
 use surgery_core::placement::{Layout, Span};
 
-use crate::buffer::Buffer;
-use crate::gemm::{Into, Matrix, Panels, multiply};
+use crate::buffer::{Buffer, copy};
+use crate::gemm::{Into, Matrix, Panels, block_rows, multiply};
 use crate::rows::{dot, exponentials, softmax_again, softmax_vjp};
 
-/// Queries whose scores are held at once.
-const QUERIES: usize = 42;
+/// Queries whose scores are held at once, at most: with more, more is computed that causality hides.
+const QUERIES: usize = 30;
+
+/// Those that products work on without waste.
+fn queries_at_once() -> usize {
+    QUERIES / block_rows() * block_rows()
+}
 
 /// How many heads there are, and of what size.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +77,8 @@ impl Shared {
         assert!(columns.end <= self.width && start + values.len() <= self.length);
         assert_eq!(columns.len(), values.len());
         // SAFETY: inside the slice that this was made of, which outlives the tasks; and the caller's promise.
-        unsafe { self.values.add(start).copy_from_nonoverlapping(values.as_ptr(), values.len()) }
+        let to = unsafe { std::slice::from_raw_parts_mut(self.values.add(start), values.len()) };
+        copy(values, to);
     }
 }
 
@@ -81,6 +87,17 @@ fn tasks(layout: &Layout, heads: Heads) -> Vec<(&Span, usize)> {
     let mut spans: Vec<&Span> = layout.spans.iter().collect();
     spans.sort_by_key(|span| std::cmp::Reverse(span.queries.len()));
     spans.into_iter().flat_map(|span| (0..heads.keys).map(move |head| (span, head))).collect()
+}
+
+/// Sets rows of `width` values that belong to no span to 0.
+fn clear_padding(layout: &Layout, values: &mut [f32], width: usize) {
+    let mut spans: Vec<Range<usize>> = layout.spans.iter().map(|span| span.queries.clone()).collect();
+    spans.sort_by_key(|span| span.start);
+    let mut end = 0;
+    for span in spans.into_iter().chain(std::iter::once(values.len() / width..0)) {
+        values[end * width..span.start * width].fill(0.0);
+        end = span.end;
+    }
 }
 
 /// The keys (part 0) or values (part 1) of head `head` that `span` sees.
@@ -135,32 +152,39 @@ impl Scratch {
 
 /// `out = softmax(q kᵀ, causal) v`, with `q` scaled already; also the logarithm of each query's sum of exponentials,
 /// `[rows, heads]`. A row of `qkv` holds queries `[heads · size]`, keys and values `[kv_heads · size]`; one of `out` is
-/// `[heads · size]`. Rows outside every span are left as they are.
-pub(crate) fn forward(qkv: &[f32], heads: Heads, layout: &Layout, out: &mut [f32], log_sums: &mut [f32]) {
-    let (width, size) = (heads.width(), heads.size);
-    let (out, log_sums) = (Shared::new(out, width), Shared::new(log_sums, heads.queries));
+/// `[heads · size]`. Rows outside every span get 0.
+pub(crate) fn forward(qkv: &[f32], heads: Heads, layout: &Layout) -> (Buffer, Buffer) {
+    let (width, size, rows) = (heads.width(), heads.size, qkv.len() / heads.row());
+    let (mut all_out, mut all_log_sums) = (Buffer::new(rows * width), Buffer::new(rows * heads.queries));
+    clear_padding(layout, &mut all_out, width);
+    clear_padding(layout, &mut all_log_sums, heads.queries);
+    let at_once = queries_at_once();
+    let (out, log_sums) = (Shared::new(&mut all_out, width), Shared::new(&mut all_log_sums, heads.queries));
     tasks(layout, heads).into_par_iter().for_each_init(Scratch::new, |scratch, (span, key_head)| {
         let Scratch { first: keys, second: values, copy, scores, out: mixed, .. } = scratch;
         keys.fill(gather(qkv, span, 0, key_head, heads, copy).transposed());
         values.fill(gather(qkv, span, 1, key_head, heads, copy));
         let past = span.past.len();
         for head in heads.group(key_head) {
-            for start in (0..span.queries.len()).step_by(QUERIES) {
-                let count = QUERIES.min(span.queries.len() - start);
+            for start in (0..span.queries.len()).step_by(at_once) {
+                let count = at_once.min(span.queries.len() - start);
                 let seen = past + start + count;
+                // Whole panels: what is computed beyond the keys is not looked at.
+                let across = keys.whole(seen);
                 let row = span.queries.start + start;
-                scores.resize(QUERIES * seen, 0.0);
+                scores.resize(QUERIES * across, 0.0);
                 mixed.resize(QUERIES * size, 0.0);
                 let from = &qkv[row * heads.row() + head * size..];
                 let queries = Matrix::strided(from, [count, size], heads.row());
-                multiply(queries, keys, scores, seen, seen, Into::Set);
+                multiply(queries, keys, scores, across, across, Into::Set);
                 let mut sums = [(0.0, 0.0); QUERIES];
-                for (i, scores) in scores.chunks_exact_mut(seen).take(count).enumerate() {
-                    let (visible, hidden) = scores.split_at_mut(past + start + i + 1);
+                for (i, scores) in scores.chunks_exact_mut(across).take(count).enumerate() {
+                    let (visible, hidden) = scores[..seen].split_at_mut(past + start + i + 1);
                     sums[i] = exponentials(visible);
                     hidden.fill(0.0);
                 }
-                multiply(Matrix::new(scores, [count, seen]), values, mixed, size, size, Into::Set);
+                let weights = Matrix::strided(scores, [count, seen], across);
+                multiply(weights, values, mixed, size, size, Into::Set);
                 for (i, mixed) in mixed.chunks_exact_mut(size).take(count).enumerate() {
                     let (most, sum) = sums[i];
                     crate::rows::scale(mixed, 1.0 / sum);
@@ -173,6 +197,7 @@ pub(crate) fn forward(qkv: &[f32], heads: Heads, layout: &Layout, out: &mut [f32
             }
         }
     });
+    (all_out, all_log_sums)
 }
 
 /// What [`forward`] read and gave.
@@ -194,7 +219,9 @@ pub(crate) struct Forward<'a> {
 pub(crate) fn backward(forward: Forward, g_out: &[f32], heads: Heads, layout: &Layout) -> Buffer {
     let Forward { qkv, out, log_sums } = forward;
     let (width, size) = (heads.width(), heads.size);
-    let mut gradient = Buffer::zeros(qkv.len());
+    let mut gradient = Buffer::new(qkv.len());
+    clear_padding(layout, &mut gradient, heads.row());
+    let at_once = queries_at_once();
     let to = Shared::new(&mut gradient, heads.row());
     tasks(layout, heads).into_par_iter().for_each_init(Scratch::new, |scratch, (span, key_head)| {
         assert!(span.past.is_empty(), "a batch that shares keys cannot be trained on");
@@ -212,29 +239,30 @@ pub(crate) fn backward(forward: Forward, g_out: &[f32], heads: Heads, layout: &L
         }
         for head in heads.group(key_head) {
             let columns = head * size..(head + 1) * size;
-            for start in (0..length).step_by(QUERIES) {
-                let count = QUERIES.min(length - start);
+            for start in (0..length).step_by(at_once) {
+                let count = at_once.min(length - start);
                 let seen = start + count;
+                let across = keys_t.whole(seen);
                 let row = span.queries.start + start;
                 let at = |width: usize| row * width + columns.start..;
                 let q = Matrix::strided(&qkv[at(heads.row())], [count, size], heads.row());
                 let go = Matrix::strided(&g_out[at(width)], [count, size], width);
-                p.resize(QUERIES * seen, 0.0);
-                ds.resize(QUERIES * seen, 0.0);
+                p.resize(QUERIES * across, 0.0);
+                ds.resize(QUERIES * across, 0.0);
                 rows.resize(QUERIES * size, 0.0);
-                multiply(q, &*keys_t, p, seen, seen, Into::Set);
-                multiply(go, &*values_t, ds, seen, seen, Into::Set);
-                let both = p.chunks_exact_mut(seen).zip(ds.chunks_exact_mut(seen)).take(count);
+                multiply(q, &*keys_t, p, across, across, Into::Set);
+                multiply(go, &*values_t, ds, across, across, Into::Set);
+                let both = p.chunks_exact_mut(across).zip(ds.chunks_exact_mut(across)).take(count);
                 for (i, (p, ds)) in both.enumerate() {
                     let visible = start + i + 1;
                     let at = (row + i) * width + columns.start;
                     let along = dot(&g_out[at..at + size], &out[at..at + size]);
                     softmax_again(&mut p[..visible], log_sums[(row + i) * heads.queries + head]);
                     softmax_vjp(&p[..visible], &mut ds[..visible], along);
-                    p[visible..].fill(0.0);
-                    ds[visible..].fill(0.0);
+                    p[visible..seen].fill(0.0);
+                    ds[visible..seen].fill(0.0);
                 }
-                let (p, ds) = (Matrix::new(p, [count, seen]), Matrix::new(ds, [count, seen]));
+                let [p, ds] = [&*p, &*ds].map(|values| Matrix::strided(values, [count, seen], across));
                 multiply(ds, &keys, rows, size, size, Into::Set);
                 for (i, row_of_q) in rows.chunks_exact(size).take(count).enumerate() {
                     // SAFETY: these rows and this head are this task's alone.

@@ -2,46 +2,82 @@
 //! to it here.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 /// Shorter ones are left to the allocator, which keeps them itself.
 const LEAST: usize = 1 << 14;
 
-/// What is not in use, oldest first.
-static FREE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
+/// What is not in use, and how much is.
+#[derive(Default)]
+struct Pool {
+    /// Oldest first.
+    free: Vec<Vec<f32>>,
+    /// Floats of `free`, those of buffers in use, and the most that ever were.
+    free_floats: usize,
+    used: usize,
+    most_used: usize,
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: Vec::new(), free_floats: 0, used: 0, most_used: 0 });
+
+fn pool() -> MutexGuard<'static, Pool> {
+    POOL.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Pool {
+    /// The one that fits best, of those that fit.
+    fn take(&mut self, length: usize) -> Option<Vec<f32>> {
+        let fits = |values: &Vec<f32>| values.len() >= length && values.len() / 2 <= length;
+        let fitting = (0..self.free.len()).filter(|&i| fits(&self.free[i]));
+        let best = fitting.min_by_key(|&i| self.free[i].len())?;
+        let values = self.free.remove(best);
+        self.free_floats -= values.len();
+        Some(values)
+    }
+
+    fn use_more(&mut self, floats: usize) {
+        self.used += floats;
+        self.most_used = self.most_used.max(self.used);
+    }
+
+    /// What has not fitted for longest is given up, so that all together never hold much more than was in use at once.
+    fn give_up(&mut self) -> Vec<Vec<f32>> {
+        let mut given_up = Vec::new();
+        while self.used + self.free_floats > self.most_used + self.most_used / 4 && !self.free.is_empty() {
+            let values = self.free.remove(0);
+            self.free_floats -= values.len();
+            given_up.push(values);
+        }
+        given_up
+    }
+}
 
 /// Floats that go back to where they came from.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Buffer {
+    /// At least as long as the buffer.
     values: Vec<f32>,
+    length: usize,
 }
 
 impl Buffer {
     /// `length` floats of arbitrary value.
     pub(crate) fn new(length: usize) -> Self {
         if length < LEAST {
-            return Self { values: vec![0.0; length] };
+            return Self { values: vec![0.0; length], length };
         }
-        let mut free = FREE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let fits = |capacity: usize| capacity >= length && capacity <= length + length / 2;
-        let best = (0..free.len()).filter(|&i| fits(free[i].capacity())).min_by_key(|&i| free[i].capacity());
-        if let Some(index) = best {
-            let mut values = free.remove(index);
-            drop(free);
-            values.resize(length, 0.0);
-            return Self { values };
+        let mut pool = pool();
+        if let Some(values) = pool.take(length) {
+            pool.use_more(values.len());
+            return Self { values, length };
         }
-        // Lengths differ from batch to batch; rounded up they meet again. What has not fitted is given up for what
-        // is new, so that all together never hold more than was in use at once.
-        let capacity = length.next_multiple_of((length.next_power_of_two() / 16).max(1));
-        let mut given_up = 0;
-        while given_up < capacity && !free.is_empty() {
-            given_up += free.remove(0).capacity();
-        }
-        drop(free);
-        let mut values = Vec::with_capacity(capacity);
-        values.resize(length, 0.0);
-        Self { values }
+        // Lengths differ from batch to batch; rounded up they meet again. What is not written to takes no memory.
+        let whole = length.next_multiple_of((length.next_power_of_two() / 8).max(1));
+        pool.use_more(whole);
+        let given_up = pool.give_up();
+        drop(pool);
+        drop(given_up);
+        Self { values: vec![0.0; whole], length }
     }
 
     /// `length` zeros.
@@ -53,20 +89,39 @@ impl Buffer {
 
     /// Takes over what somebody else no longer needs.
     pub(crate) fn adopt(values: Vec<f32>) -> Self {
-        Self { values }
+        if values.len() >= LEAST {
+            pool().use_more(values.len());
+        }
+        Self { length: values.len(), values }
     }
 
     /// The floats, which do not come back.
     pub(crate) fn into_vec(mut self) -> Vec<f32> {
-        std::mem::take(&mut self.values)
+        let mut values = std::mem::take(&mut self.values);
+        if values.len() >= LEAST {
+            pool().used -= values.len();
+        }
+        values.truncate(self.length);
+        values
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        let mut copy = Self::new(self.length);
+        copy.copy_from_slice(self);
+        copy
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.values.capacity() >= LEAST {
-            let mut free = FREE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            free.push(std::mem::take(&mut self.values));
+        let values = std::mem::take(&mut self.values);
+        if values.len() >= LEAST {
+            let mut pool = pool();
+            pool.used -= values.len();
+            pool.free_floats += values.len();
+            pool.free.push(values);
         }
     }
 }
@@ -75,13 +130,25 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.values
+        &self.values[..self.length]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.values
+        &mut self.values[..self.length]
+    }
+}
+
+/// Copies a few values, for which a call to the system's copy takes longer than the copy.
+#[inline(always)]
+pub(crate) fn copy(from: &[f32], to: &mut [f32]) {
+    let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<16>(), to.as_chunks_mut::<16>());
+    for (from, to) in from.iter().zip(to) {
+        *to = *from;
+    }
+    if !from_rest.is_empty() {
+        to_rest.copy_from_slice(from_rest);
     }
 }
 
@@ -99,5 +166,15 @@ mod tests {
         let again = (0..100).any(|_| Buffer::new(length - 5).as_ptr() == at);
         assert!(again);
         assert_eq!(Buffer::zeros(length).iter().sum::<f32>(), 0.0);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_what_was_used() {
+        for factor in 1..60 {
+            drop(Buffer::new(LEAST * factor * factor));
+        }
+        let pool = pool();
+        assert!(pool.used + pool.free_floats <= pool.most_used + pool.most_used / 4 + LEAST * 60 * 60);
+        assert_eq!(pool.free_floats, pool.free.iter().map(Vec::len).sum::<usize>());
     }
 }

@@ -2,16 +2,18 @@
 //! chunk of positions, or without a gradient for one tile of it.
 
 use rayon::prelude::*;
-use surgery_core::kernels::HEAD_CHUNK;
 
 use crate::buffer::Buffer;
 use crate::gemm::{Into, Matrix, Panels, multiply};
 use crate::rows::{add, exponentials, scale};
 use crate::simd::{LANES, exp, fma, total, vectorised};
-use crate::sublayers::add_matrix_gradient;
+use crate::sublayers::matrix_gradients;
 
+/// Positions whose logits exist at once with a gradient: few enough for them to stay in the cache until the matrix's
+/// gradient is computed from them.
+const CHUNK: usize = 12 * TILE;
 /// Positions whose logits one thread works on.
-const TILE: usize = 126;
+const TILE: usize = 42;
 
 #[inline(always)]
 fn log_sum_body<const FMA: bool>(x: &[f32], most: f32) -> f32 {
@@ -116,8 +118,8 @@ impl Head<'_> {
         let panels_was = self.panels_was(held);
         let back = Panels::new(Matrix::new(self.matrix, [vocab, size]));
         let mut losses = vec![0.0; positions.len()];
-        for first in (0..positions.len()).step_by(HEAD_CHUNK) {
-            let count = HEAD_CHUNK.min(positions.len() - first);
+        for first in (0..positions.len()).step_by(CHUNK) {
+            let count = CHUNK.min(positions.len() - first);
             let positions = &positions[first..first + count];
             let (mut states, mut g_states) = (Buffer::new(count * size), Buffer::new(count * size));
             for (state, position) in states.chunks_exact_mut(size).zip(positions) {
@@ -138,8 +140,11 @@ impl Head<'_> {
             for (g_state, position) in g_states.chunks_exact(size).zip(positions) {
                 add(&mut g_hidden[position * size..(position + 1) * size], g_state, 1.0);
             }
-            let states = Panels::new(Matrix::new(&states, [count, size]));
-            add_matrix_gradient(Matrix::new(&z, [count, vocab]), &states, [vocab, size], g_matrix);
+            let states = Panels::of_rows(&states, size);
+            matrix_gradients(
+                [(Matrix::new(&z, [count, vocab]), &states, [vocab, size], g_matrix)],
+                Into::Add,
+            );
         }
         losses
     }

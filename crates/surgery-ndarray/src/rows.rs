@@ -80,20 +80,29 @@ vectorised!(
 );
 
 #[inline(always)]
-fn swiglu_vjp_body<const FMA: bool>(gate: &mut [f32], up: &mut [f32], y: &mut [f32]) {
-    for (y, (gate, up)) in y.iter_mut().zip(gate.iter_mut().zip(up)) {
-        let (g, u, gy) = (*gate, *up, *y);
+fn swiglu_vjp_body<const FMA: bool>(
+    gate: &[f32],
+    up: &[f32],
+    y: &mut [f32],
+    g_gate: &mut [f32],
+    g_up: &mut [f32],
+) {
+    let n = y.len();
+    let (gate, up, g_gate, g_up) = (&gate[..n], &up[..n], &mut g_gate[..n], &mut g_up[..n]);
+    for i in 0..n {
+        let (g, u, gy) = (gate[i], up[i], y[i]);
         let sigmoid = 1.0 / (1.0 + exp::<FMA>(-g));
         let silu = g * sigmoid;
-        *y = silu * u;
-        *up = gy * silu;
-        *gate = gy * u * fma::<FMA>(silu, 1.0 - sigmoid, sigmoid);
+        y[i] = silu * u;
+        g_up[i] = gy * silu;
+        g_gate[i] = gy * u * fma::<FMA>(silu, 1.0 - sigmoid, sigmoid);
     }
 }
 vectorised!(
-    /// The gradient of [`swiglu`] in place of what it is computed from: `y` holds `gy` and becomes `silu(gate) up`,
-    /// `gate` becomes `gy up σ (1 + gate (1 - σ))`, `up` becomes `gy silu(gate)`.
-    pub(crate) fn swiglu_vjp(gate: &mut [f32], up: &mut [f32], y: &mut [f32]) = swiglu_vjp_body
+    /// The gradient of [`swiglu`]: `y` holds `gy` and becomes `silu(gate) up`; `g_gate` becomes
+    /// `gy up σ (1 + gate (1 - σ))`, `g_up` becomes `gy silu(gate)`.
+    pub(crate) fn swiglu_vjp(gate: &[f32], up: &[f32], y: &mut [f32], g_gate: &mut [f32], g_up: &mut [f32]) =
+        swiglu_vjp_body
 );
 
 /// The largest of `x`; NaN where one is.

@@ -2,16 +2,21 @@
 //! and row operations over tiles of rows, attention over heads, and the gradients of matrices, which sum over
 //! all rows, over tiles of the matrix. Tiles are of fixed size, so that the number of threads changes nothing.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 use surgery_core::placement::Layout;
 
 use crate::attention::{self, Forward, Heads};
 use crate::buffer::Buffer;
-use crate::gemm::{Into, Matrix, Panels, block_rows, multiply};
+use crate::gemm::{Into, Matrix, Panels, Tile, block_rows, multiply};
 use crate::rows::{rms_norm, rms_norm_vjp, rope, swiglu, swiglu_vjp};
 
 /// Rows of a tile: a whole number of the blocks that matrix products work in, few enough for a core's own cache.
-const TILE: usize = 126;
+const TILE: usize = 42;
+/// Rows that the way back goes over at once, first for the gradient of the input, then for those of the matrices: few
+/// enough for what the former leaves to be in the cache when the latter read it.
+const CHUNK: usize = 12 * TILE;
 /// Rows of a matrix whose gradient is computed at once, about.
 const GRADIENT_ROWS: usize = 84;
 
@@ -40,6 +45,26 @@ impl Norm<'_> {
         for ((x, gy), gx) in rows.zip(gx.chunks_exact_mut(self.size())) {
             rms_norm_vjp(x, self.weight, self.epsilon, gy, gx, gw);
         }
+    }
+}
+
+impl Norm<'_> {
+    /// Ends a tile's way back through a sublayer: its gradient `gx` is `gy` and what comes through the norm. Gives the
+    /// gradient of the norm's weight; `normed` takes the normed rows, and `g_normed` is worked in.
+    fn backward_tile(
+        self,
+        x: &[f32],
+        gy: &[f32],
+        g_normed: &mut [f32],
+        gx: &mut [f32],
+        normed: &mut Tile,
+    ) -> Vec<f32> {
+        gx.copy_from_slice(gy);
+        let mut g_norm = vec![0.0; self.size()];
+        self.backward(x, g_normed, gx, &mut g_norm);
+        self.forward(x, g_normed);
+        normed.write(g_normed);
+        g_norm
     }
 }
 
@@ -96,13 +121,17 @@ pub(crate) fn project(x: &[f32], weight: &[f32], [out, inner]: [usize; 2]) -> Bu
     y
 }
 
-/// The gradient of a matrix `[out, in]` that made `gy`'s rows of `x`'s: `gyᵀ x`, added to `sum`.
-pub(crate) fn add_matrix_gradient(gy: Matrix, x: &Panels, [out, inner]: [usize; 2], sum: &mut [f32]) {
-    add_matrix_gradients([(gy, x, [out, inner], sum)]);
+/// The chunks of so many rows.
+fn chunks(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..rows).step_by(CHUNK).map(move |start| start..(start + CHUNK).min(rows))
 }
 
-/// Several of them at once, so that no thread waits for the last tile of each.
-fn add_matrix_gradients<const N: usize>(products: [(Matrix, &Panels, [usize; 2], &mut [f32]); N]) {
+/// The gradients of matrices `[out, in]` that made `gy`'s rows of `x`'s: `gyᵀ x`. Several at once, so that no thread
+/// waits for the last tile of each.
+pub(crate) fn matrix_gradients<const N: usize>(
+    products: [(Matrix, &Panels, [usize; 2], &mut [f32]); N],
+    into: Into,
+) {
     let tiles: Vec<(Matrix, &Panels, usize, &mut [f32])> = products
         .into_iter()
         .flat_map(|(gy, x, [out, inner], sum)| {
@@ -114,7 +143,7 @@ fn add_matrix_gradients<const N: usize>(products: [(Matrix, &Panels, [usize; 2],
         })
         .collect();
     tiles.into_par_iter().for_each(|(gy, x, inner, sum)| {
-        multiply(gy.transposed(), x, sum, inner, inner, Into::Add);
+        multiply(gy.transposed(), x, sum, inner, inner, into);
     });
 }
 
@@ -162,8 +191,7 @@ impl Attention<'_> {
         });
         drop(inputs);
 
-        let (mut out, mut log_sums) = (Buffer::zeros(rows * width), Buffer::zeros(rows * heads.queries));
-        attention::forward(&qkv, heads, layout, &mut out, &mut log_sums);
+        let (out, log_sums) = attention::forward(&qkv, heads, layout);
 
         let output = Panels::new(Matrix::new(self.output, [size, width]).transposed());
         let mut y = Buffer::new(x.len());
@@ -197,36 +225,40 @@ impl Attention<'_> {
         drop((qkv, log_sums, g_out, output));
 
         let inputs = Panels::stacked(&self.inputs());
-        let (mut gx, mut normed) = (Buffer::new(x.len()), Buffer::new(x.len()));
-        let parts: Vec<Vec<f32>> = gx
-            .par_chunks_mut(TILE * size)
-            .zip(normed.par_chunks_mut(TILE * size))
-            .zip(g_qkv.par_chunks_mut(TILE * row))
-            .enumerate()
-            .map(|(tile, ((gx, normed), g_qkv))| {
-                let here = tile * TILE * size..tile * TILE * size + gx.len();
-                turn(g_qkv, tile * TILE, heads, layout, -1.0);
+        let mut gx = Buffer::new(x.len());
+        let [mut query, mut key, mut value, mut output] =
+            [width, key_width, key_width, width].map(|out| Buffer::new(out * size));
+        let mut parts = Vec::new();
+        for chunk in chunks(rows) {
+            let (states, count) = (chunk.start * size..chunk.end * size, chunk.len());
+            let g_qkv = &mut g_qkv[chunk.start * row..chunk.end * row];
+            let mut normed = Panels::for_rows(count, size);
+            let tiles = gx[states.clone()]
+                .par_chunks_mut(TILE * size)
+                .zip(
+                    x[states.clone()].par_chunks(TILE * size).zip(gy[states.clone()].par_chunks(TILE * size)),
+                )
+                .zip(normed.tiles(TILE))
+                .zip(g_qkv.par_chunks_mut(TILE * row))
+                .enumerate();
+            let of_tiles = tiles.map(|(tile, (((gx, (x, gy)), mut normed), g_qkv))| {
+                turn(g_qkv, chunk.start + tile * TILE, heads, layout, -1.0);
                 let mut g_normed = Buffer::new(gx.len());
                 let g_qkv = Matrix::new(g_qkv, [gx.len() / size, row]);
                 multiply(g_qkv, &inputs, &mut g_normed, size, size, Into::Set);
-                norm.forward(&x[here.clone()], normed);
-                gx.copy_from_slice(&gy[here.clone()]);
-                let mut g_norm = vec![0.0; size];
-                norm.backward(&x[here], &g_normed, gx, &mut g_norm);
-                g_norm
-            })
-            .collect();
-        let normed = Panels::new(Matrix::new(&normed, [rows, size]));
-        let out = Panels::new(Matrix::new(&out, [rows, width]));
-        let g_qkv = Matrix::new(&g_qkv, [rows, row]);
-        let [mut query, mut key, mut value, mut output] =
-            [width, key_width, key_width, width].map(|out| Buffer::zeros(out * size));
-        add_matrix_gradients([
-            (g_qkv.columns(0, width), &normed, [width, size], &mut *query),
-            (g_qkv.columns(width, key_width), &normed, [key_width, size], &mut *key),
-            (g_qkv.columns(width + key_width, key_width), &normed, [key_width, size], &mut *value),
-            (Matrix::new(gy, [rows, size]), &out, [size, width], &mut *output),
-        ]);
+                norm.backward_tile(x, gy, &mut g_normed, gx, &mut normed)
+            });
+            parts.extend(of_tiles.collect::<Vec<_>>());
+            let out = Panels::of_rows(&out[chunk.start * width..chunk.end * width], width);
+            let g_qkv = Matrix::new(g_qkv, [count, row]);
+            let products = [
+                (g_qkv.columns(0, width), &normed, [width, size], &mut *query),
+                (g_qkv.columns(width, key_width), &normed, [key_width, size], &mut *key),
+                (g_qkv.columns(width + key_width, key_width), &normed, [key_width, size], &mut *value),
+                (Matrix::new(&gy[states], [count, size]), &out, [size, width], &mut *output),
+            ];
+            matrix_gradients(products, Into::after(chunk.start));
+        }
         let matrices = [query, key, value, output].map(Buffer::into_vec);
         let [query, key, value, output] = matrices;
         (gx, [sum(parts, size), query, key, value, output])
@@ -306,45 +338,55 @@ impl Mlp<'_> {
         let norm = self.norm;
         let (size, wide) = self.sizes();
         let rows = x.len() / size;
-        let Gated { mut gated } = gated;
+        let Gated { gated } = gated;
         let inputs = Panels::stacked(&self.inputs());
         let down = Panels::new(Matrix::new(self.down, [size, wide]));
-        let (mut gx, mut normed) = (Buffer::new(x.len()), Buffer::new(x.len()));
-        let mut mixed = Buffer::new(rows * wide);
-        let parts: Vec<Vec<f32>> = gx
-            .par_chunks_mut(TILE * size)
-            .zip(normed.par_chunks_mut(TILE * size))
-            .zip(gated.par_chunks_mut(TILE * 2 * wide).zip(mixed.par_chunks_mut(TILE * wide)))
-            .enumerate()
-            .map(|(tile, ((gx, normed), (gated, mixed)))| {
+        let mut gx = Buffer::new(x.len());
+        let [mut g_gate, mut g_up, mut g_down] = [(); 3].map(|()| Buffer::new(size * wide));
+        let mut parts = Vec::new();
+        for chunk in chunks(rows) {
+            let (states, count) = (chunk.start * size..chunk.end * size, chunk.len());
+            let (mut normed, mut mixed) = (Panels::for_rows(count, size), Panels::for_rows(count, wide));
+            let mut g_gated = Buffer::new(count * 2 * wide);
+            let tiles = gx[states.clone()]
+                .par_chunks_mut(TILE * size)
+                .zip(
+                    x[states.clone()].par_chunks(TILE * size).zip(gy[states.clone()].par_chunks(TILE * size)),
+                )
+                .zip(normed.tiles(TILE).zip(mixed.tiles(TILE)))
+                .zip(gated[chunk.start * 2 * wide..].par_chunks(TILE * 2 * wide))
+                .zip(g_gated.par_chunks_mut(TILE * 2 * wide));
+            let of_tiles = tiles.map(|((((gx, (x, gy)), (mut normed, mut to_mixed)), gated), g_gated)| {
                 let rows = gx.len() / size;
-                let here = tile * TILE * size..tile * TILE * size + gx.len();
-                let (x, gy) = (&x[here.clone()], &gy[here]);
-                multiply(Matrix::new(gy, [rows, size]), &down, mixed, wide, wide, Into::Set);
-                for (gated, mixed) in gated.chunks_exact_mut(2 * wide).zip(mixed.chunks_exact_mut(wide)) {
-                    let (gate, up) = gated.split_at_mut(wide);
-                    swiglu_vjp(gate, up, mixed);
+                let mut mixed = Buffer::new(rows * wide);
+                multiply(Matrix::new(gy, [rows, size]), &down, &mut mixed, wide, wide, Into::Set);
+                let gradients = g_gated.chunks_exact_mut(2 * wide).zip(mixed.chunks_exact_mut(wide));
+                for (gated, (g_gated, mixed)) in gated.chunks_exact(2 * wide).zip(gradients) {
+                    let ((gate, up), (g_gate, g_up)) = (gated.split_at(wide), g_gated.split_at_mut(wide));
+                    swiglu_vjp(gate, up, mixed, g_gate, g_up);
                 }
+                to_mixed.write(&mixed);
                 let mut g_normed = Buffer::new(gx.len());
-                multiply(Matrix::new(gated, [rows, 2 * wide]), &inputs, &mut g_normed, size, size, Into::Set);
-                norm.forward(x, normed);
-                gx.copy_from_slice(gy);
-                let mut g_norm = vec![0.0; size];
-                norm.backward(x, &g_normed, gx, &mut g_norm);
-                g_norm
-            })
-            .collect();
-        drop((inputs, down));
-        let normed = Panels::new(Matrix::new(&normed, [rows, size]));
-        let mixed = Panels::new(Matrix::new(&mixed, [rows, wide]));
-        let gated = Matrix::new(&gated, [rows, 2 * wide]);
-        let [mut gate, mut up, mut down] = [(); 3].map(|()| Buffer::zeros(size * wide));
-        add_matrix_gradients([
-            (gated.columns(0, wide), &normed, [wide, size], &mut *gate),
-            (gated.columns(wide, wide), &normed, [wide, size], &mut *up),
-            (Matrix::new(gy, [rows, size]), &mixed, [size, wide], &mut *down),
-        ]);
-        let [gate, up, down] = [gate, up, down].map(Buffer::into_vec);
+                multiply(
+                    Matrix::new(g_gated, [rows, 2 * wide]),
+                    &inputs,
+                    &mut g_normed,
+                    size,
+                    size,
+                    Into::Set,
+                );
+                norm.backward_tile(x, gy, &mut g_normed, gx, &mut normed)
+            });
+            parts.extend(of_tiles.collect::<Vec<_>>());
+            let g_gated = Matrix::new(&g_gated, [count, 2 * wide]);
+            let products = [
+                (g_gated.columns(0, wide), &normed, [wide, size], &mut *g_gate),
+                (g_gated.columns(wide, wide), &normed, [wide, size], &mut *g_up),
+                (Matrix::new(&gy[states], [count, size]), &mixed, [size, wide], &mut *g_down),
+            ];
+            matrix_gradients(products, Into::after(chunk.start));
+        }
+        let [gate, up, down] = [g_gate, g_up, g_down].map(Buffer::into_vec);
         (gx, [sum(parts, size), gate, up, down])
     }
 }

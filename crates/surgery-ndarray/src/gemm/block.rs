@@ -2,11 +2,12 @@
 //!
 //! Everything here is compiled into callers that have the processor's instructions. Loops are written out, without
 //! closures: a closure that the compiler leaves uninlined would be compiled without these instructions.
+#![allow(clippy::needless_range_loop)]
 
 /// Rows of a panel that are asked for before they are needed.
-const AHEAD: usize = 12;
+const AHEAD: usize = 32;
 /// Floats of a line of the cache.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 /// Columns of the widest panel.
 const MOST: usize = 32;
 
@@ -67,12 +68,12 @@ impl Block {
             for i in 0..H {
                 for column in (0..W * V::LANES).step_by(LINE) {
                     // Written at the end; asked for now.
-                    V::fetch(c.wrapping_add(i * stride + column));
+                    super::fetch(c.wrapping_add(i * stride + column));
                 }
             }
             for k in 0..deep {
                 for column in (0..W * V::LANES).step_by(LINE) {
-                    V::fetch(b.wrapping_add((k + AHEAD) * W * V::LANES + column));
+                    super::fetch(b.wrapping_add((k + AHEAD) * W * V::LANES + column));
                 }
                 let mut right = [V::zero(); W];
                 for w in 0..W {
@@ -118,8 +119,6 @@ pub(super) trait Register: Copy {
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(to: *mut f32, value: Self);
     unsafe fn add(a: Self, b: Self) -> Self;
-    /// Brings a line into the cache, if there is one.
-    unsafe fn fetch(line: *const f32);
     /// `a · b + c`
     unsafe fn fma(a: Self, b: Self, c: Self) -> Self;
 }
@@ -145,10 +144,6 @@ macro_rules! register {
             #[inline(always)]
             unsafe fn store(to: *mut f32, value: Self) {
                 unsafe { std::arch::x86_64::$store(to, value) }
-            }
-            #[inline(always)]
-            unsafe fn fetch(line: *const f32) {
-                unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast()) }
             }
             #[inline(always)]
             unsafe fn add(a: Self, b: Self) -> Self {
@@ -204,8 +199,6 @@ impl Register for [f32; 4] {
         // SAFETY: as above.
         unsafe { to.cast::<[f32; 4]>().write(value) }
     }
-    #[inline(always)]
-    unsafe fn fetch(_line: *const f32) {}
     #[inline(always)]
     unsafe fn add(a: Self, b: Self) -> Self {
         std::array::from_fn(|i| a[i] + b[i])

@@ -14,14 +14,16 @@ mod panels;
 
 use std::cell::RefCell;
 
-use block::{Block, Register};
+use block::{Block, LINE, Register};
 
 use crate::simd::{Isa, isa};
 
-pub(crate) use panels::Panels;
+pub(crate) use panels::{Panels, Tile};
 
 /// Columns of `A` and rows of `B` of one pass: a panel of that many stays in the first-level cache.
-const DEPTH: usize = 256;
+const DEPTH: usize = 512;
+/// From a copied row to the next: with a few floats between them, blocks do not meet in the same lines of the cache.
+const APART: usize = DEPTH + 16;
 /// Rows of `A` that are copied at once: they stay in the second-level cache.
 const COPIED_ROWS: usize = 126;
 
@@ -103,6 +105,13 @@ pub(crate) enum Into {
     Add,
 }
 
+impl Into {
+    /// For a sum that is computed part by part: the part that begins at 0 comes first.
+    pub(crate) fn after(start: usize) -> Self {
+        if start == 0 { Self::Set } else { Self::Add }
+    }
+}
+
 /// `C ← A B` or `C ← C + A B` on this thread: the first `A.columns` rows and the first `columns` columns of
 /// `b`, into rows of `c` that lie `stride` apart.
 pub(crate) fn multiply(a: Matrix, b: &Panels, c: &mut [f32], columns: usize, stride: usize, into: Into) {
@@ -111,7 +120,7 @@ pub(crate) fn multiply(a: Matrix, b: &Panels, c: &mut [f32], columns: usize, str
 
 fn multiply_on(isa: Isa, a: Matrix, b: &Panels, c: &mut [f32], columns: usize, stride: usize, into: Into) {
     let [rows, depth] = a.shape;
-    assert!(depth <= b.depth && columns <= b.columns && columns <= stride);
+    assert!(depth <= b.depth && columns <= b.whole(b.columns) && columns <= stride);
     if rows == 0 || columns == 0 {
         return;
     }
@@ -124,8 +133,8 @@ fn multiply_on(isa: Isa, a: Matrix, b: &Panels, c: &mut [f32], columns: usize, s
     }
     COPY.with_borrow_mut(|copy| {
         let copied_rows = COPIED_ROWS.min(rows).next_multiple_of(COPIED_MULTIPLE);
-        if copy.len() < copied_rows * DEPTH {
-            copy.resize(copied_rows * DEPTH, 0.0);
+        if copy.len() < copied_rows * APART {
+            copy.resize(copied_rows * APART, 0.0);
         }
         let product = Product { a, b, columns, c: c.as_mut_ptr(), stride, into, copy };
         match isa {
@@ -193,10 +202,7 @@ impl Product<'_> {
             let adds = start > 0 || into == Into::Add;
             for first in (0..rows).step_by(COPIED_ROWS) {
                 let count = COPIED_ROWS.min(rows - first);
-                for row in (0..count).step_by(HEIGHT) {
-                    let block = &mut copy[row * DEPTH..(row + HEIGHT) * DEPTH];
-                    copy_block::<HEIGHT>(a, first + row, HEIGHT.min(count - row), start, deep, block);
-                }
+                copy_rows::<HEIGHT>(a, [first, start], [count, deep], copy);
                 for panel in 0..columns.div_ceil(b.width) {
                     let column = panel * b.width;
                     let width = b.width.min(columns - column);
@@ -205,7 +211,7 @@ impl Product<'_> {
                         // SAFETY: rows and columns of the block lie inside the copy of A, the panel and C.
                         unsafe {
                             let block = Block {
-                                a: copy.as_ptr().add(row * DEPTH),
+                                a: copy.as_ptr().add(row * APART),
                                 b: b.at(panel, start),
                                 c: c.add((first + row) * stride + column),
                                 stride,
@@ -214,7 +220,7 @@ impl Product<'_> {
                                 adds,
                             };
                             match by_rows {
-                                true => block.run::<V, W, HEIGHT, DEPTH, 1>(height),
+                                true => block.run::<V, W, HEIGHT, APART, 1>(height),
                                 false => block.run::<V, W, HEIGHT, 1, HEIGHT>(height),
                             }
                         }
@@ -225,33 +231,54 @@ impl Product<'_> {
     }
 }
 
-/// Copies `height` rows of `a` from `first` and `deep` columns from `start`: row by row [`DEPTH`] apart where the
-/// rows are contiguous, else column by column `HEIGHT` apart.
+/// Copies `count` rows of `a` from `first` and `deep` columns from `start`, block by block of `HEIGHT` rows: row by row
+/// [`APART`] apart where the rows are contiguous, else column by column `HEIGHT` apart.
 #[inline(always)]
-fn copy_block<const HEIGHT: usize>(
+fn copy_rows<const HEIGHT: usize>(
     a: Matrix,
-    first: usize,
-    height: usize,
-    start: usize,
-    deep: usize,
+    [first, start]: [usize; 2],
+    [count, deep]: [usize; 2],
     copy: &mut [f32],
 ) {
     let [down, across] = a.strides;
     if across == 1 {
-        for (i, copy) in copy.chunks_exact_mut(DEPTH).take(height).enumerate() {
+        for (i, copy) in copy.chunks_exact_mut(APART).take(count).enumerate() {
             let from = (first + i) * down + start;
-            copy[..deep].copy_from_slice(&a.values[from..from + deep]);
+            crate::buffer::copy(&a.values[from..from + deep], &mut copy[..deep]);
         }
         return;
     }
-    for (k, copy) in copy.chunks_exact_mut(HEIGHT).take(deep).enumerate() {
-        let from = &a.values[first * down + (start + k) * across..];
-        if down == 1 && height == HEIGHT {
-            copy.copy_from_slice(&from[..HEIGHT]);
-        } else {
-            copy[..height].iter_mut().enumerate().for_each(|(i, value)| *value = from[i * down]);
+    assert!(down == 1, "rows or columns are contiguous");
+    for k in 0..deep {
+        let from = (start + k) * across + first;
+        for line in (0..count).step_by(LINE) {
+            // Far apart, these are not foreseen by the processor.
+            fetch(a.values.as_ptr().wrapping_add(from + COLUMNS_AHEAD * across + line));
+        }
+        let (whole, rest) = a.values[from..from + count].as_chunks::<HEIGHT>();
+        let mut blocks = copy.chunks_exact_mut(HEIGHT * APART);
+        for (values, block) in whole.iter().zip(&mut blocks) {
+            block[k * HEIGHT..(k + 1) * HEIGHT].copy_from_slice(values);
+        }
+        if let Some(block) = blocks.next() {
+            block[k * HEIGHT..k * HEIGHT + rest.len()].copy_from_slice(rest);
         }
     }
+}
+
+/// Columns of a matrix that is copied column by column that are asked for before they are needed.
+const COLUMNS_AHEAD: usize = 16;
+
+/// Brings a line into the cache, if the processor can be asked to.
+#[inline(always)]
+fn fetch(line: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has this instruction, and no address is too wrong for it.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }
 
 #[cfg(test)]

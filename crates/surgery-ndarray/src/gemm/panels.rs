@@ -1,24 +1,21 @@
 //! The right operand of products, packed.
 
+use std::marker::PhantomData;
+use std::ops::Range;
+
 use rayon::prelude::*;
 
+use super::block::LINE;
 use super::{Matrix, panel_width};
-
-/// One line of the cache.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; Line::FLOATS]);
-
-impl Line {
-    const FLOATS: usize = 16;
-    const ZERO: Self = Self([0.0; Self::FLOATS]);
-}
+use crate::buffer::{Buffer, copy};
 
 /// The right operand `[depth, columns]` in panels of a few columns, filled up with zeros: element (k, c) of panel
 /// p at `(p · depth + k) · width + c`.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Panels {
-    lines: Vec<Line>,
+    values: Buffer,
+    /// Where the first panel begins: at a line of the cache.
+    start: usize,
     pub(super) depth: usize,
     pub(super) columns: usize,
     /// Columns of a panel: a whole number of lines.
@@ -44,16 +41,16 @@ impl Panels {
     }
 
     /// Packs `parts`, each `step` of the last one's shape after it.
-    pub(super) fn packed(
-        parts: &[Matrix],
-        [depth, columns]: [usize; 2],
-        step: [usize; 2],
-        width: usize,
-    ) -> Self {
-        let mut panels = Self { depth, columns, width, ..Self::empty() };
-        panels.lines = vec![Line::ZERO; panels.num_lines()];
-        let panel_lines = panels.panel_lines();
-        panels.lines.par_chunks_mut(panel_lines).enumerate().for_each(|(p, panel)| {
+    pub(super) fn packed(parts: &[Matrix], shape: [usize; 2], step: [usize; 2], width: usize) -> Self {
+        let mut panels = Self::empty();
+        panels.width = width;
+        panels.reshape(shape);
+        let panel = panels.panel();
+        panels.floats().par_chunks_mut(panel).enumerate().for_each(|(p, panel)| {
+            if (p + 1) * width > shape[1] {
+                // Columns that fill the last panel up.
+                panel.fill(0.0);
+            }
             let mut corner = [0, 0];
             for part in parts {
                 pack(*part, corner, p, width, panel);
@@ -65,40 +62,124 @@ impl Panels {
 
     /// Holds nothing yet.
     pub(crate) fn empty() -> Self {
-        Self { lines: Vec::new(), depth: 0, columns: 0, width: panel_width() }
+        Self { values: Buffer::default(), start: 0, depth: 0, columns: 0, width: panel_width() }
     }
 
     /// Packs `b` in place of what was held, on this thread.
     pub(crate) fn fill(&mut self, b: Matrix) {
-        [self.depth, self.columns] = b.shape;
-        self.lines.resize(self.num_lines(), Line::ZERO);
-        let (width, panel_lines) = (self.width, self.panel_lines());
-        self.lines.chunks_mut(panel_lines).enumerate().for_each(|(p, panel)| {
+        self.reshape(b.shape);
+        let (width, panel) = (self.width, self.panel());
+        self.floats().chunks_mut(panel).enumerate().for_each(|(p, panel)| {
             if (p + 1) * width > b.shape[1] {
-                // Columns that fill the last panel up.
-                panel.fill(Line::ZERO);
+                panel.fill(0.0);
             }
             pack(b, [0, 0], p, width, panel);
         });
     }
 
-    /// Lines of one panel; at least one, for slices to be cut by.
-    fn panel_lines(&self) -> usize {
-        (self.depth * (self.width / Line::FLOATS)).max(1)
+    /// Packs the rows of `values`, of `columns` each, tile by tile on all threads.
+    pub(crate) fn of_rows(values: &[f32], columns: usize) -> Self {
+        const ROWS: usize = 84;
+        let mut panels = Self::for_rows(values.len() / columns, columns);
+        panels
+            .tiles(ROWS)
+            .zip(values.par_chunks(ROWS * columns))
+            .for_each(|(mut tile, rows)| tile.write(rows));
+        panels
     }
 
-    fn num_lines(&self) -> usize {
-        self.columns.div_ceil(self.width) * self.depth * (self.width / Line::FLOATS)
+    /// Panels whose rows are still to be written, by [`tiles`](Self::tiles).
+    pub(crate) fn for_rows(depth: usize, columns: usize) -> Self {
+        let mut panels = Self::empty();
+        panels.reshape([depth, columns]);
+        panels
+    }
+
+    /// The tiles of `rows` rows each, for several threads to write.
+    pub(crate) fn tiles(&mut self, rows: usize) -> impl IndexedParallelIterator<Item = Tile<'_>> {
+        let (depth, columns, width) = (self.depth, self.columns, self.width);
+        let panels = Shared(self.floats().as_mut_ptr());
+        (0..depth.div_ceil(rows)).into_par_iter().map(move |tile| {
+            // The whole of it, which may be shared, and not the pointer, which may not.
+            let Shared(panels) = { &panels };
+            let rows = tile * rows..((tile + 1) * rows).min(depth);
+            Tile { panels: *panels, rows, depth, columns, width, of: PhantomData }
+        })
+    }
+
+    /// Makes room for another shape; what is there is arbitrary.
+    fn reshape(&mut self, [depth, columns]: [usize; 2]) {
+        [self.depth, self.columns] = [depth, columns];
+        let length = columns.div_ceil(self.width) * self.panel() + LINE;
+        if self.values.len() < length {
+            self.values = Buffer::new(length);
+        }
+        self.start = self.values.as_ptr().align_offset(size_of::<[f32; LINE]>());
+    }
+
+    fn floats(&mut self) -> &mut [f32] {
+        let length = self.columns.div_ceil(self.width) * self.depth * self.width;
+        &mut self.values[self.start..self.start + length]
+    }
+
+    /// Floats of one panel; at least one, for slices to be cut by.
+    fn panel(&self) -> usize {
+        (self.depth * self.width).max(1)
+    }
+
+    /// So many columns filled up to whole panels, which a product may run over: those beyond the last are 0.
+    pub(crate) fn whole(&self, columns: usize) -> usize {
+        columns.next_multiple_of(self.width)
     }
 
     /// Where row `k` of panel `p` begins.
     pub(super) fn at(&self, p: usize, k: usize) -> *const f32 {
-        self.lines[(p * self.depth + k) * (self.width / Line::FLOATS)..].as_ptr().cast()
+        self.values[self.start + (p * self.depth + k) * self.width..].as_ptr()
+    }
+}
+
+/// Panels that several threads write, each its own rows.
+struct Shared(*mut f32);
+
+// SAFETY: it is only handed to tiles, which write rows of their own.
+unsafe impl Sync for Shared {}
+// SAFETY: as above.
+unsafe impl Send for Shared {}
+
+/// Some rows of panels, which nobody else reads or writes while this lives.
+pub(crate) struct Tile<'a> {
+    panels: *mut f32,
+    rows: Range<usize>,
+    depth: usize,
+    columns: usize,
+    width: usize,
+    of: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: its rows are its own.
+unsafe impl Send for Tile<'_> {}
+
+impl Tile<'_> {
+    /// Writes all its rows, which lie beside one another in `values`.
+    pub(crate) fn write(&mut self, values: &[f32]) {
+        assert_eq!(values.len(), self.rows.len() * self.columns);
+        for p in 0..self.columns.div_ceil(self.width) {
+            let (first, count) = (p * self.width, self.width.min(self.columns - p * self.width));
+            let start = (p * self.depth + self.rows.start) * self.width;
+            // SAFETY: these rows of this panel lie inside the panels, and no other tile has them.
+            let panel = unsafe {
+                std::slice::from_raw_parts_mut(self.panels.add(start), self.rows.len() * self.width)
+            };
+            for (to, from) in panel.chunks_exact_mut(self.width).zip(values.chunks_exact(self.columns)) {
+                copy(&from[first..first + count], &mut to[..count]);
+                to[count..].fill(0.0);
+            }
+        }
     }
 }
 
 /// Writes what panel `p` of `wide` columns holds of `b`, whose first element stands at `corner` of the whole.
-fn pack(b: Matrix, corner: [usize; 2], p: usize, wide: usize, panel: &mut [Line]) {
+fn pack(b: Matrix, corner: [usize; 2], p: usize, wide: usize, panel: &mut [f32]) {
     let ([depth, columns], [down, across]) = (b.shape, b.strides);
     let (first, last) = ((p * wide).max(corner[1]), ((p + 1) * wide).min(corner[1] + columns));
     if first >= last {
@@ -106,28 +187,56 @@ fn pack(b: Matrix, corner: [usize; 2], p: usize, wide: usize, panel: &mut [Line]
     }
     let (width, place) = (last - first, first - p * wide);
     let from = first - corner[1];
-    let values = &mut as_floats(panel)[corner[0] * wide..];
+    let values = &mut panel[corner[0] * wide..];
     if across == 1 {
         for (k, row) in values.chunks_exact_mut(wide).take(depth).enumerate() {
             let start = k * down + from;
-            row[place..place + width].copy_from_slice(&b.values[start..start + width]);
+            copy(&b.values[start..start + width], &mut row[place..place + width]);
         }
         return;
     }
-    // A few values of each column at a time, so that what is written stays in the cache.
-    const RUN: usize = 16;
-    for start in (0..depth).step_by(RUN) {
-        let run = RUN.min(depth - start);
-        for c in 0..width {
-            let column = &b.values[(from + c) * across + start * down..];
-            for k in 0..run {
-                values[(start + k) * wide + place + c] = column[k * down];
+    // A few values of a few columns at a time, so that what is written stays in the cache.
+    for k in (0..depth).step_by(SQUARE) {
+        let high = SQUARE.min(depth - k);
+        for c in (0..width).step_by(SQUARE) {
+            let columns = &b.values[(from + c) * across + k * down..];
+            let to = &mut values[k * wide + place + c..];
+            if high == SQUARE && c + SQUARE <= width && down == 1 {
+                transpose(columns, across, to, wide);
+                continue;
+            }
+            for c in 0..SQUARE.min(width - c) {
+                for k in 0..high {
+                    to[k * wide + c] = columns[c * across + k * down];
+                }
             }
         }
     }
 }
 
-fn as_floats(lines: &mut [Line]) -> &mut [f32] {
-    // SAFETY: a line is so many floats and nothing else.
-    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * Line::FLOATS) }
+/// Rows and columns of what is transposed at once.
+const SQUARE: usize = 4;
+
+/// Row i of `to`, rows `wide` apart, becomes column i of `from`, whose rows lie `across` apart.
+#[inline(always)]
+fn transpose(from: &[f32], across: usize, to: &mut [f32], wide: usize) {
+    let row = |i: usize| from[i * across..].first_chunk::<SQUARE>().expect("four values");
+    let rows = [row(0), row(1), row(2), row(3)];
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: these instructions belong to every x86-64 processor, and load and store four values.
+    let columns: [[f32; SQUARE]; SQUARE] = unsafe {
+        use std::arch::x86_64::{_MM_TRANSPOSE4_PS, _mm_loadu_ps, _mm_storeu_ps};
+        let [mut a, mut b, mut c, mut d] = rows.map(|row| _mm_loadu_ps(row.as_ptr()));
+        _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
+        let mut columns = [[0.0; SQUARE]; SQUARE];
+        for (to, column) in columns.iter_mut().zip([a, b, c, d]) {
+            _mm_storeu_ps(to.as_mut_ptr(), column);
+        }
+        columns
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let columns: [[f32; SQUARE]; SQUARE] = std::array::from_fn(|j| std::array::from_fn(|i| rows[i][j]));
+    for (i, column) in columns.iter().enumerate() {
+        to[i * wide..][..SQUARE].copy_from_slice(column);
+    }
 }
