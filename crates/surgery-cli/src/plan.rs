@@ -7,8 +7,7 @@ use surgery_core::account::{Account, Plan};
 use surgery_core::batch::windows;
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::config::LlamaConfig;
-use surgery_core::data::EncodedQuestion;
-use surgery_core::data::Set;
+use surgery_core::data::{Draw, EncodedQuestion, Set};
 use surgery_core::evaluate::{score, score_options};
 use surgery_core::event::Silent;
 use surgery_core::kernels::Kernels;
@@ -226,21 +225,28 @@ fn estimate_seconds<P: Platform>(
 /// What a step holds at its peak, counted.
 fn account<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: &DataFiles, context: usize) -> Account {
     let lengths = |set: Set| data.benchmark.documents(set).iter().map(Vec::len);
-    // A step of average documents.
-    let drawn = |set: Set| {
-        let documents = data.benchmark.documents(set).len();
-        lengths(set).sum::<usize>() * recipe.train.documents_per_step.of(set).min(documents)
-            / documents.max(1)
-    };
     let sets = recipe.objective.sets();
     let longest = sets.iter().flat_map(|&set| lengths(set)).max().unwrap_or(0).min(context);
+    // The seed says which documents the steps will draw: the step with the most tokens decides.
+    let mut sampler = sampler(&data.corpus, recipe);
+    let tokens_of = |set: Set, drawn: &[usize]| -> usize {
+        drawn.iter().map(|&index| data.benchmark.documents(set)[index].len()).sum()
+    };
+    let of_step = |draw: Draw| {
+        let retained = draw.get(&Set::Retain).map_or(0, |drawn| tokens_of(Set::Retain, drawn));
+        (draw.iter().map(|(&set, drawn)| tokens_of(set, drawn)).sum::<usize>(), retained)
+    };
+    let (tokens, retained) =
+        (0..recipe.train.steps).map(|_| of_step(sampler.draw())).max().unwrap_or_default();
     let plan = Plan {
         precision: recipe.model.precision,
-        tokens: sets.iter().map(|&set| drawn(set)).sum(),
-        retained: if sets.contains(&Set::Retain) { drawn(Set::Retain) } else { 0 },
+        tokens,
+        retained,
         recompute: recipe.train.recompute,
         live_reference: recipe.train.reference == ReferenceForm::Live,
         kept_values: <P::Kernels as Kernels<P::Train>>::kept_values(config, longest),
+        work_values: <P::Kernels as Kernels<P::Train>>::work_values(config),
+        reserve: <P::Kernels as Kernels<P::Train>>::RESERVE,
     };
     Account::new(config, &plan)
 }

@@ -20,9 +20,15 @@ pub struct Plan {
     /// Values that the way back keeps of a token in a block, besides its input: the kernels' own
     /// ([`Kernels::kept_values`](crate::kernels::Kernels::kept_values)).
     pub kept_values: usize,
+    /// Values that the way back of a block works in, of each token: the kernels' own
+    /// ([`Kernels::work_values`](crate::kernels::Kernels::work_values)).
+    pub work_values: usize,
+    /// The kernels' own ([`Kernels::RESERVE`](crate::kernels::Kernels::RESERVE)).
+    pub reserve: f64,
 }
 
-/// Bytes by what they are for, at the fullest moment of a step.
+/// Bytes by what they are for, at the fullest moment of a step. What is freed before then is not given back to the
+/// system, or taken again in the next step: gradients and activations count both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Account {
     /// The model's own weights; f32 where the optimizer updates f32.
@@ -39,6 +45,8 @@ pub struct Account {
     pub activations: u64,
     /// Working memory: of a block's way back, or of the head.
     pub work: u64,
+    /// Working memory that is not in use.
+    pub reserve: u64,
 }
 
 impl Account {
@@ -66,40 +74,34 @@ impl Account {
 
         let inputs = (blocks + 1) * tokens * hidden * computed;
         let kept = tokens * (hidden + plan.kept_values as u64) * computed;
-        // A block's way back: the gradients of its input and of what its products made, and these products' operands.
-        let back = tokens * (5 * hidden + 2 * wide) * computed;
-        // The final hidden states and their gradient, a chunk of logits, and the head's matrix as products read it.
+        let back = tokens * plan.work_values as u64 * computed;
+        // The final hidden states, their gradient, and the sum of their products that the way back begins with.
+        let at_start = 5 * tokens * hidden * f32s;
+        // A chunk of logits and of the reference's, and the head's matrix as products read it.
         let chunk = tokens.min(HEAD_CHUNK as u64);
-        let at_head = 2 * tokens * hidden * f32s + 2 * chunk * vocab * f32s + 3 * head * computed;
+        let at_head = 2 * chunk * vocab * f32s + 3 * head * computed;
         let all_kept = if plan.recompute { inputs } else { inputs + blocks * kept };
         let again = if plan.recompute { kept } else { 0 };
-
-        // The activations are most before the way back begins, the gradients when it ends.
-        let gradients = parameters * stored;
-        let work = at_head.max(back + again);
-        let full = all_kept + work + head * stored;
-        let (activations, work, gradients) = match full > gradients + back {
-            true => (all_kept, work, head * stored),
-            false => (0, back + again, gradients),
-        };
+        let work = at_start + at_head.max(back + again);
         Self {
             weights: parameters * stored,
             copies: if stored == computed { 0 } else { (block + head) * computed },
-            gradients,
+            gradients: parameters * stored,
             moments: parameters * 2 * f32s,
             reference: match plan.live_reference {
                 true => parameters * computed,
                 false => head * computed + retained * hidden * f32s,
             },
-            activations,
+            activations: all_kept,
             work,
+            reserve: (plan.reserve * (all_kept + work) as f64) as u64,
         }
     }
 
     /// All of it.
     pub fn total(&self) -> u64 {
-        let Self { weights, copies, gradients, moments, reference, activations, work } = *self;
-        weights + copies + gradients + moments + reference + activations + work
+        let Self { weights, copies, gradients, moments, reference, activations, work, reserve } = *self;
+        weights + copies + gradients + moments + reference + activations + work + reserve
     }
 }
 
@@ -124,6 +126,8 @@ mod tests {
             recompute: true,
             live_reference: false,
             kept_values: 5 * 4096 + 2 * 11008 + 32,
+            work_values: 5 * 4096 + 2 * 11008,
+            reserve: 0.0,
         }
     }
 
@@ -146,7 +150,7 @@ mod tests {
             let plan = Plan { tokens, precision: Precision::F32, ..plan() };
             (Account::new(&more, &plan), Account::new(&config, &plan))
         };
-        // With so many tokens that activations decide, another block adds its input and nothing else to them.
+        // Another block adds its input and nothing else.
         let (more, less) = of(1 << 24);
         assert_eq!(more.activations - less.activations, (1 << 24) * 4096 * 4);
         assert_eq!(more.work, less.work);

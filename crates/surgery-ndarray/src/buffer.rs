@@ -7,6 +7,9 @@ use std::sync::{Mutex, MutexGuard};
 /// Shorter ones are left to the allocator, which keeps them itself.
 const LEAST: usize = 1 << 14;
 
+/// What is kept beyond the most that was in use at once is this part of it, at most.
+pub(crate) const RESERVE: usize = 8;
+
 /// What is not in use, and how much is.
 #[derive(Default)]
 struct Pool {
@@ -43,7 +46,7 @@ impl Pool {
     /// What has not fitted for longest is given up, so that all together never hold much more than was in use at once.
     fn give_up(&mut self) -> Vec<Vec<f32>> {
         let mut given_up = Vec::new();
-        while self.used + self.free_floats > self.most_used + self.most_used / 4 && !self.free.is_empty() {
+        while self.used + self.free_floats > self.most_used + self.most_used / RESERVE && !self.free.is_empty() {
             let values = self.free.remove(0);
             self.free_floats -= values.len();
             given_up.push(values);
@@ -72,7 +75,7 @@ impl Buffer {
             return Self { values, length };
         }
         // Lengths differ from batch to batch; rounded up they meet again. What is not written to takes no memory.
-        let whole = length.next_multiple_of((length.next_power_of_two() / 8).max(1));
+        let whole = length.next_multiple_of((length.next_power_of_two() / 4).max(1));
         pool.use_more(whole);
         let given_up = pool.give_up();
         drop(pool);
@@ -88,11 +91,14 @@ impl Buffer {
     }
 
     /// Takes over what somebody else no longer needs.
-    pub(crate) fn adopt(values: Vec<f32>) -> Self {
-        if values.len() >= LEAST {
+    pub(crate) fn adopt(mut values: Vec<f32>) -> Self {
+        let length = values.len();
+        if length >= LEAST {
+            // What [`into_vec`](Self::into_vec) cut off.
+            values.resize(values.capacity(), 0.0);
             pool().use_more(values.len());
         }
-        Self { length: values.len(), values }
+        Self { values, length }
     }
 
     /// The floats, which do not come back.
@@ -174,7 +180,7 @@ mod tests {
             drop(Buffer::new(LEAST * factor * factor));
         }
         let pool = pool();
-        assert!(pool.used + pool.free_floats <= pool.most_used + pool.most_used / 4 + LEAST * 60 * 60);
+        assert!(pool.used + pool.free_floats <= pool.most_used + pool.most_used / RESERVE + LEAST * 60 * 60);
         assert_eq!(pool.free_floats, pool.free.iter().map(Vec::len).sum::<usize>());
     }
 }

@@ -158,13 +158,17 @@ impl Kernels<Plain> for Fused {
         }
         let shape = x.dims();
         let inputs = AttentionInputs::new(weights, placement.layout());
-        let (y, _) = inputs.sublayer().forward(&Floats::of(x), placement.layout());
+        let x = Floats::of(x);
+        let (y, _) = inputs.sublayer().forward(&x, placement.layout());
+        x.recycle();
         tensor(y.into_vec(), shape)
     }
 
     fn mlp_sublayer(x: Tensor<Plain, 3>, weights: MlpWeights<Plain>) -> Tensor<Plain, 3> {
         let shape = x.dims();
-        let (y, _) = MlpInputs::new(weights).sublayer().forward(&Floats::of(x), false);
+        let x = Floats::of(x);
+        let (y, _) = MlpInputs::new(weights).sublayer().forward(&x, false);
+        x.recycle();
         tensor(y.into_vec(), shape)
     }
 
@@ -256,11 +260,18 @@ fn composed_attention(
 
 impl Kernels<Graph> for Fused {
     const ONE_ROW: bool = true;
+    const RESERVE: f64 = 1.0 / crate::buffer::RESERVE as f64;
 
     fn kept_values(config: &LlamaConfig, _longest: usize) -> usize {
         // The input of the second sublayer, queries, keys and values, attention's output and log-sums, gate and up.
         let (heads, keys) = (config.num_attention_heads, config.num_key_value_heads);
         config.hidden_size + 2 * (heads + keys) * config.head_dim + heads + 2 * config.intermediate_size
+    }
+
+    fn work_values(config: &LlamaConfig) -> usize {
+        // The gradients of the sublayer's output and input, of attention's output, and of queries, keys and values.
+        let (heads, keys) = (config.num_attention_heads, config.num_key_value_heads);
+        2 * config.hidden_size + 2 * (heads + keys) * config.head_dim
     }
 
     fn project(x: Tensor<Graph, 3>, weight: Tensor<Graph, 2>) -> Tensor<Graph, 3> {
