@@ -8,14 +8,14 @@ use crate::ours::Ours;
 use crate::peer::{Arrangement, Peer};
 use crate::report::{Job, PeerJob};
 use crate::rounds::{median, settle};
-use crate::work::Work;
+use crate::work;
 
 /// A job is long: the median of few.
 const ROUNDS: usize = 3;
 
 pub(crate) fn measure_job<P: Platform>(
     config: &LlamaConfig,
-    work: &Work,
+    work: &work::Job,
     mut peer: Option<&mut Peer>,
     device: &DeviceOf<P>,
 ) -> Result<Job> {
@@ -31,6 +31,6 @@ pub(crate) fn measure_job<P: Platform>(
     }
     let peer =
         peer.map(|_| PeerJob { batched_seconds: median(&mut batched), single_seconds: median(&mut single) });
-    let (texts, steps) = (work.texts.len(), work.job.len());
-    Ok(Job { rounds: ROUNDS, texts, steps, seconds: median(&mut ours), peer })
+    let (steps, texts, questions) = (work.draws.len(), work.texts.len(), work.questions.len());
+    Ok(Job { rounds: ROUNDS, texts, questions, steps, seconds: median(&mut ours), peer })
 }

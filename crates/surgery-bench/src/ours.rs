@@ -20,7 +20,7 @@ use surgery_core::step::{gradients, update};
 
 use crate::Result;
 use crate::precomputed::Precomputed;
-use crate::work::{Draw, Work};
+use crate::work::{Draw, Job};
 
 /// The reference in the steps that are measured: its states are known.
 type Known<P> = Precomputed<<P as Platform>::Infer, <P as Platform>::Kernels>;
@@ -164,7 +164,7 @@ impl<P: Platform> Ours<P> {
     }
 
     /// The whole job on a model of its own: evaluate, all steps, evaluate.
-    pub(crate) fn job(config: &LlamaConfig, work: &Work, device: &DeviceOf<P>) -> Result<f64> {
+    pub(crate) fn job(config: &LlamaConfig, work: &Job, device: &DeviceOf<P>) -> Result<f64> {
         let mut ours = Self::new(config, device);
         let evaluate = |ours: &Self| -> Result<()> {
             let model = ours.model().valid();
@@ -174,7 +174,7 @@ impl<P: Platform> Ours<P> {
         };
         let (_, seconds) = timed::<P, _>(device, || {
             evaluate(&ours)?;
-            for draw in &work.job {
+            for draw in &work.draws {
                 // Every document is drawn once, so the states of none are known.
                 ours.step(draw, ReferenceIs::Run)?;
             }

@@ -7,9 +7,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use surgery_core::data::EncodedQuestion;
 
 use crate::Result;
-use crate::work::{Draw, Shape, Work};
+use crate::work::{Draw, Job, Shape, questions_json};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peer.py");
 /// Tokens of a batch of its evaluation, padding included; ours has as many.
@@ -106,11 +107,11 @@ impl Peer {
     }
 
     /// Seconds until every question has its answer.
-    pub(crate) fn answer(&mut self, work: &Work, arrangement: Arrangement) -> Result<f64> {
+    pub(crate) fn answer(&mut self, questions: &[EncodedQuestion], arrangement: Arrangement) -> Result<f64> {
         let answered: Seconds = self.ask(&json!({
             "do": "evaluate",
             "texts": [],
-            "questions": work.questions_json(),
+            "questions": questions_json(questions),
             "arrangement": arrangement,
             "batch_tokens": BATCH_TOKENS,
         }))?;
@@ -118,13 +119,13 @@ impl Peer {
     }
 
     /// Seconds of the whole job.
-    pub(crate) fn job(&mut self, work: &Work, arrangement: Arrangement) -> Result<f64> {
+    pub(crate) fn job(&mut self, job: &Job, arrangement: Arrangement) -> Result<f64> {
         let done: Seconds = self.ask(&json!({
             "do": "job",
-            "steps": work.job.len(),
-            "draws": work.job.iter().map(Draw::json).collect::<Vec<_>>(),
-            "texts": work.texts,
-            "questions": work.questions_json(),
+            "steps": job.draws.len(),
+            "draws": job.draws.iter().map(Draw::json).collect::<Vec<_>>(),
+            "texts": job.texts,
+            "questions": questions_json(&job.questions),
             "arrangement": arrangement,
             "batch_tokens": BATCH_TOKENS,
         }))?;

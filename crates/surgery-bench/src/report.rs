@@ -106,6 +106,7 @@ pub(crate) struct PeerMeasured {
 pub(crate) struct Job {
     pub(crate) rounds: usize,
     pub(crate) texts: usize,
+    pub(crate) questions: usize,
     pub(crate) steps: usize,
     pub(crate) seconds: f64,
     pub(crate) peer: Option<PeerJob>,

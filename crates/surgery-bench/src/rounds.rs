@@ -107,7 +107,7 @@ pub(crate) fn measure<P: Platform>(
         Some(peer) => Some(peer_summary(&peer_rounds, peer_memory, peer.product_rate([2048; 3])?, seconds)),
         None => None,
     };
-    let job = choices.job.then(|| measure_job::<P>(&config, &work, peer, device)).transpose()?;
+    let job = choices.job.then(|| measure_job::<P>(&config, &work.job, peer, device)).transpose()?;
     Ok(Measured {
         shape: shape.name,
         parameters: config.num_parameters() as u64,
@@ -134,8 +134,8 @@ fn round<P: Platform>(
     let [forward, head] = ours.forward_and_head(&work.draw)?;
     let reference_run = ours.step(&work.draw, ReferenceIs::Run)?.step();
     let evaluation = ours.answer(&work.questions)?;
-    let batched = in_turn(&mut peer, |peer| peer.answer(work, Arrangement::Batched))?;
-    let single = in_turn(&mut peer, |peer| peer.answer(work, Arrangement::Single))?;
+    let batched = in_turn(&mut peer, |peer| peer.answer(&work.questions, Arrangement::Batched))?;
+    let single = in_turn(&mut peer, |peer| peer.answer(&work.questions, Arrangement::Single))?;
 
     let backward = time.gradients - forward - head - clip;
     let parts = Parts { forward, head, backward, clip, adamw: time.update };

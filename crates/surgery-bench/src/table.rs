@@ -45,7 +45,13 @@ fn rows(measured: &Measured) -> Vec<Row> {
     if let Some(job) = &measured.job {
         let seconds = |seconds: f64| format!("{seconds:.2} s");
         let batched = job.peer.as_ref().map(|peer| peer.batched_seconds);
-        rows.compared("job", job.seconds, &format!("{} steps", job.steps), batched, seconds);
+        rows.compared(
+            "job",
+            job.seconds,
+            &format!("{} steps, {} questions", job.steps, job.questions),
+            batched,
+            seconds,
+        );
         if let Some(peer) = &job.peer {
             rows.theirs("  one by one", seconds(peer.single_seconds), peer.single_seconds / job.seconds);
         }

@@ -21,10 +21,10 @@ pub(crate) const OPTIONS: usize = 3;
 /// Tokens of a question, and of each of its options.
 const QUESTION_TOKENS: usize = 24;
 const OPTION_TOKENS: usize = 5;
-/// Texts of an evaluation.
-const TEXTS: usize = 64;
-/// Steps of a job.
-const JOB_STEPS: usize = 4;
+/// A job is a sixtieth of the paper's: 120 steps between two evaluations, on 2,359 texts and 23,570 questions.
+const JOB_STEPS: usize = 120 / 60;
+const JOB_TEXTS: usize = 2_359 / 60;
+const JOB_QUESTIONS: usize = 23_570 / 60;
 
 /// A model's shape.
 pub(crate) struct Shape {
@@ -117,9 +117,15 @@ pub(crate) struct Work {
     /// The documents of the steps that are measured one by one.
     pub(crate) draw: Draw,
     pub(crate) questions: Vec<EncodedQuestion>,
+    pub(crate) job: Job,
+}
+
+/// The whole job: evaluate, operate, evaluate.
+pub(crate) struct Job {
+    /// The documents of its steps, no two of them alike.
+    pub(crate) draws: Vec<Draw>,
     pub(crate) texts: Vec<Vec<u32>>,
-    /// The documents of a job's steps, no two of them alike.
-    pub(crate) job: Vec<Draw>,
+    pub(crate) questions: Vec<EncodedQuestion>,
 }
 
 impl Work {
@@ -129,19 +135,21 @@ impl Work {
         Self {
             draw: random.draw(lengths),
             questions: (0..QUESTIONS).map(|_| random.question()).collect(),
-            texts: (0..TEXTS).map(|_| random.document(lengths)).collect(),
-            job: (0..JOB_STEPS).map(|_| random.draw(lengths)).collect(),
+            job: Job {
+                draws: (0..JOB_STEPS).map(|_| random.draw(lengths)).collect(),
+                texts: (0..JOB_TEXTS).map(|_| random.document(lengths)).collect(),
+                questions: (0..JOB_QUESTIONS).map(|_| random.question()).collect(),
+            },
         }
     }
+}
 
-    /// The questions as `peer.py` reads them.
-    pub(crate) fn questions_json(&self) -> Value {
-        let options = |question: &EncodedQuestion| -> Vec<Value> {
-            let option = |(ids, own): &(Vec<u32>, std::ops::Range<usize>)| json!({"ids": ids, "start": own.start, "end": own.end});
-            question.options.iter().map(option).collect()
-        };
-        json!(self.questions.iter().map(options).collect::<Vec<_>>())
-    }
+/// Questions as `peer.py` reads them.
+pub(crate) fn questions_json(questions: &[EncodedQuestion]) -> Value {
+    let option = |(ids, own): &(Vec<u32>, std::ops::Range<usize>)| json!({"ids": ids, "start": own.start, "end": own.end});
+    let options =
+        |question: &EncodedQuestion| -> Vec<Value> { question.options.iter().map(option).collect() };
+    json!(questions.iter().map(options).collect::<Vec<_>>())
 }
 
 struct Random<'a> {

@@ -16,7 +16,7 @@ use surgery_core::model::Llama;
 use surgery_core::optimizer::AdamW;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Recipe, ReferenceForm};
-use surgery_core::reference::Live;
+use surgery_core::reference::{Cached, Live, Reference, Store};
 use surgery_core::step::{gradients, update};
 use surgery_core::surgery::{drawn_documents, sampler};
 use surgery_core::{Error, Result};
@@ -87,10 +87,10 @@ pub fn show<P: Platform>(
         print(&format!("questions/{name}: {} questions, {} options", list.len(), options(list)))?;
     }
     print(&format!(
-        "\nmemory: about {:.0} MiB\ntime:   about {:.0} s of training, {:.0} s of evaluation",
+        "\nmemory: about {:.0} MiB\ntime:   about {} of training, {} of evaluation",
         memory as f64 / f64::from(1 << 20),
-        seconds.train,
-        seconds.evaluate
+        shown(seconds.train),
+        shown(seconds.evaluate)
     ))
 }
 
@@ -133,6 +133,8 @@ impl Contents {
 
 /// Tokens on which a step is timed, at most about that many.
 const PROBED_TOKENS: usize = 1024;
+/// How often each is timed; the median counts.
+const PROBES: usize = 3;
 /// Documents, and questions, on which an evaluation is timed.
 const PROBED_TEXTS: usize = 64;
 
@@ -184,35 +186,60 @@ fn estimate_seconds<P: Platform>(
     );
     let of_questions = share(some_questions.len(), questions.len());
 
-    let mut times = Vec::new();
-    for layers in [1, 2] {
+    struct Probe<P: Platform> {
+        model: Llama<P::Infer>,
+        trained: Option<Llama<P::Train>>,
+        reference: Box<dyn Reference<P::Infer>>,
+        optimizer: AdamW<P::Infer>,
+        train: Vec<f64>,
+        evaluate: Vec<f64>,
+    }
+    let probe = |layers| -> Result<Probe<P>> {
         let config = LlamaConfig { num_hidden_layers: layers, ..files.config.clone() };
         let model: Llama<P::Infer> = Llama::random(&config, recipe.train.seed, device);
-        let mut reference = Live::<P::Infer, P::Kernels>::new(model.clone());
-        let mut optimizer = AdamW::new(recipe.optimizer.clone());
-        let mut trained = Llama::<P::Train>::trainable(model.clone());
-        // The first round warms up; the faster of the others counts.
-        let mut train = f64::INFINITY;
-        for round in 0..3 {
+        let reference: Box<dyn Reference<P::Infer>> = match recipe.train.reference {
+            ReferenceForm::Live => Box::new(Live::<P::Infer, P::Kernels>::new(model.clone())),
+            ReferenceForm::Cached => {
+                let mut cached = Cached::<P::Infer, P::Kernels>::new(&model, Store::in_memory());
+                let retained = step.documents.iter().filter(|(set, _)| *set == Set::Retain);
+                cached.want(retained.map(|(_, tokens)| *tokens), context);
+                cached.complete(&model)?;
+                Box::new(cached)
+            }
+        };
+        Ok(Probe::<P> {
+            trained: Some(Llama::<P::Train>::trainable(model.clone())),
+            reference,
+            optimizer: AdamW::new(recipe.optimizer.clone()),
+            model,
+            train: Vec::new(),
+            evaluate: Vec::new(),
+        })
+    };
+    let mut probes: [Probe<P>; 2] = [probe(1)?, probe(2)?];
+    // The two in turns, so that other work on the machine falls on both; the first round warms up.
+    for round in 0..=PROBES {
+        for probe in &mut probes {
             let started = Instant::now();
-            let graded =
-                gradients::<P::Train, P::Kernels>(&trained, &step, &recipe.objective, Some(&mut reference))?;
-            trained = update::<P::Train, P::Kernels>(trained, graded, &mut optimizer, 0.0, 1)?.0;
+            let trained = probe.trained.take().expect("put back below");
+            let reference: &mut dyn Reference<P::Infer> = &mut *probe.reference;
+            let (objective, reference) = (&recipe.objective, Some(reference));
+            let graded = gradients::<P::Train, P::Kernels>(&trained, &step, objective, reference)?;
+            let updated = update::<P::Train, P::Kernels>(trained, graded, &mut probe.optimizer, 0.0, 1)?.0;
+            probe.trained = Some(updated);
+            let train = started.elapsed().as_secs_f64();
+            let started = Instant::now();
+            score::<P::Infer, P::Kernels>(&probe.model, &some_documents, &mut Silent)?;
+            let scored = started.elapsed().as_secs_f64();
+            score_options::<P::Infer, P::Kernels>(&probe.model, &some_questions, &mut Silent)?;
+            let options = started.elapsed().as_secs_f64() - scored;
             if round > 0 {
-                train = train.min(started.elapsed().as_secs_f64());
+                probe.train.push(train);
+                probe.evaluate.push(scored * of_documents + options * of_questions);
             }
         }
-        let mut evaluate = f64::INFINITY;
-        for _ in 0..2 {
-            let started = Instant::now();
-            score::<P::Infer, P::Kernels>(&model, &some_documents, &mut Silent)?;
-            let scored = started.elapsed().as_secs_f64();
-            score_options::<P::Infer, P::Kernels>(&model, &some_questions, &mut Silent)?;
-            let options = started.elapsed().as_secs_f64() - scored;
-            evaluate = evaluate.min(scored * of_documents + options * of_questions);
-        }
-        times.push([train, evaluate]);
     }
+    let times = probes.map(|probe| [probe.train, probe.evaluate].map(median));
     let layers = files.config.num_hidden_layers as f64;
     let whole = |part: usize| {
         let block = (times[1][part] - times[0][part]).max(0.0);
@@ -220,6 +247,15 @@ fn estimate_seconds<P: Platform>(
     };
     let steps = recipe.train.steps as f64 * drawn as f64 / probed.max(1) as f64;
     Ok(Seconds { train: whole(0) * steps, evaluate: 2.0 * whole(1) })
+}
+
+fn shown(seconds: f64) -> String {
+    if seconds < 10.0 { format!("{seconds:.1} s") } else { format!("{seconds:.0} s") }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// What a step holds at its peak, counted.

@@ -46,7 +46,9 @@ impl Pool {
     /// What has not fitted for longest is given up, so that all together never hold much more than was in use at once.
     fn give_up(&mut self) -> Vec<Vec<f32>> {
         let mut given_up = Vec::new();
-        while self.used + self.free_floats > self.most_used + self.most_used / RESERVE && !self.free.is_empty() {
+        while self.used + self.free_floats > self.most_used + self.most_used / RESERVE
+            && !self.free.is_empty()
+        {
             let values = self.free.remove(0);
             self.free_floats -= values.len();
             given_up.push(values);

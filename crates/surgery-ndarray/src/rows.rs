@@ -28,24 +28,26 @@ fn rms_norm_vjp_body<const FMA: bool>(
     weight: &[f32],
     epsilon: f32,
     gy: &[f32],
+    base: &[f32],
     gx: &mut [f32],
     gw: &mut [f32],
 ) {
     let n = x.len();
-    let (weight, gy, gx, gw) = (&weight[..n], &gy[..n], &mut gx[..n], &mut gw[..n]);
+    let (weight, gy, base, gx, gw) = (&weight[..n], &gy[..n], &base[..n], &mut gx[..n], &mut gw[..n]);
     let inverse = inverse_norm::<FMA>(x, epsilon);
     let along = sum(n, |i, sum| fma::<FMA>(gy[i] * weight[i], x[i], sum));
     let back = along * inverse * inverse * inverse / n as f32;
     for i in 0..n {
         gw[i] = fma::<FMA>(gy[i] * inverse, x[i], gw[i]);
-        gx[i] += fma::<FMA>(gy[i] * inverse, weight[i], -(x[i] * back));
+        gx[i] = base[i] + fma::<FMA>(gy[i] * inverse, weight[i], -(x[i] * back));
     }
 }
 vectorised!(
-    /// Adds to `gx` and `gw` the gradient of [`rms_norm`]:
-    /// `gx += r (gy w) - x r³ Σ(gy w x) / n`, `gw += gy x r`.
-    pub(crate) fn rms_norm_vjp(x: &[f32], weight: &[f32], epsilon: f32, gy: &[f32], gx: &mut [f32], gw: &mut [f32]) =
-        rms_norm_vjp_body
+    /// The gradient of [`rms_norm`], that of `x` on top of `base`:
+    /// `gx ← base + r (gy w) - x r³ Σ(gy w x) / n`, `gw ← gw + gy x r`.
+    pub(crate) fn rms_norm_vjp(
+        x: &[f32], weight: &[f32], epsilon: f32, gy: &[f32], base: &[f32], gx: &mut [f32], gw: &mut [f32],
+    ) = rms_norm_vjp_body
 );
 
 #[inline(always)]

@@ -39,16 +39,15 @@ impl Norm<'_> {
         }
     }
 
-    /// Adds the gradient of the rows to `gx`, and that of the weight to `gw`.
-    fn backward(&self, x: &[f32], gy: &[f32], gx: &mut [f32], gw: &mut [f32]) {
-        let rows = x.chunks_exact(self.size()).zip(gy.chunks_exact(self.size()));
-        for ((x, gy), gx) in rows.zip(gx.chunks_exact_mut(self.size())) {
-            rms_norm_vjp(x, self.weight, self.epsilon, gy, gx, gw);
+    /// The gradient of the rows, added to `base`, into `gx`; that of the weight is added to `gw`.
+    fn backward(&self, x: &[f32], gy: &[f32], base: &[f32], gx: &mut [f32], gw: &mut [f32]) {
+        let size = self.size();
+        let rows = x.chunks_exact(size).zip(gy.chunks_exact(size)).zip(base.chunks_exact(size));
+        for (((x, gy), base), gx) in rows.zip(gx.chunks_exact_mut(size)) {
+            rms_norm_vjp(x, self.weight, self.epsilon, gy, base, gx, gw);
         }
     }
-}
 
-impl Norm<'_> {
     /// Ends a tile's way back through a sublayer: its gradient `gx` is `gy` and what comes through the norm. Gives the
     /// gradient of the norm's weight; `normed` takes the normed rows, and `g_normed` is worked in.
     fn backward_tile(
@@ -59,9 +58,8 @@ impl Norm<'_> {
         gx: &mut [f32],
         normed: &mut Tile,
     ) -> Vec<f32> {
-        gx.copy_from_slice(gy);
         let mut g_norm = vec![0.0; self.size()];
-        self.backward(x, g_normed, gx, &mut g_norm);
+        self.backward(x, g_normed, gy, gx, &mut g_norm);
         self.forward(x, g_normed);
         normed.write(g_normed);
         g_norm
@@ -79,13 +77,14 @@ pub(crate) fn norm(x: &[f32], norm: Norm) -> Buffer {
 /// The gradients of [`norm`]'s input and weight.
 pub(crate) fn norm_vjp(x: &[f32], norm: Norm, gy: &[f32]) -> (Buffer, Vec<f32>) {
     let tile = TILE * norm.size();
-    let mut gx = Buffer::zeros(x.len());
+    let mut gx = Buffer::new(x.len());
+    let nothing = vec![0.0; tile];
     let parts: Vec<Vec<f32>> = gx
         .par_chunks_mut(tile)
         .zip(x.par_chunks(tile).zip(gy.par_chunks(tile)))
         .map(|(gx, (x, gy))| {
             let mut gw = vec![0.0; norm.size()];
-            norm.backward(x, gy, gx, &mut gw);
+            norm.backward(x, gy, &nothing, gx, &mut gw);
             gw
         })
         .collect();
@@ -197,8 +196,7 @@ impl Attention<'_> {
         let mut y = Buffer::new(x.len());
         let tiles = y.par_chunks_mut(TILE * size).zip(x.par_chunks(TILE * size));
         tiles.zip(out.par_chunks(TILE * width)).for_each(|((y, x), out)| {
-            y.copy_from_slice(x);
-            multiply(Matrix::new(out, [out.len() / width, width]), &output, y, size, size, Into::Add);
+            multiply(Matrix::new(out, [out.len() / width, width]), &output, y, size, size, Into::Onto(x));
         });
         (y, Attended { qkv, out, log_sums })
     }
@@ -320,8 +318,7 @@ impl Mlp<'_> {
             for (gated, mixed) in gated.chunks_exact(2 * wide).zip(mixed.chunks_exact_mut(wide)) {
                 swiglu(&gated[..wide], &gated[wide..], mixed);
             }
-            y.copy_from_slice(x);
-            multiply(Matrix::new(&mixed, [rows, wide]), &down, y, size, size, Into::Add);
+            multiply(Matrix::new(&mixed, [rows, wide]), &down, y, size, size, Into::Onto(x));
         };
         let tiles = y.par_chunks_mut(TILE * size).zip(x.par_chunks(TILE * size));
         if keep {

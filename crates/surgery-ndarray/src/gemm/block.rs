@@ -23,8 +23,8 @@ pub(super) struct Block {
     pub(super) deep: usize,
     /// Columns of `C`: no more than the panel has.
     pub(super) width: usize,
-    /// Whether the products are added to what `C` holds.
-    pub(super) adds: bool,
+    /// What the products are added to, rows as far apart as those of `C`; null for nothing.
+    pub(super) base: *const f32,
 }
 
 impl Block {
@@ -61,7 +61,7 @@ impl Block {
     unsafe fn fixed<V: Register, const W: usize, const H: usize, const DOWN: usize, const ACROSS: usize>(
         self,
     ) {
-        let Self { a, b, c, stride, deep, width, adds } = self;
+        let Self { a, b, c, stride, deep, width, base } = self;
         // SAFETY: the caller's promise: H rows of A, `deep` rows of the panel, `width` columns of C.
         unsafe {
             let mut sums = [[V::zero(); W]; H];
@@ -89,9 +89,9 @@ impl Block {
             if width == W * V::LANES {
                 for i in 0..H {
                     for w in 0..W {
-                        let to = c.add(i * stride + w * V::LANES);
-                        let sum = if adds { V::add(V::load(to), sums[i][w]) } else { sums[i][w] };
-                        V::store(to, sum);
+                        let (at, sum) = (i * stride + w * V::LANES, sums[i][w]);
+                        let sum = if base.is_null() { sum } else { V::add(V::load(base.add(at)), sum) };
+                        V::store(c.add(at), sum);
                     }
                 }
                 return;
@@ -102,8 +102,8 @@ impl Block {
                     V::store(values.as_mut_ptr().add(w * V::LANES), sums[i][w]);
                 }
                 for j in 0..width {
-                    let to = c.add(i * stride + j);
-                    *to = if adds { *to + values[j] } else { values[j] };
+                    let at = i * stride + j;
+                    *c.add(at) = if base.is_null() { values[j] } else { *base.add(at) + values[j] };
                 }
             }
         }

@@ -96,16 +96,18 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// What becomes of what `C` held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Into {
+/// What a product is added to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Into<'a> {
     /// `C ← A B`
     Set,
     /// `C ← C + A B`
     Add,
+    /// `C ← X + A B`, the rows of `X` being as far apart as those of `C`
+    Onto(&'a [f32]),
 }
 
-impl Into {
+impl Into<'_> {
     /// For a sum that is computed part by part: the part that begins at 0 comes first.
     pub(crate) fn after(start: usize) -> Self {
         if start == 0 { Self::Set } else { Self::Add }
@@ -124,10 +126,18 @@ fn multiply_on(isa: Isa, a: Matrix, b: &Panels, c: &mut [f32], columns: usize, s
     if rows == 0 || columns == 0 {
         return;
     }
-    assert!((rows - 1) * stride + columns <= c.len());
+    let reach = (rows - 1) * stride + columns;
+    assert!(reach <= c.len());
+    if let Into::Onto(x) = into {
+        assert!(reach <= x.len());
+    }
     if depth == 0 {
-        if into == Into::Set {
-            (0..rows).for_each(|row| c[row * stride..row * stride + columns].fill(0.0));
+        for row in (0..rows).map(|row| row * stride..row * stride + columns) {
+            match into {
+                Into::Set => c[row].fill(0.0),
+                Into::Add => {}
+                Into::Onto(x) => c[row.clone()].copy_from_slice(&x[row]),
+            }
         }
         return;
     }
@@ -165,7 +175,7 @@ struct Product<'a> {
     columns: usize,
     c: *mut f32,
     stride: usize,
-    into: Into,
+    into: Into<'a>,
     copy: &'a mut [f32],
 }
 
@@ -199,7 +209,12 @@ impl Product<'_> {
         let by_rows = a.strides[1] == 1;
         for start in (0..depth).step_by(each) {
             let deep = each.min(depth - start);
-            let adds = start > 0 || into == Into::Add;
+            let base = match into {
+                _ if start > 0 => c.cast_const(),
+                Into::Set => std::ptr::null(),
+                Into::Add => c.cast_const(),
+                Into::Onto(x) => x.as_ptr(),
+            };
             for first in (0..rows).step_by(COPIED_ROWS) {
                 let count = COPIED_ROWS.min(rows - first);
                 copy_rows::<HEIGHT>(a, [first, start], [count, deep], copy);
@@ -208,16 +223,17 @@ impl Product<'_> {
                     let width = b.width.min(columns - column);
                     for row in (0..count).step_by(HEIGHT) {
                         let height = HEIGHT.min(count - row);
-                        // SAFETY: rows and columns of the block lie inside the copy of A, the panel and C.
+                        let at = (first + row) * stride + column;
+                        // SAFETY: rows and columns of the block lie inside the copy of A, the panel, C and X.
                         unsafe {
                             let block = Block {
                                 a: copy.as_ptr().add(row * APART),
                                 b: b.at(panel, start),
-                                c: c.add((first + row) * stride + column),
+                                c: c.add(at),
+                                base: if base.is_null() { base } else { base.add(at) },
                                 stride,
                                 deep,
                                 width,
-                                adds,
                             };
                             match by_rows {
                                 true => block.run::<V, W, HEIGHT, APART, 1>(height),
@@ -314,10 +330,16 @@ mod tests {
             ] {
                 let mut refilled = Panels::new(Matrix::new(&before, [m, n]));
                 refilled.fill(b);
-                for (panels, into) in [(&Panels::new(b), Into::Set), (&refilled, Into::Add)] {
+                let onto = values(m * n, 4);
+                let plus = |x: &[f32]| product.iter().zip(x).map(|(p, x)| p + x).collect();
+                let packed = Panels::new(b);
+                for (panels, into) in
+                    [(&packed, Into::Set), (&refilled, Into::Add), (&packed, Into::Onto(&onto))]
+                {
                     let expected: Vec<f32> = match into {
                         Into::Set => product.clone(),
-                        Into::Add => product.iter().zip(&before).map(|(p, c)| p + c).collect(),
+                        Into::Add => plus(&before),
+                        Into::Onto(x) => plus(x),
                     };
                     let mut c = before.clone();
                     multiply(a, panels, &mut c, n, n, into);
