@@ -7,8 +7,8 @@ use crate::report::{Measured, Report};
 const WIDTH: f64 = 760.0;
 const MARGIN: f64 = 20.0;
 /// Where bars begin, and the most that one is long; a time stands behind it.
-const BARS: f64 = 150.0;
-const LONGEST: f64 = 500.0;
+const BARS: f64 = 175.0;
+const LONGEST: f64 = 490.0;
 const BAR: f64 = 18.0;
 const LINE: f64 = 26.0;
 
@@ -125,7 +125,10 @@ fn groups(measured: &Measured) -> Vec<Group> {
             bars.push(Bar::whole("PyTorch, batched", peer.batched_seconds));
             bars.push(Bar::whole("PyTorch, one by one", peer.single_seconds));
         }
-        groups.push(Group { title: format!("{shape}: evaluate, {} steps, evaluate", job.steps), bars });
+        groups.push(Group {
+            title: format!("{shape}: {} questions, {} steps, the questions again", job.questions, job.steps),
+            bars,
+        });
     }
     groups
 }
