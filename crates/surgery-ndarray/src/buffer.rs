@@ -11,7 +11,6 @@ const LEAST: usize = 1 << 14;
 pub(crate) const RESERVE: usize = 8;
 
 /// What is not in use, and how much is.
-#[derive(Default)]
 struct Pool {
     /// Oldest first.
     free: Vec<Vec<f32>>,

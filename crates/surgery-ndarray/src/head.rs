@@ -7,13 +7,7 @@ use crate::buffer::Buffer;
 use crate::gemm::{Into, Matrix, Panels, multiply};
 use crate::rows::{add, exponentials, scale};
 use crate::simd::{LANES, exp, fma, total, vectorised};
-use crate::sublayers::matrix_gradients;
-
-/// Positions whose logits exist at once with a gradient: few enough for them to stay in the cache until the matrix's
-/// gradient is computed from them.
-const CHUNK: usize = 12 * TILE;
-/// Positions whose logits one thread works on.
-const TILE: usize = 42;
+use crate::sublayers::{TILE, chunks, matrix_gradients};
 
 #[inline(always)]
 fn log_sum_body<const FMA: bool>(x: &[f32], most: f32) -> f32 {
@@ -118,9 +112,10 @@ impl Head<'_> {
         let panels_was = self.panels_was(held);
         let back = Panels::new(Matrix::new(self.matrix, [vocab, size]));
         let mut losses = vec![0.0; positions.len()];
-        for first in (0..positions.len()).step_by(CHUNK) {
-            let count = CHUNK.min(positions.len() - first);
-            let positions = &positions[first..first + count];
+        // The logits of a chunk stay in the cache until the matrix's gradient is computed from them.
+        for chunk in chunks(positions.len()) {
+            let (first, count) = (chunk.start, chunk.len());
+            let positions = &positions[chunk];
             let (mut states, mut g_states) = (Buffer::new(count * size), Buffer::new(count * size));
             for (state, position) in states.chunks_exact_mut(size).zip(positions) {
                 state.copy_from_slice(&hidden[position * size..(position + 1) * size]);

@@ -13,7 +13,7 @@ use crate::gemm::{Into, Matrix, Panels, Tile, block_rows, multiply};
 use crate::rows::{rms_norm, rms_norm_vjp, rope, swiglu, swiglu_vjp};
 
 /// Rows of a tile: a whole number of the blocks that matrix products work in, few enough for a core's own cache.
-const TILE: usize = 42;
+pub(crate) const TILE: usize = 42;
 /// Rows that the way back goes over at once, first for the gradient of the input, then for those of the matrices: few
 /// enough for what the former leaves to be in the cache when the latter read it.
 const CHUNK: usize = 12 * TILE;
@@ -121,7 +121,7 @@ pub(crate) fn project(x: &[f32], weight: &[f32], [out, inner]: [usize; 2]) -> Bu
 }
 
 /// The chunks of so many rows.
-fn chunks(rows: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn chunks(rows: usize) -> impl Iterator<Item = Range<usize>> {
     (0..rows).step_by(CHUNK).map(move |start| start..(start + CHUNK).min(rows))
 }
 

@@ -20,7 +20,8 @@ use crate::simd::{Isa, isa};
 
 pub(crate) use panels::{Panels, Tile};
 
-/// Columns of `A` and rows of `B` of one pass: a panel of that many stays in the first-level cache.
+/// Columns of `A` and rows of `B` of one pass: a panel of that many is read from the two nearest caches, while `C` is read
+/// and written once for each pass.
 const DEPTH: usize = 512;
 /// From a copied row to the next: with a few floats between them, blocks do not meet in the same lines of the cache.
 const APART: usize = DEPTH + 16;

@@ -46,17 +46,8 @@ impl Panels {
         panels.width = width;
         panels.reshape(shape);
         let panel = panels.panel();
-        panels.floats().par_chunks_mut(panel).enumerate().for_each(|(p, panel)| {
-            if (p + 1) * width > shape[1] {
-                // Columns that fill the last panel up.
-                panel.fill(0.0);
-            }
-            let mut corner = [0, 0];
-            for part in parts {
-                pack(*part, corner, p, width, panel);
-                corner = [0, 1].map(|axis| corner[axis] + step[axis] * part.shape[axis]);
-            }
-        });
+        let each = panels.floats().par_chunks_mut(panel).enumerate();
+        each.for_each(|(p, panel)| pack_all(parts, step, shape[1], p, width, panel));
         panels
     }
 
@@ -69,12 +60,8 @@ impl Panels {
     pub(crate) fn fill(&mut self, b: Matrix) {
         self.reshape(b.shape);
         let (width, panel) = (self.width, self.panel());
-        self.floats().chunks_mut(panel).enumerate().for_each(|(p, panel)| {
-            if (p + 1) * width > b.shape[1] {
-                panel.fill(0.0);
-            }
-            pack(b, [0, 0], p, width, panel);
-        });
+        let each = self.floats().chunks_mut(panel).enumerate();
+        each.for_each(|(p, panel)| pack_all(&[b], [0, 0], b.shape[1], p, width, panel));
     }
 
     /// Packs the rows of `values`, of `columns` each, tile by tile on all threads.
@@ -175,6 +162,19 @@ impl Tile<'_> {
                 to[count..].fill(0.0);
             }
         }
+    }
+}
+
+/// Writes panel `p` of `wide` columns, of `columns` in all: `parts`, each `step` of the last one's shape after it.
+fn pack_all(parts: &[Matrix], step: [usize; 2], columns: usize, p: usize, wide: usize, panel: &mut [f32]) {
+    if (p + 1) * wide > columns {
+        // Columns that fill the last panel up.
+        panel.fill(0.0);
+    }
+    let mut corner = [0, 0];
+    for part in parts {
+        pack(*part, corner, p, wide, panel);
+        corner = [0, 1].map(|axis| corner[axis] + step[axis] * part.shape[axis]);
     }
 }
 
