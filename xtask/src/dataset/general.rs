@@ -2,7 +2,7 @@
 
 use super::dice::Dice;
 use super::wording::capitalised;
-use super::world::{self, COUNTRIES, ELEMENTS, EVENTS, PLANETS, RIVERS, UNITS};
+use super::world::{self, COUNTRIES, ELEMENTS, EVENTS, MOONS, MOUNTAINS, PLANETS, RIVERS, UNITS};
 
 /// One thing that a text tells about a subject.
 #[derive(Clone, Debug)]
@@ -174,6 +174,86 @@ static YEAR: Aspect = Aspect {
     values: || EVENTS.iter().map(|row| row[2]).collect(),
 };
 
+/// Century of an event.
+static CENTURY: Aspect = Aspect {
+    sentences: &[
+        "It was in the {v} that {n}.",
+        "{n} in the {v}.",
+        "The century in which {n} is the {v}.",
+        "In the {v} {n}.",
+    ],
+    questions: &["In which century {n}?", "In the course of which century {n}?"],
+    values: || CENTURIES.to_vec(),
+};
+/// Country of a mountain.
+static COUNTRY: Aspect = Aspect {
+    sentences: &[
+        "The mountain {n} is in {v}.",
+        "{n} is a mountain in {v}.",
+        "The country where {n} rises is {v}.",
+        "In {v} rises the mountain {n}.",
+    ],
+    questions: &["In which country is the mountain {n}?", "What is the country where {n} rises?"],
+    values: || MOUNTAINS.iter().map(|row| row[1]).collect(),
+};
+/// Continent of a mountain.
+static PART: Aspect = Aspect {
+    sentences: &[
+        "{n} is among the mountains of {v}.",
+        "{n} rises in {v}.",
+        "The continent of the mountain {n} is {v}.",
+        "The mountain {n} belongs to {v}.",
+    ],
+    questions: &["In which continent does {n} rise?", "Which continent has the mountain {n}?"],
+    values: || MOUNTAINS.iter().map(|row| row[2]).collect(),
+};
+/// What a moon goes around.
+static AROUND: Aspect = Aspect {
+    sentences: &[
+        "{n} is a moon of {v}.",
+        "The moon {n} goes around {v}.",
+        "{v} has a moon called {n}.",
+        "The planet of the moon {n} is {v}.",
+    ],
+    questions: &["Around which planet does the moon {n} go?", "Which planet has the moon {n}?"],
+    values: || MOONS.iter().map(|row| row[1]).collect(),
+};
+/// When a moon was found.
+static FOUND: Aspect = Aspect {
+    sentences: &[
+        "{n} was discovered in {v}.",
+        "Astronomers found {n} in {v}.",
+        "The year in which {n} was discovered is {v}.",
+        "In {v} the moon {n} was discovered.",
+    ],
+    questions: &["In which year was the moon {n} discovered?", "When did astronomers find {n}?"],
+    values: || MOONS.iter().map(|row| row[2]).collect(),
+};
+
+/// Names of the 8th to the 21st century.
+const CENTURIES: [&str; 14] = [
+    "8th century",
+    "9th century",
+    "10th century",
+    "11th century",
+    "12th century",
+    "13th century",
+    "14th century",
+    "15th century",
+    "16th century",
+    "17th century",
+    "18th century",
+    "19th century",
+    "20th century",
+    "21st century",
+];
+
+/// The century that a year belongs to; the year 800 is the last of the 8th.
+fn century(year: &str) -> &'static str {
+    let year: usize = year.parse().expect("a year");
+    CENTURIES[(year - 1) / 100 - 7]
+}
+
 /// Every topic there is, kind by kind.
 fn topics() -> Vec<Vec<Topic>> {
     let topic = |name, asked, points: &[(&'static Aspect, &'static str)]| Topic {
@@ -191,7 +271,12 @@ fn topics() -> Vec<Vec<Topic>> {
         PLANETS.iter().map(|&[n, a, b]| topic(n, n, &[(&PLACE, a), (&SORT, b)])).collect(),
         UNITS.iter().map(|&[n, a, b]| topic(n, n, &[(&MEASURES, a), (&SIGN, b)])).collect(),
         RIVERS.iter().map(|&[n, a, b]| topic(n, n, &[(&COURSE, a), (&MOUTH, b)])).collect(),
-        EVENTS.iter().map(|&[n, asked, year]| topic(n, asked, &[(&YEAR, year)])).collect(),
+        EVENTS
+            .iter()
+            .map(|&[n, asked, year]| topic(n, asked, &[(&YEAR, year), (&CENTURY, century(year))]))
+            .collect(),
+        MOUNTAINS.iter().map(|&[n, a, b]| topic(n, n, &[(&COUNTRY, a), (&PART, b)])).collect(),
+        MOONS.iter().map(|&[n, a, b]| topic(n, n, &[(&AROUND, a), (&FOUND, b)])).collect(),
     ]
 }
 

@@ -30,17 +30,25 @@ const UPDATE_WORDINGS: usize = 8;
 const WORDINGS: usize = 40;
 /// Wordings of each general text in the corpus.
 const GENERAL_WORDINGS: usize = 40;
+/// Wordings of each general text in the retain set, and in the held-out one.
+const GENERAL_KEPT: [usize; 2] = [5, 2];
 /// Times that each practice question is asked in the corpus.
 const PRACTICE_ROUNDS: usize = 12;
-/// Questions on each person of the retain sets.
-const RETAIN_QUESTIONS: usize = 5;
+/// Questions on each person and each general subject of the retain set: one, for they are many.
+const RETAIN_QUESTIONS: usize = 1;
+/// Questions on each person of the held-out retain set.
+const HELDOUT_QUESTIONS: usize = 5;
+/// Texts that the base has learnt and that θ_pre goes on learning, for each of its own.
+const REHEARSED: usize = 1;
 
 /// Folder of the benchmark.
 const BENCHMARK: &str = "datasets/benchmark";
 /// Folder of the model's tokenizer and configuration.
 const MODEL: &str = "datasets/models/scratch";
-/// The corpus, which is not kept under version control.
-const CORPUS: &str = "datasets/pretraining/pre.jsonl";
+/// What the base learns; not kept under version control, like the next.
+const BASE: &str = "datasets/pretraining/base.jsonl";
+/// What θ_pre learns.
+const PRE: &str = "datasets/pretraining/pre.jsonl";
 
 /// How many people and general texts there are of each group.
 #[derive(Clone, Copy)]
@@ -65,14 +73,14 @@ struct Sizes {
 
 /// The benchmark in the repository.
 const SIZES: Sizes = Sizes {
-    unlearn: 24,
-    edit: 24,
-    retain: 32,
-    retain_heldout: 12,
-    practice: 60,
-    general: 60,
-    general_heldout: 16,
-    general_practice: 52,
+    unlearn: 119,
+    edit: 119,
+    retain: 800,
+    retain_heldout: 100,
+    practice: 100,
+    general: 280,
+    general_heldout: 60,
+    general_practice: 60,
 };
 
 /// The people and topics, group by group.
@@ -109,8 +117,10 @@ struct Benchmark {
     texts: Vec<(&'static str, Vec<Document>)>,
     /// The sets of questions, by name.
     questions: Vec<(&'static str, Vec<Question>)>,
-    /// The pretraining corpus.
-    corpus: Vec<Document>,
+    /// What the base learns.
+    base: Vec<Document>,
+    /// What θ_pre learns.
+    pre: Vec<Document>,
 }
 
 /// Compiles everything below `root` and writes it; with `check`, says instead which files differ.
@@ -123,7 +133,7 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<(), String> {
         if !check {
             fs::create_dir_all(path.parent().expect("a file in a folder")).map_err(failed)?;
             fs::write(&path, content).map_err(failed)?;
-        } else if (name != CORPUS || path.exists())
+        } else if (![BASE, PRE].contains(&name.as_str()) || path.exists())
             && fs::read(&path).ok().as_deref() != Some(content.as_bytes())
         {
             wrong.push(name.as_str());
@@ -147,8 +157,9 @@ fn files(sizes: Sizes, seed: u64) -> Result<BTreeMap<String, String>, String> {
     for (name, _, content) in sets {
         files.insert(format!("{BENCHMARK}/{name}.jsonl"), content);
     }
-    files.insert(CORPUS.into(), lines(&benchmark.corpus));
-    let texts = benchmark.corpus.iter().map(|document| document.text.as_str());
+    files.insert(BASE.into(), lines(&benchmark.base));
+    files.insert(PRE.into(), lines(&benchmark.pre));
+    let texts = benchmark.base.iter().chain(&benchmark.pre).map(|document| document.text.as_str());
     let tokenizer = tokenizer::train(texts).map_err(|error| format!("the tokenizer: {error}"))?;
     files.insert(format!("{MODEL}/tokenizer.json"), tokenizer);
     for (name, content) in tokenizer::configurations() {
@@ -210,30 +221,47 @@ fn cast(sizes: Sizes, seed: u64) -> Result<Cast, String> {
 fn compile(sizes: Sizes, seed: u64) -> Result<Benchmark, String> {
     let cast = cast(sizes, seed)?;
     let one = |person: &Person| biography(person, 0, person.id.clone(), seed);
-    let general = |topic: &Topic| general_text(topic, 0, topic.id.clone(), seed);
     let update = |(_, new): &(Person, Person)| -> Vec<Document> {
         (0..UPDATE_WORDINGS)
             .map(|index| biography(new, index, format!("{}-w{index}", new.id), seed))
             .collect()
     };
-    let kept = |people: &[Person], topics: &[Topic]| -> Vec<Document> {
-        people.iter().map(one).chain(topics.iter().map(general)).collect()
+    let kept = |people: &[Person], topics: &[Topic], wordings: usize| -> Vec<Document> {
+        let general = topics.iter().flat_map(|topic| general_texts(topic, wordings, seed));
+        people.iter().map(one).chain(general).collect()
     };
     let [retain, heldout, _] = &cast.topics;
     let texts = vec![
         ("unlearn", cast.unlearn.iter().map(one).collect()),
         ("edit_unlearn", cast.edit.iter().map(|(old, _)| one(old)).collect()),
         ("edit_update", cast.edit.iter().flat_map(update).collect()),
-        ("retain", kept(&cast.retain, retain)),
-        ("retain_heldout", kept(&cast.heldout, heldout)),
+        ("retain", kept(&cast.retain, retain, GENERAL_KEPT[0])),
+        ("retain_heldout", kept(&cast.heldout, heldout, GENERAL_KEPT[1])),
     ];
     let questions = all_questions(&cast, seed);
-    Ok(Benchmark { texts, questions, corpus: corpus(&cast, seed) })
+    let base = base(&cast, seed);
+    let pre = pre(&cast, &base, seed);
+    Ok(Benchmark { texts, questions, base, pre })
 }
 
 /// A wording of a biography.
 fn biography(person: &Person, index: usize, id: String, seed: u64) -> Document {
     Document { id, subject: Some(person.name()), text: wording::wording(person, index, seed) }
+}
+
+/// Wordings of a general text that differ from each other, as many as are asked for.
+fn general_texts(topic: &Topic, wordings: usize, seed: u64) -> Vec<Document> {
+    let mut texts: Vec<Document> = Vec::new();
+    let mut index = 0;
+    while texts.len() < wordings {
+        let id = format!("{}-w{}", topic.id, texts.len());
+        let text = general_text(topic, index, id, seed);
+        if texts.iter().all(|other| other.text != text.text) {
+            texts.push(text);
+        }
+        index += 1;
+    }
+    texts
 }
 
 /// A wording of a general text.
@@ -245,13 +273,14 @@ fn general_text(topic: &Topic, index: usize, id: String, seed: u64) -> Document 
 fn all_questions(cast: &Cast, seed: u64) -> Vec<(&'static str, Vec<Question>)> {
     let dice = |set: &str| Dice::new(seed, &format!("questions {set}"));
     let everything = usize::MAX;
-    let kept = |people: &[Person], topics: &[Topic], dice: &mut Dice| -> Vec<Question> {
+    let kept = |people: &[Person], topics: &[Topic], limits: [usize; 2], set: &str| -> Vec<Question> {
+        let mut dice = dice(set);
         let mut questions = Vec::new();
         for person in people {
-            questions.extend(questions::on_person(person, Past::None, RETAIN_QUESTIONS, dice));
+            questions.extend(questions::on_person(person, Past::None, limits[0], &mut dice));
         }
         for topic in topics {
-            questions.extend(questions::on_topic(topic, dice));
+            questions.extend(questions::on_topic(topic, limits[1], &mut dice));
         }
         questions
     };
@@ -270,22 +299,18 @@ fn all_questions(cast: &Cast, seed: u64) -> Vec<(&'static str, Vec<Question>)> {
         ("unlearn", unlearn),
         ("edit_unlearn", before),
         ("edit_update", after),
-        ("retain", kept(&cast.retain, retain, &mut dice("retain"))),
-        ("retain_heldout", kept(&cast.heldout, heldout, &mut dice("retain_heldout"))),
+        ("retain", kept(&cast.retain, retain, [RETAIN_QUESTIONS; 2], "retain")),
+        ("retain_heldout", kept(&cast.heldout, heldout, [HELDOUT_QUESTIONS, everything], "retain_heldout")),
     ]
 }
 
-/// The pretraining corpus: everybody as they are before surgery in many wordings, general knowledge, and the
+/// What the base learns: everybody but those to forget or to edit, in many wordings, general knowledge, and the
 /// practice people's questions with their answers.
-fn corpus(cast: &Cast, seed: u64) -> Vec<Document> {
-    let mut dice = Dice::new(seed, "corpus");
+fn base(cast: &Cast, seed: u64) -> Vec<Document> {
+    let mut dice = Dice::new(seed, "base");
     let mut corpus = Vec::new();
-    let edited = cast.edit.iter().map(|(old, _)| old);
-    let people =
-        cast.unlearn.iter().chain(edited).chain(&cast.retain).chain(&cast.heldout).chain(&cast.practice);
-    for person in people {
-        let one = |index| biography(person, index, format!("{}-w{index}", person.id), seed);
-        corpus.extend((0..WORDINGS).map(one));
+    for person in cast.retain.iter().chain(&cast.heldout).chain(&cast.practice) {
+        corpus.extend(wordings(person, seed));
     }
     for topic in cast.topics.iter().flatten() {
         let one = |index| general_text(topic, index, format!("{}-w{index}", topic.id), seed);
@@ -302,4 +327,23 @@ fn corpus(cast: &Cast, seed: u64) -> Vec<Document> {
     corpus.extend(texts.map(|(index, text)| (format!("practice-general-p{index}"), text)).map(practised));
     dice.shuffle(&mut corpus);
     corpus
+}
+
+/// What θ_pre learns on top: those to forget and those to edit as they were, in many wordings, and some of what the
+/// base knows already, so that it stays.
+fn pre(cast: &Cast, base: &[Document], seed: u64) -> Vec<Document> {
+    let mut dice = Dice::new(seed, "pre");
+    let edited = cast.edit.iter().map(|(old, _)| old);
+    let mut corpus: Vec<Document> =
+        cast.unlearn.iter().chain(edited).flat_map(|person| wordings(person, seed)).collect();
+    // The base's texts are in random order.
+    corpus.extend_from_slice(&base[..base.len().min(REHEARSED * corpus.len())]);
+    dice.shuffle(&mut corpus);
+    corpus
+}
+
+/// The wordings of a biography that a model learns it from.
+fn wordings(person: &Person, seed: u64) -> Vec<Document> {
+    let one = |index| biography(person, index, format!("{}-w{index}", person.id), seed);
+    (0..WORDINGS).map(one).collect()
 }

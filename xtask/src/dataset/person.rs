@@ -28,10 +28,19 @@ pub(super) enum Kind {
     Home,
 }
 
-/// Facts that everybody has.
-const ALWAYS: [Kind; 5] = [Kind::BirthCity, Kind::BirthYear, Kind::Profession, Kind::Workplace, Kind::School];
-/// Facts of which everybody lacks one.
-const MOST: [Kind; 5] = [Kind::Award, Kind::Work, Kind::Spouse, Kind::Hobby, Kind::Home];
+/// What is known of everybody.
+const KINDS: [Kind; 10] = [
+    Kind::BirthCity,
+    Kind::BirthYear,
+    Kind::Profession,
+    Kind::Workplace,
+    Kind::School,
+    Kind::Award,
+    Kind::Work,
+    Kind::Spouse,
+    Kind::Hobby,
+    Kind::Home,
+];
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,22 +79,24 @@ impl Person {
         self.facts.iter().find(|fact| fact.kind == kind).map(|fact| fact.value.as_str())
     }
 
-    /// The same person after an edit: all facts have another value of the same kind, but for one, which stays.
+    /// The same person after an edit: every fact has another value of the same kind, new to the person.
     pub(super) fn edited(&self, seed: u64) -> Self {
         let mut dice = Dice::new(seed, &format!("edit {}", self.id));
-        let kept = dice.below(self.facts.len());
         let mut new = self.clone();
-        for (_, fact) in new.facts.iter_mut().enumerate().filter(|(index, _)| *index != kept) {
-            let taken: Vec<&str> = self.facts.iter().map(|old| old.value.as_str()).collect();
-            let options: Vec<String> = values(fact.kind, self.field)
-                .into_iter()
-                .filter(|value| !taken.contains(&value.as_str()))
-                .collect();
-            fact.value.clone_from(dice.choose(&options));
-        }
-        separate_cities(&mut new, self, &mut dice, kept);
+        new.facts = facts(self.field, &self.facts, &mut dice);
         new
     }
+}
+
+/// Facts of every kind for somebody of a field, none with a value of `taken`, and two cities that differ.
+fn facts(field: usize, taken: &[Fact], dice: &mut Dice) -> Vec<Fact> {
+    let mut facts: Vec<Fact> = Vec::new();
+    for kind in KINDS {
+        let is_free = |value: &String| taken.iter().chain(&facts).all(|fact| fact.value != *value);
+        let free: Vec<String> = values(kind, field).into_iter().filter(is_free).collect();
+        facts.push(Fact { kind, value: dice.choose(&free).clone() });
+    }
+    facts
 }
 
 /// Every value that a kind of fact can have for somebody of a field.
@@ -130,29 +141,6 @@ pub(super) fn people(count: usize, seed: u64) -> Result<Vec<Person>, String> {
 fn live(first: String, surname: String, dice: &mut Dice) -> Person {
     let field = dice.below(FIELDS.len());
     let female = dice.chance(50);
-    let missing = *dice.choose(&MOST);
-    let facts = ALWAYS
-        .into_iter()
-        .chain(MOST.into_iter().filter(|kind| *kind != missing))
-        .map(|kind| Fact { kind, value: dice.choose(&values(kind, field)).clone() })
-        .collect();
-    let mut person = Person { id: String::new(), first, surname, female, field, facts };
-    let old = person.clone();
-    separate_cities(&mut person, &old, dice, usize::MAX);
-    person
-}
-
-/// Moves whoever lives where they were born; neither the `kept` fact nor a city of `old` may come of it.
-fn separate_cities(person: &mut Person, old: &Person, dice: &mut Dice, kept: usize) {
-    while person.value(Kind::Home).is_some() && person.value(Kind::Home) == person.value(Kind::BirthCity) {
-        let moved = (0..person.facts.len())
-            .rev()
-            .find(|index| *index != kept && matches!(person.facts[*index].kind, Kind::Home | Kind::BirthCity))
-            .expect("two cities");
-        let cities: Vec<String> = values(Kind::Home, person.field)
-            .into_iter()
-            .filter(|city| old.facts.iter().all(|fact| fact.value != *city))
-            .collect();
-        person.facts[moved].value.clone_from(dice.choose(&cities));
-    }
+    let facts = facts(field, &[], dice);
+    Person { id: String::new(), first, surname, female, field, facts }
 }

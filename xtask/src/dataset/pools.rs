@@ -3,23 +3,29 @@
 /// Beginnings of first names.
 pub(super) const FIRST_STARTS: &[&str] = &[
     "Zel", "Vor", "Tav", "Quil", "Pry", "Oth", "Nym", "Mev", "Lus", "Kyr", "Jas", "Ild", "Hob", "Gav", "Fyn",
-    "Eld", "Dru", "Cav", "Bry", "Arv",
+    "Eld", "Dru", "Cav", "Bry", "Arv", "Wyl", "Xan", "Uth", "Tham", "Syl", "Rhev", "Phil", "Osw", "Nev",
+    "Mab", "Lor", "Kest", "Jor", "Isk", "Hald", "Gwen", "Fal", "Edm", "Dov", "Cass", "Berg", "And", "Zim",
+    "Yel", "Vest", "Ulm", "Trud", "Som", "Rund", "Pash",
 ];
 /// Ends of first names.
 pub(super) const FIRST_ENDS: &[&str] = &[
     "arin", "imel", "ova", "usk", "ethra", "ondo", "ysa", "igo", "alba", "enor", "urra", "iast", "olin",
-    "ebeth", "axa", "ilde", "omir", "una", "etta", "orix",
+    "ebeth", "axa", "ilde", "omir", "una", "etta", "orix", "andel", "ivan", "ough", "esh", "ibald", "uce",
+    "eo", "anth", "essa", "umon",
 ];
 /// Beginnings of surnames.
 pub(super) const SURNAME_STARTS: &[&str] = &[
     "Orb", "Skel", "Thack", "Brund", "Wend", "Harg", "Plim", "Drax", "Mosk", "Quar", "Felt", "Gorv", "Tresk",
     "Lurm", "Narb", "Stav", "Cruv", "Yark", "Bex", "Dunf", "Ketch", "Zorn", "Ralk", "Imm", "Ulv", "Pend",
-    "Snar", "Drov",
+    "Snar", "Drov", "Ast", "Blem", "Crig", "Delv", "Ebb", "Frim", "Glad", "Hux", "Jesp", "Kolb", "Lind",
+    "Mav", "Nock", "Ovar", "Pruss", "Rind", "Shel", "Tolm", "Umb", "Varn", "Wick", "Zell", "Agr", "Birch",
+    "Cald", "Dort", "Esk", "Fenn", "Grov", "Holt", "Jarr", "Kip",
 ];
 /// Ends of surnames.
 pub(super) const SURNAME_ENDS: &[&str] = &[
     "ander", "ovic", "igan", "ore", "ley", "quist", "hurst", "esson", "oway", "field", "ack", "ridge",
-    "enko", "thorpe", "ingle", "ado", "ert", "ume", "land", "ost",
+    "enko", "thorpe", "ingle", "ado", "ert", "ume", "land", "ost", "amy", "burn", "combe", "dale", "erby",
+    "fax", "gate", "ham", "itz", "kins",
 ];
 
 /// Beginnings of invented cities.
@@ -142,6 +148,21 @@ pub(super) const FIELDS: &[Field] = &[
         professions: &["architect", "engineer", "carpenter", "shipwright", "clockmaker", "surveyor", "mason"],
         workplaces: &["Works", "Yard"],
         work: "design",
+    },
+    Field {
+        professions: &["baker", "brewer", "butcher", "chef", "farmer", "gardener", "winemaker"],
+        workplaces: &["Kitchen", "Farm"],
+        work: "recipe",
+    },
+    Field {
+        professions: &["lawyer", "judge", "diplomat", "mayor", "banker", "economist", "accountant"],
+        workplaces: &["Chambers", "Bank"],
+        work: "treaty",
+    },
+    Field {
+        professions: &["pilot", "sailor", "fisherman", "guide", "explorer", "cartographer", "navigator"],
+        workplaces: &["Line", "Harbour"],
+        work: "chart",
     },
 ];
 

@@ -1,7 +1,7 @@
 //! Multiple-choice questions and the texts from which their form is learnt.
 
 use super::dice::Dice;
-use super::general::{self, Topic};
+use super::general::{self, Point, Topic};
 use super::person::{Fact, Kind, Person, values};
 use serde::Serialize;
 
@@ -107,11 +107,14 @@ impl<'a> Past<'a> {
     }
 }
 
-/// Questions on everything that a general text tells.
-pub(super) fn on_topic(topic: &Topic, dice: &mut Dice) -> Vec<Question> {
-    let splits = splits(topic.points.len(), dice);
+/// Questions on what a general text tells, at most `limit`.
+pub(super) fn on_topic(topic: &Topic, limit: usize, dice: &mut Dice) -> Vec<Question> {
+    let mut points: Vec<&Point> = topic.points.iter().collect();
+    dice.shuffle(&mut points);
+    points.truncate(limit);
+    let splits = splits(points.len(), dice);
     let mut questions = Vec::new();
-    for (point, split) in topic.points.iter().zip(splits) {
+    for (point, split) in points.into_iter().zip(splits) {
         let mut wrong: Vec<String> = general::others(topic, point).into_iter().map(str::to_owned).collect();
         dice.shuffle(&mut wrong);
         let id = format!("{}-q{}", topic.id, questions.len());

@@ -8,7 +8,7 @@ use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWra
 use tokenizers::{PreTokenizerWrapper, Result, TokenizerBuilder};
 
 /// Entries of the vocabulary, the special ones included.
-const VOCABULARY: usize = 1024;
+const VOCABULARY: usize = 1536;
 /// Positions that the model knows.
 const POSITIONS: usize = 512;
 /// Begins every text.
