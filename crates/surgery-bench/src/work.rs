@@ -183,6 +183,11 @@ impl Random<'_> {
             let tokens = [question.clone(), self.tokens(OPTION_TOKENS)].concat();
             (tokens, QUESTION_TOKENS..QUESTION_TOKENS + OPTION_TOKENS)
         };
-        EncodedQuestion { options: (0..OPTIONS).map(option).collect(), answer: 0, split: Split::Test }
+        EncodedQuestion {
+            options: (0..OPTIONS).map(option).collect(),
+            characters: vec![1; OPTIONS],
+            answer: 0,
+            split: Split::Test,
+        }
     }
 }

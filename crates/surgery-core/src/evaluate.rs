@@ -4,21 +4,24 @@
 //! through the head, a chunk at a time, so that the `[tokens, vocab]` logits never exist whole. The model runs once
 //! over each text, whatever is measured on it, and once over what the options of a question have in common.
 
+mod results;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use serde::{Deserialize, Serialize};
-
 use crate::batch::{BATCH_TOKENS, Rows, Target, Tree, batches, windows};
 use crate::config::LlamaConfig;
-use crate::data::{Benchmark, EncodedQuestion, KEPT, Split};
+use crate::data::{Benchmark, EncodedQuestion, KEPT};
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer};
 use crate::kernels::{HEAD_CHUNK, Kernels};
 use crate::model::Llama;
 use crate::reference::{Reference, at_positions};
+
+pub use results::{Accuracy, Choices, Evaluation, Halves, Perplexity, choose};
+use results::{accuracy, mean, perplexity};
 
 /// The longest window of a text, in tokens, where the model's own context is not shorter: the paper's
 /// sequence length. A longer text is split as in training.
@@ -27,73 +30,6 @@ const CONTEXT: usize = 4096;
 /// The longest window of a text that an evaluation runs a model of this shape over, in tokens.
 pub fn context(config: &LlamaConfig) -> usize {
     config.context(CONTEXT)
-}
-
-/// What a model was measured to be.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Evaluation {
-    /// By set.
-    pub perplexity: BTreeMap<String, Perplexity>,
-    /// In percent, by the paper's rule, by set of questions.
-    pub accuracy: BTreeMap<String, Accuracy>,
-    /// KL(reference ‖ model) in nats: the mean over a set's documents of the mean over their tokens. Empty
-    /// without a reference.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub kl: BTreeMap<String, f64>,
-}
-
-/// Perplexity of a set's documents, three ways.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Perplexity {
-    /// The paper's: the mean over documents of exp(mean NLL); outliers dominate it.
-    pub mean: f64,
-    /// exp of the mean NLL over all tokens.
-    pub corpus: f64,
-    /// The median over documents of exp(mean NLL).
-    pub median: f64,
-}
-
-/// The share of questions answered rightly, in percent; none where a half holds no question.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Accuracy {
-    /// Of the validation half.
-    pub validation: Option<f64>,
-    /// Of the test half.
-    pub test: Option<f64>,
-}
-
-impl Evaluation {
-    /// A measure that is not a finite number, by name: the model no longer computes.
-    pub fn not_finite(&self) -> Option<(String, f64)> {
-        let perplexities =
-            self.perplexity.iter().map(|(set, p)| (format!("the perplexity of {set}"), p.corpus));
-        let kl = self.kl.iter().map(|(set, &kl)| (format!("the KL on {set}"), kl));
-        perplexities.chain(kl).find(|(_, value)| !value.is_finite())
-    }
-
-    /// `self` minus `before`, entry by entry, for entries that both have.
-    pub fn minus(&self, before: &Self) -> Self {
-        let perplexity = pairs(&self.perplexity, &before.perplexity, |a, b| Perplexity {
-            mean: a.mean - b.mean,
-            corpus: a.corpus - b.corpus,
-            median: a.median - b.median,
-        });
-        let minus = |a: Option<f64>, b: Option<f64>| Some(a? - b?);
-        let accuracy = pairs(&self.accuracy, &before.accuracy, |a, b| Accuracy {
-            validation: minus(a.validation, b.validation),
-            test: minus(a.test, b.test),
-        });
-        Self { perplexity, accuracy, kl: pairs(&self.kl, &before.kl, |a, b| a - b) }
-    }
-}
-
-fn pairs<T>(
-    after: &BTreeMap<String, T>,
-    before: &BTreeMap<String, T>,
-    minus: impl Fn(&T, &T) -> T,
-) -> BTreeMap<String, T> {
-    let both = after.iter().filter_map(|(name, a)| Some((name.clone(), minus(a, before.get(name)?))));
-    both.collect()
 }
 
 /// The loss of one text: the sum over its counted tokens, in nats, and their number.
@@ -130,19 +66,38 @@ pub enum Against<'a, B: Backend> {
     Reference(&'a mut dyn Reference<B>),
 }
 
+/// What an evaluation found item by item, in the order of the benchmark.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Details {
+    /// The mean NLL of each document in nats, by set.
+    pub documents: BTreeMap<String, Vec<f64>>,
+    /// Which questions were answered rightly by the paper's rule, by set of questions.
+    pub answers: BTreeMap<String, Vec<bool>>,
+}
+
 /// Measures `model` on a whole benchmark.
 pub fn evaluate<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     benchmark: &Benchmark,
-    mut against: Against<B>,
+    against: Against<B>,
     observer: &mut dyn Observer,
 ) -> Result<Evaluation> {
+    Ok(evaluate_in_detail::<B, K>(model, benchmark, against, observer)?.0)
+}
+
+/// As [`evaluate`], and says what came out for each document and each question.
+pub fn evaluate_in_detail<B: Backend, K: Kernels<B>>(
+    model: &Llama<B>,
+    benchmark: &Benchmark,
+    mut against: Against<B>,
+    observer: &mut dyn Observer,
+) -> Result<(Evaluation, Details)> {
     let options = benchmark.questions.iter().flat_map(|(_, questions)| questions);
     let total = benchmark.sets.iter().map(|(_, texts)| texts.len()).sum::<usize>()
         + options.map(|question| question.options.len()).sum::<usize>();
     let mut progress = Progress { done: 0, total, observer };
 
-    let mut evaluation = Evaluation::default();
+    let (mut evaluation, mut details) = (Evaluation::default(), Details::default());
     for (set, texts) in &benchmark.sets {
         let against = if KEPT.contains(set) { &mut against } else { &mut Against::Nothing };
         let losses = measure::<B, K>(model, &alone(texts), against, &mut progress)?;
@@ -151,14 +106,16 @@ pub fn evaluate<B: Backend, K: Kernels<B>>(
             let means: Vec<f64> = losses.kl.iter().filter_map(TextLoss::mean).collect();
             evaluation.kl.insert(set.name().into(), mean(&means));
         }
+        let means = losses.nll.iter().map(|loss| loss.mean().unwrap_or(f64::NAN)).collect();
+        details.documents.insert(set.name().into(), means);
     }
     for (name, questions) in &benchmark.questions {
         let options = options_of::<B, K>(model, questions, &mut progress)?;
-        let chosen = questions.iter().zip(&options);
-        let right: Vec<bool> = chosen.map(|(question, losses)| choose(losses) == question.answer).collect();
-        evaluation.accuracy.insert(name.clone(), accuracy(questions, &right));
+        let choices: Vec<Choices> = questions.iter().zip(&options).map(Choices::of).collect();
+        evaluation.accuracy.insert(name.clone(), accuracy(questions, &choices));
+        details.answers.insert(name.clone(), choices.iter().map(|choice| choice.paper).collect());
     }
-    Ok(evaluation)
+    Ok((evaluation, details))
 }
 
 /// The NLL of each text's predicted tokens, in the order of `texts`.
@@ -179,17 +136,6 @@ pub fn score_options<B: Backend, K: Kernels<B>>(
 ) -> Result<Vec<Vec<TextLoss>>> {
     let total = questions.iter().map(|question| question.options.len()).sum();
     options_of::<B, K>(model, questions, &mut Progress { done: 0, total, observer })
-}
-
-/// The option that the paper's rule chooses: the lowest mean NLL, the first of equals. Means are compared,
-/// not perplexities, which overflow.
-pub fn choose(options: &[TextLoss]) -> usize {
-    let means = options.iter().map(|option| option.mean().unwrap_or(f64::INFINITY));
-    let best = means.enumerate().fold((0, f64::INFINITY), |best, (index, mean)| match mean < best.1 {
-        true => (index, mean),
-        false => best,
-    });
-    best.0
 }
 
 struct Progress<'a> {
@@ -390,55 +336,4 @@ fn in_chunks<B: Backend>(count: usize, values: impl Fn(Range<usize>) -> Tensor<B
         values.to_vec::<f32>().expect("converted to f32")
     };
     starts.flat_map(chunk).collect()
-}
-
-fn perplexity(losses: &[TextLoss]) -> Perplexity {
-    let mut each: Vec<f64> = losses.iter().filter_map(TextLoss::mean).map(f64::exp).collect();
-    each.sort_by(f64::total_cmp);
-    let (sum, tokens) = losses.iter().fold((0.0, 0), |(sum, tokens), l| (sum + l.sum, tokens + l.tokens));
-    let middle = match each.len() {
-        0 => f64::NAN,
-        n if n.is_multiple_of(2) => (each[n / 2 - 1] + each[n / 2]) / 2.0,
-        n => each[n / 2],
-    };
-    Perplexity { mean: mean(&each), corpus: (sum / tokens as f64).exp(), median: middle }
-}
-
-fn accuracy(questions: &[EncodedQuestion], right: &[bool]) -> Accuracy {
-    let percent = |split| {
-        let of_split = questions.iter().zip(right).filter(|(question, _)| question.split == split);
-        let right: Vec<f64> = of_split.map(|(_, &right)| if right { 100.0 } else { 0.0 }).collect();
-        (!right.is_empty()).then(|| mean(&right))
-    };
-    Accuracy { validation: percent(Split::Validation), test: percent(Split::Test) }
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn loss(mean: f64, tokens: usize) -> TextLoss {
-        TextLoss { sum: mean * tokens as f64, tokens }
-    }
-
-    #[test]
-    fn perplexities_differ_as_they_should() {
-        let p = perplexity(&[loss(0.0, 1), loss(1.0, 3), loss(2.0, 1), loss(4.0, 5)]);
-        let e = std::f64::consts::E;
-        assert!((p.mean - (1.0 + e + e.powi(2) + e.powi(4)) / 4.0).abs() < 1e-9);
-        assert!((p.median - (e + e.powi(2)) / 2.0).abs() < 1e-9);
-        assert!((p.corpus - (25.0f64 / 10.0).exp()).abs() < 1e-9);
-    }
-
-    #[test]
-    fn the_lowest_mean_wins_and_the_first_of_equals() {
-        assert_eq!(choose(&[loss(2.0, 3), loss(1.0, 9), loss(1.0, 2)]), 1);
-        // exp of both overflows f32; their order does not.
-        assert_eq!(choose(&[loss(200.0, 1), loss(100.0, 1)]), 1);
-        assert_eq!(choose(&[TextLoss::default(), loss(3.0, 1)]), 1);
-    }
 }

@@ -6,6 +6,7 @@
 //! [`objective`] reads like the paper's method section, [`step`] like its algorithm box.
 
 pub mod account;
+pub mod activations;
 mod backward;
 pub mod batch;
 pub mod checkpoint;

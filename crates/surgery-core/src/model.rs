@@ -161,6 +161,23 @@ impl<B: Backend> Llama<B> {
         self.model.layers[index].forward::<K>(x, placement, memory, &self.config)
     }
 
+    /// As [`block`](Self::block), and what its feed-forward network makes inside, `silu(gate) · up`:
+    /// `[rows, columns, intermediate]`.
+    pub(crate) fn block_opened<K: Kernels<B>>(
+        &self,
+        index: usize,
+        x: Tensor<B, 3>,
+        placement: &Placement<B>,
+    ) -> (Tensor<B, 3>, Tensor<B, 3>) {
+        let block = &self.model.layers[index];
+        let x = K::attention_sublayer(x, block.attention_weights(&self.config), placement, None);
+        let weights = block.mlp_weights(&self.config);
+        let normed = K::rms_norm(x.clone(), weights.norm, weights.epsilon);
+        let (gate, up) = (K::project(normed.clone(), weights.gate), K::project(normed, weights.up));
+        let inner = K::swiglu(gate, up);
+        (x + K::project(inner.clone(), weights.down), inner)
+    }
+
     /// The last norm: `[rows, columns, hidden]` to the same.
     pub(crate) fn norm<K: Kernels<B>>(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         K::rms_norm(x, self.model.norm.weight.val(), self.config.rms_norm_eps)
@@ -181,24 +198,31 @@ impl<B: Backend> Block<B> {
         memory: Option<&mut Memory<B>>,
         config: &LlamaConfig,
     ) -> Tensor<B, 3> {
-        let (attention, mlp, epsilon) = (&self.self_attn, &self.mlp, config.rms_norm_eps);
-        let attention = AttentionWeights {
+        let x = K::attention_sublayer(x, self.attention_weights(config), placement, memory);
+        K::mlp_sublayer(x, self.mlp_weights(config))
+    }
+
+    fn attention_weights(&self, config: &LlamaConfig) -> AttentionWeights<B> {
+        let attention = &self.self_attn;
+        AttentionWeights {
             norm: self.input_layernorm.weight.val(),
             query: attention.q_proj.weight.val(),
             key: attention.k_proj.weight.val(),
             value: attention.v_proj.weight.val(),
             output: attention.o_proj.weight.val(),
-            epsilon,
-        };
-        let mlp = MlpWeights {
+            epsilon: config.rms_norm_eps,
+        }
+    }
+
+    fn mlp_weights(&self, config: &LlamaConfig) -> MlpWeights<B> {
+        let mlp = &self.mlp;
+        MlpWeights {
             norm: self.post_attention_layernorm.weight.val(),
             gate: mlp.gate_proj.weight.val(),
             up: mlp.up_proj.weight.val(),
             down: mlp.down_proj.weight.val(),
-            epsilon,
-        };
-        let x = K::attention_sublayer(x, attention, placement, memory);
-        K::mlp_sublayer(x, mlp)
+            epsilon: config.rms_norm_eps,
+        }
     }
 }
 

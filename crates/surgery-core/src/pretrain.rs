@@ -11,13 +11,14 @@ use crate::model::Llama;
 use crate::objective::TokenMean;
 use crate::recipe::PretrainRecipe;
 use crate::step::{StepDocuments, gradients};
-use crate::training::{Cost, Step, train};
+use crate::training::{Cost, OnTheWay, Step, train};
 
-/// Trains `model` on `documents` (token ids).
+/// Trains `model` on `documents` (token ids), and evaluates it on the way where that is asked for.
 pub fn pretrain<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     model: Llama<B>,
     documents: &[Vec<u32>],
     recipe: &PretrainRecipe,
+    mut on_the_way: Option<OnTheWay>,
     observer: &mut dyn Observer,
 ) -> Result<(Llama<B>, Cost)> {
     const STREAM: u64 = 3 << 32;
@@ -31,6 +32,9 @@ pub fn pretrain<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
             StepDocuments { documents: drawn.collect(), context: step.context, recompute: section.recompute };
         gradients::<B, K>(step.model, &drawn, &TokenMean, None)
     };
-    let nothing = |_: &_, _, _: &mut dyn Observer| Ok(());
-    train::<B, K>(model, &recipe.optimizer, section.steps, section.max_tokens, observer, step, nothing)
+    let after = |model: &Llama<B>, number: usize, observer: &mut dyn Observer| match &mut on_the_way {
+        Some(on_the_way) => on_the_way.after_step::<B, K>(model, number, observer),
+        None => Ok(()),
+    };
+    train::<B, K>(model, &recipe.optimizer, section.steps, section.max_tokens, observer, step, after)
 }

@@ -2,19 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 
 use crate::data::{Benchmark, Corpus, Draw, Sampler, Set};
 use crate::error::Result;
-use crate::evaluate::{Against, evaluate};
-use crate::event::{Event, Observer};
+use crate::event::Observer;
 use crate::kernels::Kernels;
 use crate::model::Llama;
 use crate::recipe::Recipe;
 use crate::reference::Reference;
 use crate::step::{StepDocuments, gradients};
-use crate::training::{Cost, Step, train};
+use crate::training::{Cost, OnTheWay, Step, train};
 
 /// The sampler of an operation, over the sets that its objective weighs.
 pub fn sampler(corpus: &Corpus, recipe: &Recipe) -> Sampler {
@@ -60,13 +58,9 @@ pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
         let documents = drawn_documents(&sampler.draw(), benchmark, step.context, section.recompute);
         gradients::<B, K>(step.model, &documents, &recipe.objective, Some(&mut *reference))
     };
-    let evaluate_on_the_way = |model: &Llama<B>, number: usize, observer: &mut dyn Observer| {
-        if section.evaluate_every > 0 && number.is_multiple_of(section.evaluate_every) {
-            let (model, against) = (model.valid(), Against::Nothing);
-            let evaluation = evaluate::<B::InnerBackend, K>(&model, benchmark, against, observer)?;
-            observer.observe(Event::Evaluated { step: number, evaluation: &evaluation });
-        }
-        Ok(())
+    let mut on_the_way = OnTheWay::new(benchmark, section.evaluate_every);
+    let after = |model: &Llama<B>, number: usize, observer: &mut dyn Observer| {
+        on_the_way.after_step::<B, K>(model, number, observer)
     };
     train::<B, K>(
         model,
@@ -75,6 +69,6 @@ pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
         section.max_tokens,
         observer,
         step,
-        evaluate_on_the_way,
+        after,
     )
 }

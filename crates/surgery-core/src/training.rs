@@ -5,7 +5,9 @@ use std::time::Instant;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 
+use crate::data::Benchmark;
 use crate::error::{Error, Result};
+use crate::evaluate::{Against, evaluate};
 use crate::event::{Event, Observer};
 use crate::kernels::Kernels;
 use crate::model::Llama;
@@ -27,6 +29,39 @@ impl Cost {
     /// Input tokens a second; 0 where there was no step.
     pub fn tokens_per_second(&self) -> f64 {
         if self.seconds > 0.0 { self.tokens as f64 / self.seconds } else { 0.0 }
+    }
+}
+
+/// Evaluations on the way: of a part of the benchmark, on validation questions, so that they cost little.
+pub struct OnTheWay {
+    sample: Benchmark,
+    every: usize,
+}
+
+impl OnTheWay {
+    /// Documents of each set.
+    const DOCUMENTS: usize = 40;
+    /// Questions of each set of questions.
+    const QUESTIONS: usize = 100;
+
+    /// After every `every` steps; never where that is 0.
+    pub fn new(benchmark: &Benchmark, every: usize) -> Self {
+        Self { sample: benchmark.sample(Self::DOCUMENTS, Self::QUESTIONS), every }
+    }
+
+    /// Evaluates if it is time, and tells `observer`.
+    pub(crate) fn after_step<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
+        &mut self,
+        model: &Llama<B>,
+        number: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        if self.every > 0 && number.is_multiple_of(self.every) {
+            let evaluation =
+                evaluate::<B::InnerBackend, K>(&model.valid(), &self.sample, Against::Nothing, observer)?;
+            observer.observe(Event::Evaluated { step: number, evaluation: &evaluation });
+        }
+        Ok(())
     }
 }
 

@@ -70,7 +70,7 @@ impl crate::backend::Job for Job {
         let mut progress = Progress::recording(log, &output, Metrics::Pretraining)?;
         progress.stage("pretraining");
         let started = Instant::now();
-        let (model, cost) = pretrain::<P::Train, P::Kernels>(model, &documents, &recipe, &mut progress)
+        let (model, cost) = pretrain::<P::Train, P::Kernels>(model, &documents, &recipe, None, &mut progress)
             .map_err(|error| progress.explain(error))?;
         progress.finish();
         let folder = output.join("model");

@@ -24,6 +24,8 @@ pub struct Benchmark {
 pub struct EncodedQuestion {
     /// Each option: the ids of `"{question} {option}"`, and which of them are the option's.
     pub options: Vec<(Vec<u32>, Range<usize>)>,
+    /// How many characters each option has.
+    pub characters: Vec<usize>,
     /// Index of the right option.
     pub answer: usize,
     /// The half it belongs to.
@@ -52,6 +54,24 @@ impl Benchmark {
     /// The token ids of one set's documents; empty where there are none.
     pub fn documents(&self, set: Set) -> &[Vec<u32>] {
         self.sets.iter().find(|(other, _)| *other == set).map_or(&[], |(_, documents)| documents)
+    }
+
+    /// A part that is quick to evaluate on the way: of each set at most `documents`, of each set of questions at
+    /// most `questions` of the validation half, evenly spread over the files.
+    pub fn sample(&self, documents: usize, questions: usize) -> Self {
+        fn spread<T: Clone>(all: &[&T], most: usize) -> Vec<T> {
+            let count = most.min(all.len());
+            (0..count).map(|index| all[index * all.len() / count].clone()).collect()
+        }
+        let texts = |texts: &Vec<Vec<u32>>| spread(&texts.iter().collect::<Vec<_>>(), documents);
+        let validation = |all: &Vec<EncodedQuestion>| -> Vec<EncodedQuestion> {
+            let half = all.iter().filter(|question| question.split == Split::Validation);
+            spread(&half.collect::<Vec<_>>(), questions)
+        };
+        Self {
+            sets: self.sets.iter().map(|(set, all)| (*set, texts(all))).collect(),
+            questions: self.questions.iter().map(|(name, all)| (name.clone(), validation(all))).collect(),
+        }
     }
 
     /// The token ids of all documents that should stay as they are.
@@ -107,7 +127,8 @@ fn encode_questions(
                     })
                 })
                 .collect::<Result<_>>()?;
-            Ok(EncodedQuestion { options, answer: question.answer, split: question.split })
+            let characters = question.options.iter().map(|option| option.chars().count()).collect();
+            Ok(EncodedQuestion { options, characters, answer: question.answer, split: question.split })
         })
         .collect()
 }

@@ -1,0 +1,233 @@
+//! What an evaluation comes to: perplexities, accuracies, divergences.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::TextLoss;
+use crate::data::{EncodedQuestion, Split};
+
+/// What a model was measured to be.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// By set.
+    pub perplexity: BTreeMap<String, Perplexity>,
+    /// In percent, by set of questions.
+    pub accuracy: BTreeMap<String, Accuracy>,
+    /// KL(reference ‖ model) in nats: the mean over a set's documents of the mean over their tokens. Empty
+    /// without a reference.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kl: BTreeMap<String, f64>,
+}
+
+/// Perplexity of a set's documents, three ways.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Perplexity {
+    /// The paper's: the mean over documents of exp(mean NLL); outliers dominate it.
+    pub mean: f64,
+    /// exp of the mean NLL over all tokens.
+    pub corpus: f64,
+    /// The median over documents of exp(mean NLL).
+    pub median: f64,
+}
+
+/// A value for each half of a set of questions; none where a half holds no question.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Halves<T> {
+    /// Of the validation half.
+    pub validation: Option<T>,
+    /// Of the test half.
+    pub test: Option<T>,
+}
+
+/// The share of questions answered rightly, in percent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// By the paper's rule, the lowest mean NLL of an option's tokens: of the validation half.
+    pub validation: Option<f64>,
+    /// The same of the test half.
+    pub test: Option<f64>,
+    /// lm-evaluation-harness's `acc`: the likeliest option as a whole.
+    #[serde(default)]
+    pub acc: Halves<f64>,
+    /// Its `acc_norm`: the highest log-likelihood per character of the option.
+    #[serde(default)]
+    pub acc_norm: Halves<f64>,
+    /// How many questions there are.
+    #[serde(default)]
+    pub questions: Halves<usize>,
+}
+
+impl Accuracy {
+    /// By the paper's rule on test questions, or on validation questions where there are no others; with how many
+    /// these are.
+    pub fn told(&self) -> Option<(f64, usize)> {
+        let test = self.test.zip(self.questions.test);
+        test.or(self.validation.zip(self.questions.validation))
+    }
+}
+
+impl Evaluation {
+    /// A measure that is not a finite number, by name: the model no longer computes.
+    pub fn not_finite(&self) -> Option<(String, f64)> {
+        let perplexities =
+            self.perplexity.iter().map(|(set, p)| (format!("the perplexity of {set}"), p.corpus));
+        let kl = self.kl.iter().map(|(set, &kl)| (format!("the KL on {set}"), kl));
+        perplexities.chain(kl).find(|(_, value)| !value.is_finite())
+    }
+
+    /// `self` minus `before`, entry by entry, for entries that both have.
+    pub fn minus(&self, before: &Self) -> Self {
+        let perplexity = pairs(&self.perplexity, &before.perplexity, |a, b| Perplexity {
+            mean: a.mean - b.mean,
+            corpus: a.corpus - b.corpus,
+            median: a.median - b.median,
+        });
+        let minus = |a: Option<f64>, b: Option<f64>| Some(a? - b?);
+        let halves = |a: Halves<f64>, b: Halves<f64>| Halves {
+            validation: minus(a.validation, b.validation),
+            test: minus(a.test, b.test),
+        };
+        let accuracy = pairs(&self.accuracy, &before.accuracy, |a, b| Accuracy {
+            validation: minus(a.validation, b.validation),
+            test: minus(a.test, b.test),
+            acc: halves(a.acc, b.acc),
+            acc_norm: halves(a.acc_norm, b.acc_norm),
+            questions: a.questions,
+        });
+        Self { perplexity, accuracy, kl: pairs(&self.kl, &before.kl, |a, b| a - b) }
+    }
+}
+
+fn pairs<T>(
+    after: &BTreeMap<String, T>,
+    before: &BTreeMap<String, T>,
+    minus: impl Fn(&T, &T) -> T,
+) -> BTreeMap<String, T> {
+    let both = after.iter().filter_map(|(name, a)| Some((name.clone(), minus(a, before.get(name)?))));
+    both.collect()
+}
+
+/// The option that the paper's rule chooses: the lowest mean NLL, the first of equals. Means are compared,
+/// not perplexities, which overflow.
+pub fn choose(options: &[TextLoss]) -> usize {
+    lowest(options.iter().map(|option| option.mean().unwrap_or(f64::INFINITY)))
+}
+
+/// The index of the lowest value, the first of equals.
+fn lowest(values: impl Iterator<Item = f64>) -> usize {
+    let best = values.enumerate().fold((0, f64::INFINITY), |best, (index, value)| match value < best.1 {
+        true => (index, value),
+        false => best,
+    });
+    best.0
+}
+
+/// Whether a question was answered rightly, rule by rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choices {
+    /// By the lowest mean NLL of an option's tokens.
+    pub paper: bool,
+    /// By the lowest NLL of an option as a whole.
+    pub acc: bool,
+    /// By the lowest NLL per character of an option.
+    pub acc_norm: bool,
+}
+
+impl Choices {
+    /// From the losses of a question's options.
+    pub fn of((question, options): (&EncodedQuestion, &Vec<TextLoss>)) -> Self {
+        let per_character = options.iter().zip(&question.characters);
+        let right = |chosen: usize| chosen == question.answer;
+        Self {
+            paper: right(choose(options)),
+            acc: right(lowest(options.iter().map(|option| option.sum))),
+            acc_norm: right(lowest(per_character.map(|(option, &count)| option.sum / count as f64))),
+        }
+    }
+}
+
+pub(super) fn perplexity(losses: &[TextLoss]) -> Perplexity {
+    let mut each: Vec<f64> = losses.iter().filter_map(TextLoss::mean).map(f64::exp).collect();
+    each.sort_by(f64::total_cmp);
+    let (sum, tokens) = losses.iter().fold((0.0, 0), |(sum, tokens), l| (sum + l.sum, tokens + l.tokens));
+    let middle = match each.len() {
+        0 => f64::NAN,
+        n if n.is_multiple_of(2) => (each[n / 2 - 1] + each[n / 2]) / 2.0,
+        n => each[n / 2],
+    };
+    Perplexity { mean: mean(&each), corpus: (sum / tokens as f64).exp(), median: middle }
+}
+
+pub(super) fn accuracy(questions: &[EncodedQuestion], choices: &[Choices]) -> Accuracy {
+    let of = |split| {
+        let both = questions.iter().zip(choices);
+        both.filter(move |(question, _)| question.split == split).map(|(_, choice)| choice)
+    };
+    let percent = |split, rule: fn(&Choices) -> bool| {
+        let right: Vec<f64> = of(split).map(|choice| if rule(choice) { 100.0 } else { 0.0 }).collect();
+        (!right.is_empty()).then(|| mean(&right))
+    };
+    let halves = |rule| Halves {
+        validation: percent(Split::Validation, rule),
+        test: percent(Split::Test, rule),
+    };
+    let count = |split| Some(of(split).count()).filter(|&count| count > 0);
+    let paper = halves(|choice| choice.paper);
+    Accuracy {
+        validation: paper.validation,
+        test: paper.test,
+        acc: halves(|choice| choice.acc),
+        acc_norm: halves(|choice| choice.acc_norm),
+        questions: Halves { validation: count(Split::Validation), test: count(Split::Test) },
+    }
+}
+
+pub(super) fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loss(mean: f64, tokens: usize) -> TextLoss {
+        TextLoss { sum: mean * tokens as f64, tokens }
+    }
+
+    #[test]
+    fn perplexities_differ_as_they_should() {
+        let p = perplexity(&[loss(0.0, 1), loss(1.0, 3), loss(2.0, 1), loss(4.0, 5)]);
+        let e = std::f64::consts::E;
+        assert!((p.mean - (1.0 + e + e.powi(2) + e.powi(4)) / 4.0).abs() < 1e-9);
+        assert!((p.median - (e + e.powi(2)) / 2.0).abs() < 1e-9);
+        assert!((p.corpus - (25.0f64 / 10.0).exp()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_lowest_mean_wins_and_the_first_of_equals() {
+        assert_eq!(choose(&[loss(2.0, 3), loss(1.0, 9), loss(1.0, 2)]), 1);
+        // exp of both overflows f32; their order does not.
+        assert_eq!(choose(&[loss(200.0, 1), loss(100.0, 1)]), 1);
+        assert_eq!(choose(&[TextLoss::default(), loss(3.0, 1)]), 1);
+    }
+
+    #[test]
+    fn the_rules_differ_where_lengths_do() {
+        let question = |answer| EncodedQuestion {
+            options: Vec::new(),
+            characters: vec![30, 4, 9],
+            answer,
+            split: Split::Test,
+        };
+        // Means 1, 2, 1.5; sums 6, 2, 3; per character 0.2, 0.5, 0.33.
+        let losses = vec![loss(1.0, 6), loss(2.0, 1), loss(1.5, 2)];
+        let chosen = |answer| Choices::of((&question(answer), &losses));
+        assert_eq!(chosen(0), Choices { paper: true, acc: false, acc_norm: true });
+        assert_eq!(chosen(1), Choices { paper: false, acc: true, acc_norm: false });
+        let told = accuracy(&[question(0), question(1)], &[chosen(0), chosen(1)]);
+        assert_eq!((told.test, told.acc.test, told.acc_norm.test), (Some(50.0), Some(50.0), Some(50.0)));
+        assert_eq!((told.questions.test, told.questions.validation), (Some(2), None));
+        assert_eq!(told.told(), Some((50.0, 2)));
+    }
+}
