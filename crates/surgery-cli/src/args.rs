@@ -44,6 +44,8 @@ pub enum Command {
     Run(Run),
     /// Perplexity and multiple-choice accuracy on every set
     Eval(Eval),
+    /// Two models side by side, as a run reports before and after
+    Compare(Compare),
     /// The mean NLL of each text, as JSON lines: {"id", "tokens", "nll"}
     Score(Score),
     /// Continue a prompt
@@ -94,6 +96,20 @@ pub struct Eval {
     /// Also measure the KL from this model
     #[arg(long, value_name = "M")]
     pub reference: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Compare {
+    /// The model before
+    pub first: String,
+    /// The model after
+    pub second: String,
+    /// The data folder, or `embedded`
+    #[arg(long, value_name = "DIR", default_value = surgery_core::recipe::EMBEDDED)]
+    pub data: String,
+    /// Where the report goes [default: the next free runs/NNNN]
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

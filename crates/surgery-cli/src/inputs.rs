@@ -72,6 +72,8 @@ pub struct DataFiles {
     pub folder: Folder,
     /// Its documents.
     pub corpus: Corpus,
+    /// Its questions.
+    pub questions: Vec<QuestionSet>,
     /// Its documents and questions as tokens.
     pub benchmark: Benchmark,
 }
@@ -83,7 +85,7 @@ impl DataFiles {
         let corpus = Corpus::load(&folder, needed)?;
         let questions = QuestionSet::load_all(&folder)?;
         let benchmark = Benchmark::encode(&folder, &corpus, &questions, encoder)?;
-        Ok(Self { folder, corpus, benchmark })
+        Ok(Self { folder, corpus, questions, benchmark })
     }
 }
 

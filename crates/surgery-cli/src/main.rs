@@ -5,6 +5,7 @@ mod backend;
 mod commands;
 mod exit;
 mod inputs;
+mod look;
 mod plan;
 mod progress;
 mod report;

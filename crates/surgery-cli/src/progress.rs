@@ -121,6 +121,16 @@ impl Progress {
     }
 }
 
+/// The lines of a file that [`Progress`] wrote; none where there is no such file.
+pub fn read_lines(path: &Path) -> Result<Vec<Value>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let failed = |source| Error::Read { path: path.display().to_string(), source };
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
 /// The terms of a step in a few characters.
 fn brief(record: &StepRecord) -> String {
     let named = [

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use crate::error::{Error, Result};
 
 /// A file of an embedded folder: its name relative to the folder, with `/`, and its bytes.
@@ -112,6 +114,19 @@ impl Folder {
         let mut bytes = Vec::with_capacity(length as usize);
         handle.read_to_end(&mut bytes).map_err(|source| Error::Read { path: self.label(file), source })?;
         Ok(bytes)
+    }
+
+    /// The SHA-256 of `file`, in hexadecimal.
+    pub fn sha256(&self, file: &str) -> Result<String> {
+        let failed = |source| Error::Read { path: self.label(file), source };
+        let (mut handle, _) = self.open(file)?;
+        let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+        loop {
+            match handle.read(&mut buffer).map_err(failed)? {
+                0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+                count => hash.update(&buffer[..count]),
+            }
+        }
     }
 
     /// The whole of `file` as JSON.

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+mod compare;
 mod doctor;
 mod eval;
 mod generate;
@@ -19,6 +20,9 @@ pub fn run(args: Args) -> Outcome {
     match args.command.unwrap_or_else(|| Command::Run(Run::default())) {
         Command::Run(run) => run::run(run, common),
         Command::Eval(eval) => crate::backend::run(common.backend, eval::Job { eval, common }),
+        Command::Compare(compare) => {
+            crate::backend::run(common.backend, compare::Job { compare, common })
+        }
         Command::Score(score) => crate::backend::run(common.backend, score::Job { score, common }),
         Command::Generate(generate) => generate::run(generate, common),
         Command::Pretrain(pretrain) => {

@@ -8,7 +8,7 @@ use surgery_core::batch::windows;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::data::Set;
-use surgery_core::evaluate::{Against, Evaluation, context, evaluate};
+use surgery_core::evaluate::{Against, context};
 use surgery_core::files::{Folder, write_atomically};
 use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
@@ -22,9 +22,10 @@ use surgery_core::{Error, Result};
 use crate::args::{Common, Run};
 use crate::exit::Outcome;
 use crate::inputs::{DataFiles, ModelFiles, check_output, output_folder, recipe};
+use crate::look::{Look, Prompt, fluency, look, prompts};
 use crate::plan;
-use crate::progress::{Metrics, OPERATING, Progress};
-use crate::report::{Report, html, table_of_change};
+use crate::progress::{Metrics, OPERATING, Progress, read_lines};
+use crate::report::{Curves, Fluency, Hashed, Page, Report, html, table_of_change};
 use crate::terminal::{Log, print, print_json};
 
 /// The folder in the output folder that holds the reference's states until the run is finished.
@@ -89,11 +90,18 @@ impl crate::backend::Job for Job {
             );
         }
         let mut progress = Progress::recording(log, &output, Metrics::Surgery)?;
-        let report = operation
+        let done = operation
             .perform::<P>(model, &checkpoint, &device, &mut progress)
             .map_err(|error| progress.explain(error))?;
+        let report = operation.report(&done)?;
+        let curves = Curves {
+            recipe: &resolved,
+            metrics: read_lines(&output.join("metrics.jsonl"))?,
+            evaluations: read_lines(&output.join("evaluations.jsonl"))?,
+        };
+        let page = Page::new(Some(curves), &data, &files, [&done.before, &done.after], &done.prompts);
         let json = serde_json::to_string_pretty(&report).expect("strings and numbers");
-        write_text(&output.join("report.html"), &html(&report, &resolved))?;
+        write_text(&output.join("report.html"), &html(&report, &page))?;
         write_text(&output.join("report.json"), &format!("{json}\n"))?;
         if operation.is_cached() {
             let states = output.join(STATES);
@@ -128,6 +136,16 @@ struct Operation<'a> {
     output: &'a Path,
 }
 
+/// What an operation came to.
+struct Done {
+    prompts: Vec<Prompt>,
+    before: Look,
+    after: Look,
+    fluency: Option<Fluency>,
+    cost: Cost,
+    evaluate_seconds: f64,
+}
+
 impl Operation<'_> {
     fn perform<P: Platform>(
         &self,
@@ -135,19 +153,21 @@ impl Operation<'_> {
         checkpoint: &Checkpoint,
         device: &DeviceOf<P>,
         progress: &mut Progress,
-    ) -> Result<Report> {
+    ) -> Result<Done> {
         let benchmark = &self.data.benchmark;
+        let prompts = prompts(benchmark, context(&self.files.config));
         progress.stage("evaluating before");
         let started = Instant::now();
         let mut reference = self.reference::<P>(&model, checkpoint)?;
-        let itself = Against::Itself(&mut *reference);
-        let before = evaluate::<P::Infer, P::Kernels>(&model, benchmark, itself, progress)?;
+        let before = look::<P>(&model, benchmark, &prompts, Against::Itself(&mut *reference), progress)?;
+        let own = fluency::<P>(&model, &prompts, &before.continuations)?;
         let mut evaluate_seconds = started.elapsed().as_secs_f64();
 
         progress.stage(OPERATING);
         let started = Instant::now();
         reference.complete(&model)?;
         let prepared = started.elapsed().as_secs_f64();
+        let started = Instant::now();
         let (operated, mut cost) = operate::<P::Train, P::Kernels>(
             Llama::<P::Train>::trainable(model),
             &self.data.corpus,
@@ -156,6 +176,8 @@ impl Operation<'_> {
             &mut *reference,
             progress,
         )?;
+        // What was not spent in steps went into evaluations on the way.
+        evaluate_seconds += started.elapsed().as_secs_f64() - cost.seconds;
         cost.seconds += prepared;
         let folder = self.output.join("model");
         let dtype = self.recipe.model.save_dtype;
@@ -170,16 +192,18 @@ impl Operation<'_> {
             let again = Llama::load(&self.files.config, checkpoint, device)?;
             reference = Box::new(Live::<P::Infer, P::Kernels>::new(again));
         }
-        let against = Against::Reference(&mut *reference);
-        let after = evaluate::<P::Infer, P::Kernels>(&written, benchmark, against, progress)?;
-        if let Some((what, value)) = after.not_finite() {
+        let after = look::<P>(&written, benchmark, &prompts, Against::Reference(&mut *reference), progress)?;
+        if let Some((what, value)) = after.evaluation.not_finite() {
             // What cannot be used must not be found where a result is looked for.
             std::fs::remove_dir_all(&folder).map_err(Error::write(&folder))?;
             return Err(Error::NotFinite { step: cost.steps, what, value });
         }
+        drop((written, reference));
+        let judge: Llama<P::Infer> = Llama::load(&self.files.config, checkpoint, device)?;
+        let fluency = Fluency::of(own, fluency::<P>(&judge, &prompts, &after.continuations)?);
         evaluate_seconds += started.elapsed().as_secs_f64();
         progress.finish();
-        Ok(self.report(before, after, cost, evaluate_seconds))
+        Ok(Done { prompts, before, after, fluency, cost, evaluate_seconds })
     }
 
     /// The reference, which is `model` as it is now, in the form that the recipe asks for.
@@ -225,21 +249,29 @@ impl Operation<'_> {
         texts.filter(|text| windows(text.len(), context).len() > 1).count()
     }
 
-    fn report(&self, before: Evaluation, after: Evaluation, cost: Cost, evaluate_seconds: f64) -> Report {
-        Report {
-            difference: after.minus(&before),
-            before,
-            after,
+    fn report(&self, done: &Done) -> Result<Report> {
+        let Done { before, after, cost, .. } = done;
+        let written = Folder::Disk(self.output.join("model"));
+        let mut files = Hashed::of_model(&self.files.folder)?;
+        files.extend(Hashed::of_data(&self.data.folder)?);
+        files.extend(Hashed::of_model(&written)?);
+        Ok(Report {
+            difference: after.evaluation.minus(&before.evaluation),
+            before: before.evaluation.clone(),
+            after: after.evaluation.clone(),
             steps: cost.steps,
+            tokens: cost.tokens,
             train_seconds: cost.seconds,
-            evaluate_seconds,
+            evaluate_seconds: done.evaluate_seconds,
             tokens_per_second: cost.tokens_per_second(),
             peak_memory_bytes: peak_bytes(),
             documents_split: self.documents_split(),
+            fluency: done.fluency,
             model: self.files.folder.label(""),
             data: self.data.folder.label(""),
             output: self.output.display().to_string(),
-        }
+            files,
+        })
     }
 }
 

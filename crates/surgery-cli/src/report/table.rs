@@ -1,39 +1,9 @@
-//! What came out, before and after: as JSON, as a table, and as a page.
+//! The tables of a terminal.
 
 use std::fmt::Write;
 
-use serde::Serialize;
 use surgery_core::data::Set;
 use surgery_core::evaluate::Evaluation;
-
-/// The report of an operation; `report.json` holds it as it stands here.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    /// The model as it came.
-    pub before: Evaluation,
-    /// The checkpoint that was written, read back.
-    pub after: Evaluation,
-    /// After minus before.
-    pub difference: Evaluation,
-    /// Updates applied.
-    pub steps: usize,
-    /// Time spent in steps.
-    pub train_seconds: f64,
-    /// Time spent in both evaluations.
-    pub evaluate_seconds: f64,
-    /// Input tokens a second, over all steps.
-    pub tokens_per_second: f64,
-    /// The most memory that the process held, in bytes; none where the system does not tell.
-    pub peak_memory_bytes: Option<u64>,
-    /// Documents that were longer than the context, and were split into windows.
-    pub documents_split: usize,
-    /// What was operated on.
-    pub model: String,
-    /// What with.
-    pub data: String,
-    /// Where the result is.
-    pub output: String,
-}
 
 /// A row of the table: a set, and for each measure its values before and after.
 struct Row {
@@ -58,26 +28,29 @@ impl Row {
     }
 }
 
+/// The names of the sets of an evaluation: those of the method first, others by name.
+pub fn names(evaluation: &Evaluation) -> Vec<String> {
+    let known = Set::ALL.iter().map(|set| set.name().to_owned());
+    let mut names: Vec<String> = known.collect();
+    names.extend(evaluation.accuracy.keys().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
+    names
+}
+
 /// One row for each set of either evaluation: those of the method first, others by name.
 fn rows(before: Option<&Evaluation>, after: &Evaluation) -> Vec<Row> {
     let both = [before, Some(after)];
-    let known = Set::ALL.iter().map(|set| set.name().to_owned());
-    let mut names: Vec<String> = known.collect();
-    names.extend(after.accuracy.keys().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
     let row = |set: String| {
-        let accuracy = both.map(|e| {
-            let accuracy = e?.accuracy.get(&set)?;
-            accuracy.test.or(accuracy.validation)
-        });
+        let accuracy = both.map(|e| Some(e?.accuracy.get(&set)?.told()?.0));
         let perplexity = both.map(|e| Some(e?.perplexity.get(&set)?.corpus));
         let kl = after.kl.get(&set).copied();
         Row { set, accuracy, perplexity, kl }
     };
     let told = |row: &Row| row.accuracy[1].is_some() || row.perplexity[1].is_some();
-    names.into_iter().map(row).filter(told).collect()
+    names(after).into_iter().map(row).filter(told).collect()
 }
 
-fn number(value: Option<f64>, digits: usize) -> String {
+/// A number with so many digits after the point; a dash for none.
+pub fn number(value: Option<f64>, digits: usize) -> String {
     match value {
         None => "-".into(),
         Some(value) if value.abs() >= 1e6 => format!("{value:.1e}"),
@@ -149,73 +122,16 @@ fn line(table: &mut String, cells: &[String]) {
     table.push('\n');
 }
 
-/// The page: one file, no network.
-pub fn html(report: &Report, recipe: &str) -> String {
-    let mut body = String::new();
-    for row in rows(Some(&report.before), &report.after) {
-        let cells: String = row.changes().iter().map(|cell| format!("<td>{cell}</td>")).collect();
-        let _ = writeln!(body, "<tr><th scope=\"row\">{}</th>{cells}</tr>", escape(&row.set));
-    }
-    format!(
-        r#"<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Surgery report</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
-div {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #8884; }}
-th[scope=row] {{ text-align: left; font-weight: 500; }}
-pre {{ overflow-x: auto; padding: 1rem; background: #8881; }}
-</style>
-<h1>Surgery report</h1>
-<p>{model} after {steps} steps on {data}: {train:.1} s of training, {evaluate:.1} s of evaluation,
-{rate:.0} tokens a second{memory}. Accuracy is on test questions (on validation questions where a set has no
-others); perplexity is over all tokens of a set; KL is from the model as it was, in nats a token. Documents longer
-than the context, split into windows: {split}.</p>
-<div><table>
-<thead>
-<tr><th></th><th colspan="3">accuracy, %</th><th colspan="3">perplexity</th><th>KL</th></tr>
-<tr><th></th><th>before</th><th>after</th><th>change</th><th>before</th><th>after</th><th>change</th><th></th></tr>
-</thead>
-<tbody>
-{body}</tbody>
-</table></div>
-<h2>Recipe</h2>
-<pre>{recipe}</pre>
-</html>
-"#,
-        model = escape(&report.model),
-        data = escape(&report.data),
-        steps = report.steps,
-        train = report.train_seconds,
-        evaluate = report.evaluate_seconds,
-        rate = report.tokens_per_second,
-        split = report.documents_split,
-        memory = match report.peak_memory_bytes {
-            Some(bytes) => format!(", at most {} MiB of memory", bytes >> 20),
-            None => String::new(),
-        },
-        recipe = escape(recipe),
-    )
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use surgery_core::evaluate::{Accuracy, Perplexity};
+    use surgery_core::evaluate::{Accuracy, Halves, Perplexity};
 
     fn evaluation(accuracy: f64, corpus: f64) -> Evaluation {
         let mut evaluation = Evaluation::default();
         for name in ["retain", "arc_easy", "unlearn"] {
-            let accuracy = Accuracy { validation: None, test: Some(accuracy) };
+            let questions = Halves { validation: None, test: Some(10) };
+            let accuracy = Accuracy { test: Some(accuracy), questions, ..Accuracy::default() };
             evaluation.accuracy.insert(name.into(), accuracy);
         }
         evaluation.perplexity.insert("unlearn".into(), Perplexity { mean: 1.0, corpus, median: 1.0 });

@@ -1,0 +1,91 @@
+//! `surgery compare`: two checkpoints side by side, as a run reports before and after.
+
+use std::io::Write;
+use std::time::Instant;
+
+use surgery_core::Error;
+use surgery_core::evaluate::{Against, context};
+use surgery_core::files::write_atomically;
+use surgery_core::memory::peak_bytes;
+use surgery_core::model::Llama;
+use surgery_core::platform::Platform;
+use surgery_core::reference::Live;
+
+use crate::args::{Common, Compare};
+use crate::exit::Outcome;
+use crate::inputs::{DataFiles, ModelFiles, check_output, output_folder};
+use crate::look::{fluency, look, prompts};
+use crate::progress::Progress;
+use crate::report::{Fluency, Hashed, Page, Report, html, table_of_change};
+use crate::terminal::{Log, print, print_json};
+
+/// The command on a backend.
+pub struct Job {
+    pub compare: Compare,
+    pub common: Common,
+}
+
+impl crate::backend::Job for Job {
+    type Output = ();
+
+    fn run<P: Platform>(self) -> Outcome {
+        let Self { compare, common } = self;
+        let device = P::device(common.device)?;
+        let (first, second) = (ModelFiles::open(&compare.first)?, ModelFiles::open(&compare.second)?);
+        second.refuse_other_vocabulary(&first)?;
+        let data = DataFiles::open(&compare.data, &[], &first.encoder)?;
+        check_output(compare.output.as_deref(), &[&first.folder, &second.folder, &data.folder])?;
+        let model: Llama<P::Infer> = first.load::<P>(&device)?;
+        let other: Llama<P::Infer> = second.load::<P>(&device)?;
+        let output = output_folder(compare.output.as_deref())?;
+
+        let prompts = prompts(&data.benchmark, context(&first.config).min(context(&second.config)));
+        let mut progress = Progress::new(Log::new(&common));
+        let started = Instant::now();
+        progress.stage("the first model");
+        let before = look::<P>(&model, &data.benchmark, &prompts, Against::Nothing, &mut progress)?;
+        progress.stage("the second model");
+        let mut reference = Live::<P::Infer, P::Kernels>::new(model.clone());
+        let against = Against::Reference(&mut reference);
+        let after = look::<P>(&other, &data.benchmark, &prompts, against, &mut progress)?;
+        for seen in [&before, &after] {
+            if let Some((what, value)) = seen.evaluation.not_finite() {
+                return Err(Error::not_computable(&what, value).into());
+            }
+        }
+        let judged = |continuations| fluency::<P>(&model, &prompts, continuations);
+        let fluency = Fluency::of(judged(&before.continuations)?, judged(&after.continuations)?);
+        progress.finish();
+
+        let mut files = Hashed::of_model(&first.folder)?;
+        files.extend(Hashed::of_model(&second.folder)?);
+        files.extend(Hashed::of_data(&data.folder)?);
+        let report = Report {
+            difference: after.evaluation.minus(&before.evaluation),
+            before: before.evaluation.clone(),
+            after: after.evaluation.clone(),
+            steps: 0,
+            tokens: 0,
+            train_seconds: 0.0,
+            evaluate_seconds: started.elapsed().as_secs_f64(),
+            tokens_per_second: 0.0,
+            peak_memory_bytes: peak_bytes(),
+            documents_split: 0,
+            fluency,
+            model: format!("{} and {}", first.folder.label(""), second.folder.label("")),
+            data: data.folder.label(""),
+            output: output.display().to_string(),
+            files,
+        };
+        let page = Page::new(None, &data, &first, [&before, &after], &prompts);
+        let json = serde_json::to_string_pretty(&report).expect("strings and numbers");
+        for (name, text) in [("report.html", html(&report, &page)), ("report.json", format!("{json}\n"))] {
+            write_atomically(&output.join(name), |writer| writer.write_all(text.as_bytes()))?;
+        }
+        if common.json {
+            return print_json(&report);
+        }
+        print(&table_of_change(&report.before, &report.after))?;
+        print(&format!("\nreport: {}", output.join("report.html").display()))
+    }
+}

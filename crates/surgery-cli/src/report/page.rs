@@ -1,0 +1,325 @@
+//! The page: one file, no network.
+
+use minijinja::{Environment, Value, context};
+use serde::Serialize;
+use serde_json::json;
+use surgery_core::data::Set;
+use surgery_core::evaluate::Evaluation;
+
+use super::chart::{Curve, svg};
+use super::heat::{self, differences, magnitudes};
+use super::table::{names, number};
+use super::subjects::{Changed, changed};
+use super::Report;
+use crate::inputs::{DataFiles, ModelFiles};
+use crate::look::{FIGURE, Look, Prompt};
+
+/// What stands on a page besides the report.
+pub struct Page<'a> {
+    /// What is told of a run; nothing for two models that are compared.
+    pub run: Option<Curves<'a>>,
+    /// The data, for its subjects and texts.
+    pub data: &'a DataFiles,
+    /// The model before.
+    pub before: &'a Look,
+    /// The model after.
+    pub after: &'a Look,
+    /// What was continued.
+    pub prompts: &'a [Prompt],
+    /// Whose tokenizer the prompts were encoded by.
+    pub files: &'a ModelFiles,
+}
+
+impl<'a> Page<'a> {
+    /// Of a run, or of two models that are compared.
+    pub fn new(
+        run: Option<Curves<'a>>,
+        data: &'a DataFiles,
+        files: &'a ModelFiles,
+        [before, after]: [&'a Look; 2],
+        prompts: &'a [Prompt],
+    ) -> Self {
+        Self { run, data, before, after, prompts, files }
+    }
+
+    /// The text of tokens that follow others.
+    fn text(&self, before: &[u32], new: &[u32]) -> String {
+        // Tokens that make no text are shown as such.
+        self.files.encoder.decode_continuation(before, new).unwrap_or_else(|_| "�".into())
+    }
+}
+
+/// What a run left behind on its way.
+pub struct Curves<'a> {
+    /// The resolved recipe.
+    pub recipe: &'a str,
+    /// The lines of `metrics.jsonl`.
+    pub metrics: Vec<serde_json::Value>,
+    /// The lines of `evaluations.jsonl`.
+    pub evaluations: Vec<serde_json::Value>,
+}
+
+/// Renders the page.
+pub fn html(report: &Report, page: &Page) -> String {
+    let mut environment = Environment::new();
+    let template = include_str!("page.html");
+    environment.add_template("page.html", template).expect("the shipped template is well-formed");
+    let (curves, recipe) = match &page.run {
+        Some(run) => (curves(run), Some(run.recipe)),
+        None => (Vec::new(), None),
+    };
+    let rendered = environment.get_template("page.html").expect("it was added").render(context! {
+        report => Value::from_serialize(report),
+        sentence => sentence(report, page),
+        rows => Value::from_serialize(rows(report, page)),
+        curves => Value::from_serialize(curves),
+        figure => Value::from_serialize(figure(page)),
+        subjects => Value::from_serialize(subjects(page)),
+        continuations => Value::from_serialize(continuations(page)),
+        recipe => recipe,
+        version => env!("CARGO_PKG_VERSION"),
+    });
+    rendered.expect("the template uses what it is given")
+}
+
+/// What was asked, and what came out.
+fn sentence(report: &Report, page: &Page) -> String {
+    let told = |e: &Evaluation, set: Set| e.accuracy.get(set.name()).and_then(|a| a.told()).map(|(a, _)| a);
+    let both = |set: Set| Some((told(&report.before, set)?, told(&report.after, set)?));
+    let texts = |set: Set| page.data.corpus.documents(set).len();
+    let mut parts = Vec::new();
+    for (set, asked) in [
+        (Set::Unlearn, "texts to forget"),
+        (Set::EditUnlearn, "outdated texts"),
+        (Set::EditUpdate, "new texts"),
+        (Set::Retain, "texts to keep"),
+        (Set::RetainHeldout, "such texts that it was not shown"),
+    ] {
+        let part = match both(set) {
+            Some((before, after)) => {
+                format!("{after:.1}\u{a0}% of the questions on {} {asked} (before: {before:.1}\u{a0}%)", texts(set))
+            }
+            None => continue,
+        };
+        parts.push(part);
+    }
+    let whom = match page.run {
+        Some(_) => format!("After {} steps the model", report.steps),
+        None => "The second model".to_owned(),
+    };
+    match parts.split_last() {
+        None => format!("{whom} was measured on texts alone: the data has no questions."),
+        Some((last, [])) => format!("{whom} answers rightly {last}."),
+        Some((last, others)) => format!("{whom} answers rightly {}, and {last}.", others.join(", ")),
+    }
+}
+
+/// The ends of an interval that holds the true share 95 times in a hundred (Wilson), in percent.
+fn wilson(percent: f64, count: usize) -> [f64; 2] {
+    let (z, n, share) = (1.96f64, count as f64, percent / 100.0);
+    let middle = share + z * z / (2.0 * n);
+    let half = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
+    [(middle - half) / (1.0 + z * z / n), (middle + half) / (1.0 + z * z / n)].map(|end| 100.0 * end)
+}
+
+/// The mean of paired changes and half the width of its 95 % interval, in points.
+fn paired(before: &[bool], after: &[bool]) -> Option<[f64; 2]> {
+    let changes: Vec<f64> =
+        before.iter().zip(after).map(|(&b, &a)| 100.0 * (f64::from(u8::from(a)) - f64::from(u8::from(b)))).collect();
+    let n = changes.len() as f64;
+    let mean = changes.iter().sum::<f64>() / n;
+    let variance = changes.iter().map(|change| (change - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    (changes.len() > 1).then(|| [mean, 1.96 * (variance / n).sqrt()])
+}
+
+#[derive(Serialize)]
+struct Row {
+    set: String,
+    accuracy: Vec<String>,
+    interval: Vec<String>,
+    change: String,
+    perplexity: Vec<String>,
+    growth: String,
+    kl: String,
+}
+
+fn rows(report: &Report, page: &Page) -> Vec<Row> {
+    let both = [&report.before, &report.after];
+    let row = |set: String| {
+        let accuracy = both.map(|e| e.accuracy.get(&set).and_then(|a| a.told()));
+        let perplexity = both.map(|e| e.perplexity.get(&set).map(|p| p.corpus));
+        let interval = |told: Option<(f64, usize)>| match told {
+            Some((percent, count)) => {
+                let [low, high] = wilson(percent, count);
+                format!("{low:.1} to {high:.1}")
+            }
+            None => String::new(),
+        };
+        let change = told_answers(page, &set).and_then(|[before, after]| paired(&before, &after));
+        Row {
+            accuracy: accuracy.iter().map(|told| number(told.map(|(a, _)| a), 1)).collect(),
+            interval: accuracy.iter().map(|told| interval(*told)).collect(),
+            change: match change {
+                Some([mean, half]) => format!("{mean:+.1} ± {half:.1}"),
+                None => "-".into(),
+            },
+            perplexity: perplexity.iter().map(|p| number(*p, 2)).collect(),
+            growth: match perplexity {
+                [Some(before), Some(after)] => format!("× {:.2}", after / before),
+                _ => "-".into(),
+            },
+            kl: number(report.after.kl.get(&set).copied(), 4),
+            set,
+        }
+    };
+    let told = |row: &Row| row.accuracy[1] != "-" || row.perplexity[1] != "-";
+    names(&report.after).into_iter().map(row).filter(told).collect()
+}
+
+/// Both models' answers to the questions whose accuracy is told: the test half, or validation where there is no other.
+fn told_answers(page: &Page, set: &str) -> Option<[Vec<bool>; 2]> {
+    use surgery_core::data::Split;
+    let (_, questions) = page.data.benchmark.questions.iter().find(|(name, _)| name == set)?;
+    let has_test = questions.iter().any(|question| question.split == Split::Test);
+    let split = if has_test { Split::Test } else { Split::Validation };
+    let of = |look: &Look| -> Option<Vec<bool>> {
+        let answers = look.details.answers.get(set)?;
+        let told = questions.iter().zip(answers).filter(|(question, _)| question.split == split);
+        Some(told.map(|(_, &right)| right).collect())
+    };
+    Some([of(page.before)?, of(page.after)?])
+}
+
+/// The number of each set's colour.
+fn colour(set: &str) -> usize {
+    Set::ALL.iter().position(|known| known.name() == set).unwrap_or(Set::ALL.len())
+}
+
+#[derive(Serialize)]
+struct Picture {
+    title: String,
+    svg: String,
+    legend: Vec<(String, usize)>,
+}
+
+fn curves(run: &Curves) -> Vec<Picture> {
+    let of_metrics = |keys: &[&str]| -> Vec<Curve> {
+        let curve = |key: &&str| Curve {
+            name: key.trim_end_matches("_kl").to_owned(),
+            colour: colour(key.trim_end_matches("_kl")),
+            points: run
+                .metrics
+                .iter()
+                .filter_map(|line| Some((line["step"].as_f64()?, line[*key].as_f64()?)))
+                .collect(),
+        };
+        keys.iter().map(curve).filter(|curve| curve.points.len() > 1).collect()
+    };
+    let of_evaluations = |measure: &str, key: &str| -> Vec<Curve> {
+        let curve = |set: &Set| Curve {
+            name: set.name().to_owned(),
+            colour: colour(set.name()),
+            points: run
+                .evaluations
+                .iter()
+                .filter_map(|line| Some((line["step"].as_f64()?, line[measure][set.name()][key].as_f64()?)))
+                .collect(),
+        };
+        Set::ALL.iter().map(curve).filter(|curve| curve.points.len() > 1).collect()
+    };
+    let pictures = [
+        ("NLL of the step's documents, nats a token", of_metrics(&["unlearn", "edit_unlearn", "edit_update"])),
+        ("KL to the model as it was, nats a token", of_metrics(&["retain_kl"])),
+        ("Norm of the gradient, before clipping", of_metrics(&["grad_norm"])),
+        ("Accuracy on validation questions, %", of_evaluations("accuracy", "validation")),
+        ("Perplexity", of_evaluations("perplexity", "corpus")),
+    ];
+    let picture = |(title, curves): (&str, Vec<Curve>)| Picture {
+        title: title.to_owned(),
+        svg: svg(title, &curves),
+        legend: curves.into_iter().map(|curve| (curve.name, curve.colour)).collect(),
+    };
+    pictures.into_iter().map(picture).filter(|picture| !picture.svg.is_empty()).collect()
+}
+
+/// The paper's figure: a row of maps for each set.
+fn figure(page: &Page) -> serde_json::Value {
+    let looks = [page.before, page.after];
+    let maps: Vec<&heat::Layers> = looks.iter().flat_map(|look| look.activations.values()).collect();
+    let span = heat::span(&maps);
+    let row = |set: &Set| {
+        let (before, after) = (page.before.activations.get(set)?, page.after.activations.get(set)?);
+        let apart = before.iter().flatten().zip(after.iter().flatten());
+        let moved = apart.map(|(b, a)| f64::from((a.max(1e-8) / b.max(1e-8)).ln().abs())).sum::<f64>()
+            / before.iter().map(Vec::len).sum::<usize>() as f64;
+        Some(json!({
+            "set": set.name(),
+            "before": magnitudes(before, span),
+            "after": magnitudes(after, span),
+            "difference": differences(before, after),
+            "moved": format!("{:.0} %", 100.0 * (moved.exp() - 1.0)),
+        }))
+    };
+    let layers = maps.first().map_or(0, |map| map.len());
+    let units = maps.first().and_then(|map| map.first()).map_or(0, Vec::len);
+    let end = |value: f64| format!("{:.1e}", 10f64.powf(value));
+    json!({
+        "rows": FIGURE.iter().filter_map(row).collect::<Vec<_>>(),
+        "layers": layers,
+        "units": units,
+        "low": end(span[0]),
+        "high": end(span[1]),
+    })
+}
+
+fn subjects(page: &Page) -> serde_json::Value {
+    let tables = changed(page.data, page.before, page.after);
+    let told = |subjects: Vec<Changed>| -> serde_json::Value {
+        let one = |Changed { subject, nll, right }: Changed| {
+            let right = match right {
+                [_, _, 0] => "-".into(),
+                [before, after, all] => format!("{before} → {after} of {all}"),
+            };
+            json!({ "subject": subject, "nll": format!("{:.2} → {:.2}", nll[0], nll[1]), "right": right })
+        };
+        subjects.into_iter().map(one).collect()
+    };
+    let table = |(set, most, least): (Set, _, _)| {
+        json!({ "set": set.name(), "most": told(most), "least": told(least) })
+    };
+    tables.into_iter().map(table).collect()
+}
+
+fn continuations(page: &Page) -> serde_json::Value {
+    let both = page.before.continuations.iter().zip(&page.after.continuations);
+    let shown = page.prompts.iter().zip(both).filter(|(prompt, _)| prompt.shown);
+    let one = |(prompt, (before, after)): (&Prompt, (&Vec<u32>, &Vec<u32>))| {
+        let document = &page.data.corpus.documents(prompt.set)[prompt.document];
+        let tokens = &page.data.benchmark.documents(prompt.set)[prompt.document];
+        let text = |new: &[u32]| page.text(&prompt.tokens, new);
+        json!({
+            "set": prompt.set.name(),
+            "subject": document.subject,
+            "prompt": page.text(&[], &prompt.tokens),
+            "text": text(&tokens[prompt.tokens.len()..]),
+            "before": text(before),
+            "after": text(after),
+        })
+    };
+    shown.map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_wilson_s_and_paired() {
+        // Wilson (1927): 8 of 10 lies between 49.0 and 94.3 %.
+        let [low, high] = wilson(80.0, 10);
+        assert!((low - 49.0).abs() < 0.1 && (high - 94.3).abs() < 0.1, "{low} {high}");
+        let [mean, half] = paired(&[true, true, false, false], &[true, false, false, false]).unwrap();
+        assert!((mean + 25.0).abs() < 1e-9 && (half - 49.0).abs() < 0.1, "{mean} {half}");
+        assert_eq!(paired(&[true], &[true]), None);
+    }
+}
