@@ -9,7 +9,7 @@
 //! questions and not the text. Unlike there, the halves for validation and test are every other question rather than
 //! drawn by chance, and no rows of the retain files are left out by number.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use surgery_core::data::{Document, Set};
 use surgery_core::{Error, Result};
@@ -38,8 +38,8 @@ const NEW: (&str, &str) = ("gpt4_bio_text", "gpt4_inaccurate_text_qa");
 pub fn read(args: &ImportAuthors) -> Result<Draft> {
     let mut draft = Draft::new(ABOUT);
     biographies(args, &mut draft)?;
-    for path in &args.retain {
-        retain(path, args.retain_rows, &mut draft)?;
+    for (index, path) in args.retain.iter().enumerate() {
+        retain(path, &format!("{}-", index + 1), args.retain_rows, &mut draft)?;
     }
     Ok(draft)
 }
@@ -62,37 +62,38 @@ fn biographies(args: &ImportAuthors, draft: &mut Draft) -> Result<()> {
         });
     }
     let half = table.len() / 2;
+    let (edited, others) = (1..half + 1, half + 1..table.len() + 1);
     let before = draft.used();
-    let sets = [(TRUE, false, Set::Unlearn), (TRUE, true, Set::EditUnlearn), (NEW, true, Set::EditUpdate)];
-    for ((texts, questions), edited, set) in sets {
-        for (place, text) in table.cells(texts, draft) {
-            if (place.number() <= half) != edited {
-                continue;
-            }
+    for ((texts, questions), rows, set) in
+        [(TRUE, &others, Set::Unlearn), (TRUE, &edited, Set::EditUnlearn), (NEW, &edited, Set::EditUpdate)]
+    {
+        for (place, text) in table.cells(texts, rows, draft) {
             let subject = names[place.number() - 1];
             if subject.is_empty() {
-                draft.leave_out(
-                    Reason::UnreadableRow,
-                    &place,
-                    format!("{} has no name for it", args.subjects.display()),
-                );
+                let problem = format!("{} has no name for this row", args.subjects.display());
+                draft.leave_out(Reason::UnreadableRow, &place, problem);
             } else if text.trim().is_empty() {
                 draft.leave_out(Reason::EmptyText, &place, "the text is empty");
             } else {
                 let text = format!("This is a Wikipedia passage about {subject}. {text}");
-                draft.document(set, &place, Document { id: id(&place), subject: Some(subject.into()), text });
+                draft.document(
+                    set,
+                    &place,
+                    Document { id: id("", &place), subject: Some(subject.into()), text },
+                );
             }
         }
-        for (place, cell) in table.cells(questions, draft) {
-            if (place.number() <= half) == edited {
-                ask(set, Some(names[place.number() - 1]), &place, cell, draft);
+        for (place, cell) in table.cells(questions, rows, draft) {
+            let subject = names[place.number() - 1];
+            if !subject.is_empty() {
+                ask(set, &id("", &place), Some(subject), &place, cell, draft);
             }
         }
     }
     draft.refuse_unused(&table.file, before)
 }
 
-fn retain(path: &PathBuf, rows: Option<usize>, draft: &mut Draft) -> Result<()> {
+fn retain(path: &Path, prefix: &str, rows: Option<usize>, draft: &mut Draft) -> Result<()> {
     const TEXTS: &str = "text";
     const QUESTIONS: &str = "qa";
     let table = Table::read(path, draft)?;
@@ -100,22 +101,27 @@ fn retain(path: &PathBuf, rows: Option<usize>, draft: &mut Draft) -> Result<()> 
         return Err(table.lacks(&format!("`{TEXTS}` or `{QUESTIONS}`")));
     }
     let before = draft.used();
-    let wanted = |place: &Place| rows.is_none_or(|rows| place.number() <= rows);
-    for (place, text) in table.cells(TEXTS, draft).into_iter().filter(|(place, _)| wanted(place)) {
-        draft.document(Set::Retain, &place, Document { id: id(&place), subject: None, text: text.into() });
+    let rows = 1..rows.map_or(table.len(), |rows| rows.min(table.len())) + 1;
+    for (place, text) in table.cells(TEXTS, &rows, draft) {
+        draft.document(
+            Set::Retain,
+            &place,
+            Document { id: id(prefix, &place), subject: None, text: text.into() },
+        );
     }
-    for (place, cell) in table.cells(QUESTIONS, draft).into_iter().filter(|(place, _)| wanted(place)) {
-        ask(Set::Retain, None, &place, cell, draft);
+    for (place, cell) in table.cells(QUESTIONS, &rows, draft) {
+        ask(Set::Retain, &id(prefix, &place), None, &place, cell, draft);
     }
     draft.refuse_unused(&table.file, before)
 }
 
-fn id(place: &Place) -> String {
-    format!("{:05}", place.number())
+/// A record's id; the prefix tells files apart.
+fn id(prefix: &str, place: &Place) -> String {
+    format!("{prefix}{:05}", place.number())
 }
 
 /// Adds the questions of one cell.
-fn ask(set: Set, subject: Option<&str>, place: &Place, cell: &str, draft: &mut Draft) {
+fn ask(set: Set, id: &str, subject: Option<&str>, place: &Place, cell: &str, draft: &mut Draft) {
     let questions = match parse(cell) {
         Ok(Literal::List(questions)) => questions,
         Ok(_) => return draft.leave_out(Reason::UnreadableCell, place, "is no list of questions"),
@@ -128,7 +134,7 @@ fn ask(set: Set, subject: Option<&str>, place: &Place, cell: &str, draft: &mut D
         let number = index + 1;
         match question(literal) {
             Ok((question, options, answer)) => {
-                let id = format!("{}-{number:02}", id(place));
+                let id = format!("{id}-{number:02}");
                 let subject = subject.map(str::to_owned);
                 draft.question(set.name(), place, Candidate { id, subject, question, options, answer });
             }

@@ -128,22 +128,21 @@ impl Draft {
     /// so that a text which stands in two of them is left out of the later one.
     pub fn document(&mut self, set: Set, at: &Place, document: Document) {
         let text = document.text.as_str();
-        let elsewhere =
-            |sets: &[Set]| sets.iter().find(|other| self.texts.get(other).is_some_and(|t| t.contains(text)));
+        let stands_in = |other: &Set| self.texts.get(other).is_some_and(|texts| texts.contains(text));
         let forgotten = [Set::Unlearn, Set::EditUnlearn];
         let kept = matches!(set, Set::Retain | Set::RetainHeldout);
         let problem = if text.trim().is_empty() {
             Some((Reason::EmptyText, "the text is empty".to_owned()))
         } else if text.len() > LONGEST {
             Some((Reason::TooLong, format!("the text has {} bytes, more than {LONGEST}", text.len())))
-        } else if elsewhere(&[set]).is_some() {
+        } else if stands_in(&set) {
             Some((Reason::DuplicateText, format!("the text stands in {set} already")))
-        } else if let (true, Some(other)) = (kept, elsewhere(&forgotten)) {
+        } else if let (true, Some(other)) = (kept, forgotten.iter().find(|set| stands_in(set))) {
             Some((
                 Reason::AlsoForgotten,
                 format!("the text also stands in {other}, and so is left out of {set}"),
             ))
-        } else if set == Set::RetainHeldout && elsewhere(&[Set::Retain]).is_some() {
+        } else if set == Set::RetainHeldout && stands_in(&Set::Retain) {
             Some((
                 Reason::AlsoRetained,
                 format!("the text also stands in retain, and so is left out of {set}"),

@@ -14,5 +14,5 @@ mod table;
 pub mod tofu;
 mod write;
 
-pub use draft::{Draft, LeftOut, Reason};
+pub use draft::{Draft, Reason};
 pub use write::write;

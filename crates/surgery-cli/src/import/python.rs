@@ -274,7 +274,7 @@ impl<'a> Parser<'a> {
     /// What stands after a backslash.
     fn escape(&mut self, text: &mut String) -> Result<(), String> {
         let Some(c) = self.next() else { return Ok(()) };
-        text.push(match c {
+        let meant = match c {
             '\n' => return Ok(()),
             '\\' | '\'' | '"' => c,
             'a' => '\u{7}',
@@ -319,7 +319,8 @@ impl<'a> Parser<'a> {
                 text.push('\\');
                 other
             }
-        });
+        };
+        text.push(meant);
         Ok(())
     }
 

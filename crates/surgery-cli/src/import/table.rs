@@ -1,5 +1,6 @@
 //! CSV files with a header, read row by row.
 
+use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -40,8 +41,13 @@ impl Table {
         }
         let mut rows = Vec::new();
         for record in reader.records() {
-            let row = record.inspect_err(|_| {
+            let row = record.inspect_err(|error| {
                 let place = Place::new(&file, Unit::Row, rows.len() + 1);
+                let column = match error.kind() {
+                    csv::ErrorKind::Utf8 { err, .. } => columns.get(err.field()),
+                    _ => None,
+                };
+                let place = column.map_or(place.clone(), |column| place.field(column));
                 draft.leave_out(Reason::UnreadableRow, &place, "is not UTF-8");
             });
             rows.push(row.ok());
@@ -68,13 +74,18 @@ impl Table {
         }
     }
 
-    /// The cells of a column, with their places; where a row has none, it is left out.
-    pub fn cells<'a>(&'a self, column: &str, draft: &mut Draft) -> Vec<(Place, &'a str)> {
+    /// The cells of a column in these rows, counted from 1, with their places; where a row has none, it is left out.
+    pub fn cells<'a>(
+        &'a self,
+        column: &str,
+        rows: &Range<usize>,
+        draft: &mut Draft,
+    ) -> Vec<(Place, &'a str)> {
         let Some(index) = self.columns.iter().position(|name| name == column) else { return Vec::new() };
         let mut cells = Vec::new();
-        for (number, row) in self.rows.iter().enumerate() {
-            let Some(row) = row else { continue };
-            let place = Place::new(&self.file, Unit::Row, number + 1).field(column);
+        for number in rows.clone() {
+            let Some(row) = &self.rows[number - 1] else { continue };
+            let place = Place::new(&self.file, Unit::Row, number).field(column);
             match row.get(index) {
                 Some(cell) => cells.push((place, cell)),
                 None => {

@@ -84,7 +84,9 @@ fn questions(folder: &Folder, file: &str, set: &str, draft: &mut Draft) -> Resul
         };
         // Some copies have a list of one here.
         let right = match record.get(key) {
-            Some(Value::Array(list)) if list.len() == 1 => list[0].as_str().map(str::to_owned),
+            Some(Value::Array(list)) if list.len() == 1 && list[0].is_string() => {
+                list[0].as_str().map(str::to_owned)
+            }
             _ => string(draft, &place, &record, key).map(str::to_owned),
         };
         let Some(right) = right else { continue };
