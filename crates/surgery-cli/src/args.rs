@@ -177,7 +177,7 @@ pub struct ImportAuthors {
     /// What is to stay: a CSV file with texts (text), questions about them (qa), or both; may be given twice
     #[arg(long, value_name = "FILE.csv")]
     pub retain: Vec<PathBuf>,
-    /// Use only the first rows of what is to stay (the paper: 2079)
+    /// Use only the first rows of what is to stay (the authors: 2079)
     #[arg(long, value_name = "N")]
     pub retain_rows: Option<usize>,
     /// Where the data folder goes

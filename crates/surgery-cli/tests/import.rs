@@ -145,7 +145,7 @@ fn the_authors_files_become_the_papers_sets() {
     assert_eq!(lines(&folder, "edit_update.jsonl")[1], expected);
     assert_eq!(column(&folder, "unlearn.jsonl", "subject"), ["Cy Cedar", "Dee Doum"]);
     assert_eq!(column(&folder, "retain.jsonl", "text"), ["One.", "Two."]);
-    assert_eq!(column(&folder, "questions/edit_unlearn.jsonl", "answer"), [1, 1, 2, 0]);
+    assert_eq!(column(&folder, "questions/edit_unlearn.jsonl", "answer"), [1, 0, 2, 0]);
     let splits = column(&folder, "questions/edit_unlearn.jsonl", "split");
     assert_eq!(splits, ["validation", "test", "validation", "test"]);
     let expected = json!({
@@ -326,6 +326,7 @@ fn rwku_becomes_texts_and_general_questions() {
     fs::remove_dir_all(folder.join("out")).unwrap();
     let told = import(&folder, &["rwku", "rwku/All"]);
     assert_eq!(told["documents"], json!({"unlearn": 2, "retain_heldout": 1}));
+    assert!(told["notes"].to_string().contains("no retain set"), "{told}");
     fs::remove_dir_all(folder.join("out")).unwrap();
     fail(&folder, &["rwku", "rwku", "--target", "Nemo"], 3, &["passage.json", "Nemo", "--target"]);
 }

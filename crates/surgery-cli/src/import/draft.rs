@@ -168,7 +168,7 @@ impl Draft {
         self.asked.entry(set.into()).or_default().insert(key(&candidate));
         let Candidate { id, subject, question, options, answer } = candidate;
         let kept = self.questions.entry(set.into()).or_default();
-        let split = if kept.len() % 2 == 0 { Split::Validation } else { Split::Test };
+        let split = if kept.len().is_multiple_of(2) { Split::Validation } else { Split::Test };
         kept.push(Question { id, subject, question, options, answer, split });
     }
 

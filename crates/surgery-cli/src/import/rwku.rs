@@ -33,6 +33,9 @@ pub fn read(args: &ImportRwku) -> Result<Draft> {
     let all = args.folder.join("All");
     let folder = Folder::Disk(if all.is_dir() { all } else { args.folder.clone() });
     passages(&folder, &args.targets, &mut draft)?;
+    if !draft.documents.contains_key(&Set::Retain) {
+        draft.note("no retain set: give --target, so that the passages about others are retained".into());
+    }
     let wanted = |record: &Value| match record.get("subject").and_then(Value::as_str) {
         Some(subject) => args.targets.is_empty() || args.targets.iter().any(|target| target == subject),
         None => true,
