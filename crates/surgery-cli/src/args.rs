@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::backend::Name;
 
@@ -52,6 +52,9 @@ pub enum Command {
     Generate(Generate),
     /// Train on JSONL files, from a checkpoint or from scratch
     Pretrain(Pretrain),
+    /// Make a data folder of other people's data
+    #[command(subcommand)]
+    Import(Import),
     /// The shipped recipes
     #[command(subcommand)]
     Recipe(RecipeCommand),
@@ -165,4 +168,90 @@ pub enum RecipeCommand {
         /// Its name
         name: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Import {
+    /// The CSV files of the LLM Surgery authors
+    Authors(ImportAuthors),
+    /// TOFU: questions about invented authors (locuslab/TOFU)
+    Tofu(ImportTofu),
+    /// MUSE: news or books (muse-bench/MUSE-News, muse-bench/MUSE-Books)
+    Muse(ImportMuse),
+    /// RWKU: what is known of well-known people (jinzhuoran/RWKU)
+    Rwku(ImportRwku),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ImportAuthors {
+    /// The biographies: a CSV file with wiki_bio_text, gpt4_bio_text, wiki_bio_text_qa, gpt4_inaccurate_text_qa
+    #[arg(value_name = "FILE.csv")]
+    pub biographies: PathBuf,
+    /// Whom each row is about: a name a line
+    #[arg(long, value_name = "FILE.txt")]
+    pub subjects: PathBuf,
+    /// What is to stay: a CSV file with texts (text), questions about them (qa), or both; may be given twice
+    #[arg(long, value_name = "FILE.csv")]
+    pub retain: Vec<PathBuf>,
+    /// Use only the first rows of what is to stay (the authors: 2079)
+    #[arg(long, value_name = "N")]
+    pub retain_rows: Option<usize>,
+    /// Where the data folder goes
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ImportTofu {
+    /// The dataset's folder, with forget10.json and the others
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// Which of the sets to forget
+    #[arg(long, value_enum, default_value_t = TofuForget::Forget10)]
+    pub forget: TofuForget,
+    /// Where the data folder goes
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+/// The sets that TOFU forgets.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum TofuForget {
+    Forget01,
+    Forget05,
+    Forget10,
+}
+
+impl TofuForget {
+    /// How much of all it is.
+    pub fn percent(self) -> u32 {
+        match self {
+            TofuForget::Forget01 => 1,
+            TofuForget::Forget05 => 5,
+            TofuForget::Forget10 => 10,
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ImportMuse {
+    /// The folder of one corpus, with raw/forget.json and the others
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// Where the data folder goes
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ImportRwku {
+    /// The dataset's folder, or that of one target, with passage.json and the others
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// Forget this person only and retain the others; may be given more than once [default: forget all]
+    #[arg(long = "target", value_name = "NAME")]
+    pub targets: Vec<String>,
+    /// Where the data folder goes
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
 }

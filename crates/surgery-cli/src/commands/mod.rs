@@ -4,6 +4,7 @@ mod compare;
 mod doctor;
 mod eval;
 mod generate;
+mod import;
 mod pretrain;
 mod recipe;
 mod run;
@@ -28,6 +29,7 @@ pub fn run(args: Args) -> Outcome {
         Command::Pretrain(pretrain) => {
             crate::backend::run(common.backend, pretrain::Job { pretrain, common })
         }
+        Command::Import(format) => import::run(format, common),
         Command::Recipe(recipe) => recipe::run(recipe, common.json),
         Command::Doctor => doctor::run(common.json),
         Command::Completions { shell } => {

@@ -1,0 +1,136 @@
+//! RWKU (arXiv 2406.10890; jinzhuoran/RWKU on Hugging Face): what is known of 200 well-known people.
+//!
+//! `All/` holds every target, `Target/N_Name/` the same files for one. `passage.json` (`subject`, `text`) are passages
+//! about the targets; `retain_mia.json` (`text`) are passages about others; `retain_mmlu.json` (`question`, `choices`,
+//! `answer`, the index of the right choice) and `truthful.json` (`question`, `mc1_targets` with `choices` and
+//! `labels`, one of them 1) are multiple choice. The probes `forget_level1` to `3` and `neighbor_level1` and `2`
+//! (`query`, `answer`) have no options, and so are left out; `retain_bbh`, `triviaqa` and `fluency` likewise.
+//!
+//! RWKU has no texts to retain. With `--target`, the passages about the other targets become them.
+
+use serde_json::Value;
+use surgery_core::data::{Document, Set};
+use surgery_core::files::Folder;
+use surgery_core::{Error, Result};
+
+use super::draft::{About, Candidate};
+use super::place::Place;
+use super::records::{records, string, strings};
+use super::{Draft, Reason};
+use crate::args::ImportRwku;
+
+const ABOUT: About = About {
+    name: "RWKU",
+    description: "Passages about well-known people, to unlearn and to retain (arXiv 2406.10890)",
+    licence: Some("CC-BY-4.0"),
+};
+
+const PASSAGES: &str = "passage.json";
+
+/// Reads a folder.
+pub fn read(args: &ImportRwku) -> Result<Draft> {
+    let mut draft = Draft::new(ABOUT);
+    let all = args.folder.join("All");
+    let folder = Folder::Disk(if all.is_dir() { all } else { args.folder.clone() });
+    passages(&folder, &args.targets, &mut draft)?;
+    if !draft.documents.contains_key(&Set::Retain) {
+        draft.note("no retain set: give --target, so that the passages about others are retained".into());
+    }
+    let wanted = |record: &Value| match record.get("subject").and_then(Value::as_str) {
+        Some(subject) => args.targets.is_empty() || args.targets.iter().any(|target| target == subject),
+        None => true,
+    };
+    for (file, set) in
+        [("retain_mia.json", "retain_heldout"), ("retain_mmlu.json", "mmlu"), ("truthful.json", "truthfulqa")]
+    {
+        if !folder.has(file) {
+            draft.note(format!("{} is not there: no {set}", folder.label(file)));
+            continue;
+        }
+        let before = draft.used();
+        for (place, record) in records(&folder, file, &mut draft)?.iter().filter(|(_, record)| wanted(record))
+        {
+            match set {
+                "mmlu" => question(set, place, record, mmlu(record), &mut draft),
+                "truthfulqa" => question(set, place, record, truthfulqa(record), &mut draft),
+                _ => document(Set::RetainHeldout, place, record, "retain_mia", &mut draft),
+            }
+        }
+        draft.refuse_unused(&folder.label(file), before)?;
+    }
+    for stem in ["forget_level1", "forget_level2", "forget_level3", "neighbor_level1", "neighbor_level2"] {
+        let file = format!("{stem}.json");
+        if folder.has(&file) {
+            draft.note(format!("{} is left out: questions without options", folder.label(&file)));
+        }
+    }
+    Ok(draft)
+}
+
+/// Passages about the targets, and then those about others.
+fn passages(folder: &Folder, targets: &[String], draft: &mut Draft) -> Result<()> {
+    let before = draft.used();
+    let passages = records(folder, PASSAGES, draft)?;
+    let subject =
+        |record: &Value| record.get("subject").and_then(Value::as_str).unwrap_or_default().to_owned();
+    for target in targets {
+        if !passages.iter().any(|(_, record)| subject(record) == *target) {
+            return Err(Error::Data {
+                path: folder.label(PASSAGES),
+                problem: format!("has no passage about `{target}`"),
+                remedy: "give --target a name as the key `subject` has it".into(),
+            });
+        }
+    }
+    let forget = |record: &Value| targets.is_empty() || targets.contains(&subject(record));
+    for (set, forgotten) in [(Set::Unlearn, true), (Set::Retain, false)] {
+        for (place, record) in passages.iter().filter(|(_, record)| forget(record) == forgotten) {
+            document(set, place, record, "passage", draft);
+        }
+    }
+    draft.refuse_unused(&folder.label(PASSAGES), before)
+}
+
+fn document(set: Set, place: &Place, record: &Value, stem: &str, draft: &mut Draft) {
+    let Some(text) = string(draft, place, record, "text") else { return };
+    let subject = record.get("subject").and_then(Value::as_str).map(str::to_owned);
+    let id = format!("{stem}-{:05}", place.number());
+    draft.document(set, place, Document { id, subject, text: text.into() });
+}
+
+/// Options and the index of the right one, or the key at fault and what is wrong with it.
+type Choices = Result<(Vec<String>, usize), (&'static str, &'static str)>;
+
+fn question(set: &str, place: &Place, record: &Value, choices: Choices, draft: &mut Draft) {
+    let Some(question) = string(draft, place, record, "question") else { return };
+    match choices {
+        Ok((options, answer)) => {
+            let id = format!("{set}-{:05}", place.number());
+            draft.question(
+                set,
+                place,
+                Candidate { id, subject: None, question: question.into(), options, answer },
+            );
+        }
+        Err((key, problem)) => draft.leave_out(Reason::UnreadableQuestion, &place.field(key), problem),
+    }
+}
+
+fn mmlu(record: &Value) -> Choices {
+    let options = strings(record.get("choices")).ok_or(("choices", "is no list of texts"))?;
+    let answer = record.get("answer").and_then(Value::as_u64).ok_or(("answer", "is no index of a choice"))?;
+    Ok((options, answer as usize))
+}
+
+fn truthfulqa(record: &Value) -> Choices {
+    const KEY: &str = "mc1_targets";
+    let targets = record.get(KEY).ok_or((KEY, "is missing"))?;
+    let options = strings(targets.get("choices")).ok_or((KEY, "has no `choices`, a list of texts"))?;
+    let labels = targets.get("labels").and_then(Value::as_array).ok_or((KEY, "has no `labels`, a list"))?;
+    let right: Vec<usize> =
+        labels.iter().enumerate().filter(|(_, l)| l.as_u64() == Some(1)).map(|(i, _)| i).collect();
+    match right[..] {
+        [answer] if labels.len() == options.len() => Ok((options, answer)),
+        _ => Err((KEY, "has not one label for each choice, and 1 for one of them")),
+    }
+}

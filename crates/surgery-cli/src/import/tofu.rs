@@ -1,0 +1,107 @@
+//! TOFU (arXiv 2401.06121; locuslab/TOFU on Hugging Face): questions about invented authors.
+//!
+//! Files are JSON lines. `forgetNN.json` and `retainMM.json`, NN + MM = 100, hold `question` and `answer`; the
+//! `_perturbed` files (`forgetNN`, `retain`, `real_authors`, `world_facts`) add `perturbed_answer`, a list of wrong
+//! answers, and those about invented authors also `paraphrased_answer`, of which the wrong ones are variations.
+//!
+//! A text is `{question} {answer}`, as multiple choice scores them. The right option is the paraphrase where there is
+//! one, as in TOFU's truth ratio; it takes each position in turn. `holdoutNN.json`, which no model of TOFU's has seen,
+//! has no wrong answers and no place in a data folder.
+
+use serde_json::Value;
+use surgery_core::Result;
+use surgery_core::data::{Document, Set};
+use surgery_core::files::Folder;
+
+use super::draft::{About, Candidate};
+use super::records::{records, string, strings};
+use super::{Draft, Reason};
+use crate::args::ImportTofu;
+
+const ABOUT: About = About {
+    name: "TOFU",
+    description: "Questions and answers about invented authors, to unlearn and to retain (arXiv 2401.06121)",
+    licence: Some("MIT"),
+};
+
+/// Reads a folder.
+pub fn read(args: &ImportTofu) -> Result<Draft> {
+    let mut draft = Draft::new(ABOUT);
+    let folder = Folder::Disk(args.folder.clone());
+    let percent = args.forget.percent();
+    let retain = format!("retain{}", 100 - percent);
+    documents(&folder, &format!("forget{percent:02}"), Set::Unlearn, &mut draft)?;
+    match folder.has(&format!("{retain}.json")) {
+        true => documents(&folder, &retain, Set::Retain, &mut draft)?,
+        false => {
+            draft.note(format!("{} is not there: no retain set", folder.label(&format!("{retain}.json"))))
+        }
+    }
+    let stem = format!("forget{percent:02}");
+    for (stem, set) in [
+        (stem.as_str(), Set::Unlearn.name()),
+        ("retain", Set::Retain.name()),
+        ("real_authors", "real_authors"),
+        ("world_facts", "world_facts"),
+    ] {
+        let file = format!("{stem}_perturbed.json");
+        match folder.has(&file) {
+            true => questions(&folder, &file, set, &mut draft)?,
+            false => draft.note(format!("{} is not there: no questions/{set}", folder.label(&file))),
+        }
+    }
+    let holdout = format!("holdout{percent:02}.json");
+    if folder.has(&holdout) {
+        draft.note(format!("{} has no options and no place in a data folder", folder.label(&holdout)));
+    }
+    Ok(draft)
+}
+
+fn documents(folder: &Folder, stem: &str, set: Set, draft: &mut Draft) -> Result<()> {
+    let file = format!("{stem}.json");
+    let before = draft.used();
+    for (place, record) in records(folder, &file, draft)? {
+        let Some(question) = string(draft, &place, &record, "question") else { continue };
+        let Some(answer) = string(draft, &place, &record, "answer") else { continue };
+        if question.trim().is_empty() || answer.trim().is_empty() {
+            draft.leave_out(Reason::EmptyText, &place, "the question or the answer is empty");
+            continue;
+        }
+        let id = format!("{stem}-{:04}", place.number());
+        draft.document(set, &place, Document { id, subject: None, text: format!("{question} {answer}") });
+    }
+    draft.refuse_unused(&folder.label(&file), before)
+}
+
+fn questions(folder: &Folder, file: &str, set: &str, draft: &mut Draft) -> Result<()> {
+    let before = draft.used();
+    for (place, record) in records(folder, file, draft)? {
+        let Some(question) = string(draft, &place, &record, "question") else { continue };
+        let key = if record.get("paraphrased_answer").is_some_and(|v| !v.is_null()) {
+            "paraphrased_answer"
+        } else {
+            "answer"
+        };
+        // Some copies have a list of one here.
+        let right = match record.get(key) {
+            Some(Value::Array(list)) if list.len() == 1 && list[0].is_string() => {
+                list[0].as_str().map(str::to_owned)
+            }
+            _ => string(draft, &place, &record, key).map(str::to_owned),
+        };
+        let Some(right) = right else { continue };
+        let Some(mut options) = strings(record.get("perturbed_answer")) else {
+            draft.leave_out(Reason::UnreadableCell, &place.field("perturbed_answer"), "is no list of texts");
+            continue;
+        };
+        let answer = draft.asked(set) % (options.len() + 1);
+        options.insert(answer, right);
+        let id = format!("{set}-{:04}", place.number());
+        draft.question(
+            set,
+            &place,
+            Candidate { id, subject: None, question: question.into(), options, answer },
+        );
+    }
+    draft.refuse_unused(&folder.label(file), before)
+}
