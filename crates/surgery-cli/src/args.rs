@@ -50,6 +50,8 @@ pub enum Command {
     Generate(Generate),
     /// Train on JSONL files, from a checkpoint or from scratch
     Pretrain(Pretrain),
+    /// Download a model from the Hugging Face hub, and say where it is
+    Fetch(Fetch),
     /// The shipped recipes
     #[command(subcommand)]
     Recipe(RecipeCommand),
@@ -66,7 +68,7 @@ pub enum Command {
 pub struct Run {
     /// A TOML file, or the name of a shipped recipe [default: default]
     pub recipe: Option<String>,
-    /// The model: a Hugging Face folder, or `embedded`
+    /// The model: a Hugging Face folder, ORG/NAME[@REVISION] on the hub, or `embedded`
     #[arg(long, value_name = "M")]
     pub model: Option<String>,
     /// The data folder, or `embedded`
@@ -85,7 +87,7 @@ pub struct Run {
 
 #[derive(Debug, ClapArgs)]
 pub struct Eval {
-    /// The model: a Hugging Face folder, or `embedded`
+    /// The model: a Hugging Face folder, ORG/NAME[@REVISION] on the hub, or `embedded`
     #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
     pub model: String,
     /// The data folder, or `embedded`
@@ -98,7 +100,7 @@ pub struct Eval {
 
 #[derive(Debug, ClapArgs)]
 pub struct Score {
-    /// The model: a Hugging Face folder, or `embedded`
+    /// The model: a Hugging Face folder, ORG/NAME[@REVISION] on the hub, or `embedded`
     #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
     pub model: String,
     /// JSON lines: {"id", "text"}
@@ -108,7 +110,7 @@ pub struct Score {
 
 #[derive(Debug, ClapArgs)]
 pub struct Generate {
-    /// The model: a Hugging Face folder, or `embedded`
+    /// The model: a Hugging Face folder, ORG/NAME[@REVISION] on the hub, or `embedded`
     #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
     pub model: String,
     /// The text to continue
@@ -129,7 +131,7 @@ pub struct Generate {
 pub struct Pretrain {
     /// A TOML file, or the name of a shipped recipe [default: an empty recipe]
     pub recipe: Option<String>,
-    /// The model to begin from: a Hugging Face folder
+    /// The model to begin from: a Hugging Face folder, or ORG/NAME[@REVISION] on the hub
     #[arg(long, value_name = "M")]
     pub model: Option<String>,
     /// Where the result goes [default: the next free runs/NNNN]
@@ -138,6 +140,13 @@ pub struct Pretrain {
     /// Override a key of the recipe; the value is TOML, the last one wins
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub overrides: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Fetch {
+    /// The model's name on the hub; without a revision, `main`
+    #[arg(value_name = "ORG/NAME[@REVISION]")]
+    pub model: String,
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,6 +13,9 @@ use surgery_core::recipe::{Check, EMBEDDED, parse};
 use surgery_core::text::TextEncoder;
 use surgery_core::{Error, Result};
 
+use crate::hub::{Hub, Name};
+use crate::terminal::Log;
+
 /// A model folder with what is read of it before its weights.
 pub struct ModelFiles {
     /// The folder.
@@ -24,9 +27,9 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Opens the model that `source` names.
-    pub fn open(source: &str) -> Result<Self> {
-        Self::open_folder(folder(source, "embedded model", surgery_datasets::model)?)
+    /// Opens the model that `source` names; one on the hub is downloaded if the cache does not have it.
+    pub fn open(source: &str, log: Log) -> Result<Self> {
+        Self::open_folder(folder(source, Wanted::Model(log))?)
     }
 
     /// Opens the model in `folder`.
@@ -79,7 +82,7 @@ pub struct DataFiles {
 impl DataFiles {
     /// Reads the data folder that `source` names; the sets in `needed` must be there.
     pub fn open(source: &str, needed: &[Set], encoder: &TextEncoder) -> Result<Self> {
-        let folder = folder(source, "embedded benchmark", surgery_datasets::benchmark)?;
+        let folder = folder(source, Wanted::Data)?;
         let corpus = Corpus::load(&folder, needed)?;
         let questions = QuestionSet::load_all(&folder)?;
         let benchmark = Benchmark::encode(&folder, &corpus, &questions, encoder)?;
@@ -87,22 +90,36 @@ impl DataFiles {
     }
 }
 
-fn folder(source: &str, name: &str, files: fn() -> Vec<surgery_datasets::File>) -> Result<Folder> {
+/// What a folder is for. Only models are looked for on the hub.
+enum Wanted {
+    Model(Log),
+    Data,
+}
+
+/// The folder that `source` names. A local one goes before one on the hub.
+fn folder(source: &str, wanted: Wanted) -> Result<Folder> {
     if source == EMBEDDED {
-        return Ok(Folder::Embedded { name: name.into(), files: files() });
+        let (name, files) = match wanted {
+            Wanted::Model(_) => ("embedded model", surgery_datasets::model()),
+            Wanted::Data => ("embedded benchmark", surgery_datasets::benchmark()),
+        };
+        return Ok(Folder::Embedded { name: name.into(), files });
     }
     let path = PathBuf::from(source);
     if path.is_dir() {
         return Ok(Folder::Disk(path));
     }
+    let remedy = match wanted {
+        Wanted::Model(log) => {
+            if let Some(name) = Name::parse(source).filter(|_| !path.exists()) {
+                return Ok(Folder::Disk(Hub::from_env()?.find(&name, log)?.folder));
+            }
+            "give the path of a local folder, ORG/NAME[@REVISION] on the Hugging Face hub, or `embedded`"
+        }
+        Wanted::Data => "give the path of a local folder, or `embedded`",
+    };
     let problem = if path.exists() { "is a file, not a folder" } else { "is no folder here" };
-    Err(Error::Data {
-        path: source.into(),
-        problem: problem.into(),
-        remedy: "give the path of a local folder, or `embedded` (a model on the Hugging Face hub must be \
-                 downloaded first)"
-            .into(),
-    })
+    Err(Error::Data { path: source.into(), problem: problem.into(), remedy: remedy.into() })
 }
 
 /// A file's folder and its name there.

@@ -4,6 +4,7 @@ mod args;
 mod backend;
 mod commands;
 mod exit;
+mod hub;
 mod inputs;
 mod plan;
 mod progress;

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod eval;
+mod fetch;
 mod generate;
 mod pretrain;
 mod recipe;
@@ -24,6 +25,7 @@ pub fn run(args: Args) -> Outcome {
         Command::Pretrain(pretrain) => {
             crate::backend::run(common.backend, pretrain::Job { pretrain, common })
         }
+        Command::Fetch(fetch) => fetch::run(fetch, common),
         Command::Recipe(recipe) => recipe::run(recipe, common.json),
         Command::Doctor => doctor::run(common.json),
         Command::Completions { shell } => {

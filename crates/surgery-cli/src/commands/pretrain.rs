@@ -36,7 +36,7 @@ impl crate::backend::Job for Job {
         let recipe: PretrainRecipe = recipe(args.recipe.as_deref().unwrap_or(EMPTY), &overrides)?;
         P::check_precision(recipe.model.precision)?;
         let device = P::device(common.device)?;
-        let files = ModelFiles::open(&recipe.model.source)?;
+        let files = ModelFiles::open(&recipe.model.source, log)?;
         check_output(args.output.as_deref(), &[&files.folder])?;
         let mut documents = Vec::new();
         for path in &recipe.data.files {

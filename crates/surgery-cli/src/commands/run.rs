@@ -60,7 +60,8 @@ impl crate::backend::Job for Job {
         plan::check_supported(&recipe)?;
         P::check_precision(recipe.model.precision)?;
         let device = P::device(common.device)?;
-        let files = ModelFiles::open(&recipe.model.source)?;
+        let log = Log::new(&common);
+        let files = ModelFiles::open(&recipe.model.source, log)?;
         let checkpoint = files.checkpoint()?;
         files.config.check(&checkpoint)?;
         let data = DataFiles::open(&recipe.data.path, &recipe.objective.sets(), &files.encoder)?;
@@ -74,7 +75,6 @@ impl crate::backend::Job for Job {
         let output = output_folder(output.as_deref())?;
         let resolved = toml::to_string(&recipe).expect("a recipe is TOML");
         write_text(&output.join("recipe.toml"), &resolved)?;
-        let log = Log::new(&common);
         let operation = Operation { recipe: &recipe, files: &files, data: &data, output: &output };
         match operation.documents_split() {
             0 => {}
