@@ -20,6 +20,8 @@ use crate::terminal::Log;
 pub struct ModelFiles {
     /// The folder.
     pub folder: Folder,
+    /// For a model on the hub, its name with the commit, which no one can move.
+    pub pinned: Option<String>,
     /// Its shape.
     pub config: LlamaConfig,
     /// Its tokenizer.
@@ -29,14 +31,21 @@ pub struct ModelFiles {
 impl ModelFiles {
     /// Opens the model that `source` names; one on the hub is downloaded if the cache does not have it.
     pub fn open(source: &str, log: Log) -> Result<Self> {
-        Self::open_folder(folder(source, Wanted::Model(log))?)
+        let local = folder(source, "embedded model", surgery_datasets::model);
+        // A local folder goes before the hub, and before a local file nothing does.
+        let Some(name) = Name::parse(source).filter(|_| local.is_err() && !Path::new(source).exists()) else {
+            return Self::open_folder(local?);
+        };
+        let snapshot = Hub::from_env()?.find(&name, log)?;
+        let pinned = Some(format!("{}@{}", name.repository, snapshot.commit));
+        Ok(Self { pinned, ..Self::open_folder(Folder::Disk(snapshot.folder))? })
     }
 
     /// Opens the model in `folder`.
     pub fn open_folder(folder: Folder) -> Result<Self> {
         let config = LlamaConfig::load(&folder)?;
         let encoder = TextEncoder::load(&folder, config.vocab_size)?;
-        Ok(Self { folder, config, encoder })
+        Ok(Self { folder, pinned: None, config, encoder })
     }
 
     /// Refuses a reference whose distributions range over other tokens.
@@ -82,7 +91,7 @@ pub struct DataFiles {
 impl DataFiles {
     /// Reads the data folder that `source` names; the sets in `needed` must be there.
     pub fn open(source: &str, needed: &[Set], encoder: &TextEncoder) -> Result<Self> {
-        let folder = folder(source, Wanted::Data)?;
+        let folder = folder(source, "embedded benchmark", surgery_datasets::benchmark)?;
         let corpus = Corpus::load(&folder, needed)?;
         let questions = QuestionSet::load_all(&folder)?;
         let benchmark = Benchmark::encode(&folder, &corpus, &questions, encoder)?;
@@ -90,36 +99,23 @@ impl DataFiles {
     }
 }
 
-/// What a folder is for. Only models are looked for on the hub.
-enum Wanted {
-    Model(Log),
-    Data,
-}
-
-/// The folder that `source` names. A local one goes before one on the hub.
-fn folder(source: &str, wanted: Wanted) -> Result<Folder> {
+fn folder(source: &str, name: &str, files: fn() -> Vec<surgery_datasets::File>) -> Result<Folder> {
     if source == EMBEDDED {
-        let (name, files) = match wanted {
-            Wanted::Model(_) => ("embedded model", surgery_datasets::model()),
-            Wanted::Data => ("embedded benchmark", surgery_datasets::benchmark()),
-        };
-        return Ok(Folder::Embedded { name: name.into(), files });
+        return Ok(Folder::Embedded { name: name.into(), files: files() });
     }
     let path = PathBuf::from(source);
     if path.is_dir() {
         return Ok(Folder::Disk(path));
     }
-    let remedy = match wanted {
-        Wanted::Model(log) => {
-            if let Some(name) = Name::parse(source).filter(|_| !path.exists()) {
-                return Ok(Folder::Disk(Hub::from_env()?.find(&name, log)?.folder));
-            }
-            "give the path of a local folder, ORG/NAME[@REVISION] on the Hugging Face hub, or `embedded`"
-        }
-        Wanted::Data => "give the path of a local folder, or `embedded`",
-    };
     let problem = if path.exists() { "is a file, not a folder" } else { "is no folder here" };
-    Err(Error::Data { path: source.into(), problem: problem.into(), remedy: remedy.into() })
+    Err(Error::Data {
+        path: source.into(),
+        problem: problem.into(),
+        remedy:
+            "give the path of a local folder, or `embedded`; a model may also be ORG/NAME[@REVISION] on the \
+                 Hugging Face hub"
+                .into(),
+    })
 }
 
 /// A file's folder and its name there.

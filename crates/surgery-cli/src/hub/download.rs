@@ -65,6 +65,7 @@ impl<'a> Download<'a> {
         if !is_commit(revision) {
             let path = self.repository.join("refs").join(revision);
             create_parent(&path)?;
+            let _lock = self.lock("refs", revision)?;
             write_atomically(&path, |writer| writer.write_all(commit.as_bytes()))?;
         }
         Ok(Snapshot { folder, commit: commit.clone() })
@@ -93,7 +94,7 @@ impl<'a> Download<'a> {
         let blob = self.repository.join("blobs").join(&file.etag);
         create_parent(&blob)?;
         create_parent(&link)?;
-        let _lock = self.lock(file)?;
+        let _lock = self.lock(&file.etag, &file.file)?;
         if !has_size(&blob, file.size) {
             self.download(file, &blob)?;
         }
@@ -112,13 +113,13 @@ impl<'a> Download<'a> {
         })
     }
 
-    /// Held while a file is brought, so that a second process waits for it and then has it.
-    fn lock(&self, file: &Described) -> Result<File> {
-        let path = self.locks.join(format!("{}.lock", file.etag));
+    /// Held while something is written, so that a second process waits for it and then has it.
+    fn lock(&self, name: &str, what: &str) -> Result<File> {
+        let path = self.locks.join(format!("{name}.lock"));
         create_parent(&path)?;
         let lock = File::create(&path).map_err(Error::write(&path))?;
         if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-            self.log.info(&format!("{}: waiting for another process that downloads it", file.file));
+            self.log.info(&format!("{what}: waiting for another process that writes it"));
             lock.lock().map_err(Error::write(&path))?;
         }
         // A file system that cannot lock is no reason to give up.

@@ -62,7 +62,7 @@ fn is_commit(text: &str) -> bool {
 pub struct Snapshot {
     /// The folder that holds its files.
     pub folder: PathBuf,
-    /// The commit that its revision stood for.
+    /// The commit that its revision stands for.
     pub commit: String,
 }
 
@@ -119,7 +119,15 @@ impl Hub {
     pub fn find(&self, name: &Name, log: Log) -> Result<Snapshot> {
         match self.cached(name)? {
             Ok(snapshot) => Ok(snapshot),
-            Err(lacking) => self.download(name, &lacking, log),
+            Err(lacking) if self.offline => Err(Error::Network {
+                what: name.to_string(),
+                problem: format!(
+                    "the cache {} does not have {lacking}, and HF_HUB_OFFLINE forbids to ask the hub",
+                    self.cache.display()
+                ),
+                remedy: "unset HF_HUB_OFFLINE, or give a local folder".into(),
+            }),
+            Err(_) => self.download(name, log),
         }
     }
 
@@ -127,7 +135,7 @@ impl Hub {
     pub fn fetch(&self, name: &Name, log: Log) -> Result<Snapshot> {
         match self.offline {
             true => self.find(name, log),
-            false => self.download(name, "", log),
+            false => self.download(name, log),
         }
     }
 
@@ -152,17 +160,7 @@ impl Hub {
         })
     }
 
-    fn download(&self, name: &Name, lacking: &str, log: Log) -> Result<Snapshot> {
-        if self.offline {
-            return Err(Error::Network {
-                what: name.to_string(),
-                problem: format!(
-                    "the cache {} does not have {lacking}, and HF_HUB_OFFLINE forbids to ask the hub",
-                    self.cache.display()
-                ),
-                remedy: "unset HF_HUB_OFFLINE, or give a local folder".into(),
-            });
-        }
+    fn download(&self, name: &Name, log: Log) -> Result<Snapshot> {
         log.info(&format!("{name}: from {} into {}", self.endpoint, self.cache.display()));
         download::Download::new(self, name, log)?.run()
     }
