@@ -32,7 +32,7 @@ impl ModelFiles {
     /// Opens the model that `source` names; one on the hub is downloaded if the cache does not have it.
     pub fn open(source: &str, log: Log) -> Result<Self> {
         let local = folder(source, "embedded model", surgery_datasets::model);
-        // A local folder goes before the hub, and before a local file nothing does.
+        // What is here, folder or file, goes before the hub.
         let Some(name) = Name::parse(source).filter(|_| local.is_err() && !Path::new(source).exists()) else {
             return Self::open_folder(local?);
         };

@@ -274,14 +274,20 @@ impl<'a> Client<'a> {
     }
 }
 
-/// Whether another attempt may succeed where this one failed.
+/// Whether another attempt may succeed where this one failed: not where there is no network, host or trust.
 fn may_pass(error: &ureq::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionRefused, InvalidData, NetworkUnreachable};
+    use std::io::ErrorKind as Kind;
     match error {
-        ureq::Error::Io(error) => {
-            !matches!(error.kind(), ConnectionRefused | NetworkUnreachable | InvalidData)
-        }
-        ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => true,
+        ureq::Error::Io(error) => matches!(
+            error.kind(),
+            Kind::ConnectionReset
+                | Kind::ConnectionAborted
+                | Kind::BrokenPipe
+                | Kind::UnexpectedEof
+                | Kind::TimedOut
+        ),
+        ureq::Error::Timeout(what) => *what != ureq::Timeout::Connect,
+        ureq::Error::Protocol(_) => true,
         _ => false,
     }
 }

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use server::{Answer, Asked, COMMIT, Server, hub, hub_where, model, sha256};
@@ -252,34 +252,34 @@ fn corrupted_content_is_refused_and_removed() {
     }
 }
 
+/// A hub that pauses after each quarter of what it sends of the weights, up to `until`.
+fn hub_that_pauses(pause: Duration, until: usize) -> Server {
+    hub_where(move |asked| {
+        let pauses = asked.method == "GET" && asked.path.ends_with(WEIGHTS) && asked.from() < until;
+        pauses.then(|| Answer { pause, ..hub(&model(), asked) })
+    })
+}
+
 #[test]
 fn a_silent_server_is_left() {
     let place = Place::new("silent");
-    let server = hub_where(|asked| {
-        let stalls = asked.method == "GET" && asked.path.ends_with(WEIGHTS) && asked.from() < 20_000;
-        stalls.then(|| {
-            let mut answer = hub(&model(), asked);
-            answer.body.truncate(10_000);
-            answer.silence = Duration::from_secs(20);
-            answer
-        })
-    });
-    let started = std::time::Instant::now();
+    let server = hub_that_pauses(Duration::from_secs(30), 40_000);
+    let started = Instant::now();
     succeed(place.command(&server.address, &FETCH).env("HF_HUB_DOWNLOAD_TIMEOUT", "1"));
     place.assert_has_model();
-    assert!(started.elapsed() < Duration::from_secs(15));
+    assert!(started.elapsed() < Duration::from_secs(20));
+    let asked: Vec<usize> = server.asked("GET", WEIGHTS).iter().map(Asked::from).collect();
+    assert_eq!(asked.len(), 3, "{asked:?}");
 }
 
 #[test]
 fn a_slow_server_is_waited_for() {
     let place = Place::new("slow");
-    // Each answer takes a good part of the time allowed, and all of them more than it.
-    let server = hub_where(|_| {
-        std::thread::sleep(Duration::from_millis(500));
-        None
-    });
+    // The file takes longer than what is allowed between two of its parts.
+    let server = hub_that_pauses(Duration::from_millis(700), usize::MAX);
     succeed(place.command(&server.address, &FETCH).env("HF_HUB_DOWNLOAD_TIMEOUT", "2"));
     place.assert_has_model();
+    assert_eq!(server.asked("GET", WEIGHTS).len(), 1);
 }
 
 #[test]
@@ -335,6 +335,10 @@ fn refusals_say_what_to_do() {
         &mut place.command(&without(&["generation_config.json", "tokenizer_config.json"]).address, &FETCH),
     );
 
+    // A cache that cannot be written is no fault of the network.
+    fs::write(place.folder.join("file"), "").unwrap();
+    fail(place.command(&server.address, &FETCH).env("HF_HUB_CACHE", "file/cache"), 8, &["file/cache"]);
+
     // What is no hub at all.
     let server = Server::start(|_| Answer::new(200, b"<html>Welcome</html>"));
     fail(&mut place.command(&server.address, &FETCH), 7, &["config.json", "HF_ENDPOINT"]);
@@ -364,9 +368,12 @@ fn the_token_goes_to_the_endpoint_only() {
     let place = Place::new("token");
     fs::create_dir_all(place.folder.join("home")).unwrap();
     fs::write(place.folder.join("home/token"), format!("{TOKEN}\n")).unwrap();
-    let store = Server::start(|asked| {
+    // The first address of the file in the store has expired.
+    let expired = Mutex::new(true);
+    let store = Server::start(move |asked| {
         let content = &model()[WEIGHTS];
         match asked.path.as_str() {
+            "/store/1" if std::mem::take(&mut *expired.lock().unwrap()) => Answer::new(403, b""),
             "/store/1" => Answer::new(307, b"").with("location", "2"),
             "/store/2" => Answer::new(200, content),
             _ => Answer::new(404, b""),
@@ -389,7 +396,7 @@ fn the_token_goes_to_the_endpoint_only() {
     let sent = |asked: &Asked| asked.headers.get("authorization").cloned();
     assert!(server.asked.lock().unwrap().iter().all(|asked| sent(asked).as_ref() == Some(&bearer)));
     let stored = store.asked.lock().unwrap();
-    assert_eq!(stored.len(), 2);
+    assert_eq!(stored.len(), 3);
     assert!(stored.iter().all(|asked| sent(asked).is_none()), "the token was sent to the store");
     drop(stored);
 

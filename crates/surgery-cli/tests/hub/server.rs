@@ -47,14 +47,14 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     pub length: usize,
     pub body: Vec<u8>,
-    /// How long the connection stays open, silently, after the body.
-    pub silence: Duration,
+    /// How long the server is silent after each quarter of the body.
+    pub pause: Duration,
 }
 
 impl Answer {
     pub fn new(status: u16, body: &[u8]) -> Self {
         let body = body.to_vec();
-        Self { status, headers: Vec::new(), length: body.len(), body, silence: Duration::ZERO }
+        Self { status, headers: Vec::new(), length: body.len(), body, pause: Duration::ZERO }
     }
 
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
@@ -73,8 +73,10 @@ impl Answer {
         }
         stream.write_all(b"\r\n")?;
         if with_body {
-            stream.write_all(&self.body)?;
-            std::thread::sleep(self.silence);
+            for quarter in self.body.chunks(self.body.len().div_ceil(4).max(1)) {
+                stream.write_all(quarter)?;
+                std::thread::sleep(self.pause);
+            }
         }
         stream.flush()
     }
