@@ -148,7 +148,8 @@ fn pretraining_agrees_with_pytorch() {
     let documents = read_documents(&folder, "documents.jsonl").unwrap();
     let documents = encode_documents(&folder, "documents.jsonl", &documents, &encoder).unwrap();
     let mut records = Records::default();
-    let (after, _) = pretrain::<Train, Kernels>(train(variant), &documents, &recipe, None, &mut records).unwrap();
+    let (after, _) =
+        pretrain::<Train, Kernels>(train(variant), &documents, &recipe, None, &mut records).unwrap();
     assert_steps("pretrain", &records.0, &expected);
     assert_delta("pretrain", &load(variant), &after.valid(), "pretrain/delta.safetensors");
 }

@@ -55,6 +55,8 @@ pub enum Command {
     /// Make a data folder of other people's data
     #[command(subcommand)]
     Import(Import),
+    /// Download a model from the Hugging Face hub, and say where it is
+    Fetch(Fetch),
     /// The shipped recipes
     #[command(subcommand)]
     Recipe(RecipeCommand),
@@ -71,7 +73,7 @@ pub enum Command {
 pub struct Run {
     /// A TOML file, or the name of a shipped recipe [default: default]
     pub recipe: Option<String>,
-    /// The model: a Hugging Face folder, or `embedded`
+    /// The model: a Hugging Face folder, ORG/NAME[@REVISION] on the hub, or `embedded`
     #[arg(long, value_name = "M")]
     pub model: Option<String>,
     /// The data folder, or `embedded`
@@ -90,7 +92,7 @@ pub struct Run {
 
 #[derive(Debug, ClapArgs)]
 pub struct Eval {
-    /// The model: a Hugging Face folder, or `embedded`
+    /// The model: a Hugging Face folder, ORG/NAME[@REVISION] on the hub, or `embedded`
     #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
     pub model: String,
     /// The data folder, or `embedded`
@@ -117,7 +119,7 @@ pub struct Compare {
 
 #[derive(Debug, ClapArgs)]
 pub struct Score {
-    /// The model: a Hugging Face folder, or `embedded`
+    /// The model: a Hugging Face folder, ORG/NAME[@REVISION] on the hub, or `embedded`
     #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
     pub model: String,
     /// JSON lines: {"id", "text"}
@@ -127,7 +129,7 @@ pub struct Score {
 
 #[derive(Debug, ClapArgs)]
 pub struct Generate {
-    /// The model: a Hugging Face folder, or `embedded`
+    /// The model: a Hugging Face folder, ORG/NAME[@REVISION] on the hub, or `embedded`
     #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
     pub model: String,
     /// The text to continue
@@ -148,7 +150,7 @@ pub struct Generate {
 pub struct Pretrain {
     /// A TOML file, or the name of a shipped recipe [default: an empty recipe]
     pub recipe: Option<String>,
-    /// The model to begin from: a Hugging Face folder
+    /// The model to begin from: a Hugging Face folder, or ORG/NAME[@REVISION] on the hub
     #[arg(long, value_name = "M")]
     pub model: Option<String>,
     /// Where the result goes [default: the next free runs/NNNN]
@@ -157,6 +159,13 @@ pub struct Pretrain {
     /// Override a key of the recipe; the value is TOML, the last one wins
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub overrides: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Fetch {
+    /// The model's name on the hub; without a revision, `main`
+    #[arg(value_name = "ORG/NAME[@REVISION]")]
+    pub model: String,
 }
 
 #[derive(Debug, Subcommand)]

@@ -22,6 +22,8 @@ pub enum Exit {
     Diverged = 5,
     /// It would not fit in memory.
     Memory = 6,
+    /// The network or the hub did not give a model.
+    Network = 7,
     /// The result could not be stored.
     Storage = 8,
     /// Interrupted.
@@ -61,6 +63,7 @@ impl Failure {
                 Kind::Backend => Exit::Backend,
                 Kind::Diverged => Exit::Diverged,
                 Kind::Memory => Exit::Memory,
+                Kind::Network => Exit::Network,
                 Kind::Storage => Exit::Storage,
                 Kind::Interrupted => Exit::Interrupted,
             },

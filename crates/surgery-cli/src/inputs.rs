@@ -13,10 +13,15 @@ use surgery_core::recipe::{Check, EMBEDDED, parse};
 use surgery_core::text::TextEncoder;
 use surgery_core::{Error, Result};
 
+use crate::hub::{Hub, Name};
+use crate::terminal::Log;
+
 /// A model folder with what is read of it before its weights.
 pub struct ModelFiles {
     /// The folder.
     pub folder: Folder,
+    /// For a model on the hub, its name with the commit, which no one can move.
+    pub pinned: Option<String>,
     /// Its shape.
     pub config: LlamaConfig,
     /// Its tokenizer.
@@ -24,16 +29,23 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Opens the model that `source` names.
-    pub fn open(source: &str) -> Result<Self> {
-        Self::open_folder(folder(source, "embedded model", surgery_datasets::model)?)
+    /// Opens the model that `source` names; one on the hub is downloaded if the cache does not have it.
+    pub fn open(source: &str, log: Log) -> Result<Self> {
+        let local = folder(source, "embedded model", surgery_datasets::model);
+        // What is here, folder or file, goes before the hub.
+        let Some(name) = Name::parse(source).filter(|_| local.is_err() && !Path::new(source).exists()) else {
+            return Self::open_folder(local?);
+        };
+        let snapshot = Hub::from_env()?.find(&name, log)?;
+        let pinned = Some(format!("{}@{}", name.repository, snapshot.commit));
+        Ok(Self { pinned, ..Self::open_folder(Folder::Disk(snapshot.folder))? })
     }
 
     /// Opens the model in `folder`.
     pub fn open_folder(folder: Folder) -> Result<Self> {
         let config = LlamaConfig::load(&folder)?;
         let encoder = TextEncoder::load(&folder, config.vocab_size)?;
-        Ok(Self { folder, config, encoder })
+        Ok(Self { folder, pinned: None, config, encoder })
     }
 
     /// Refuses a reference whose distributions range over other tokens.
@@ -101,9 +113,10 @@ fn folder(source: &str, name: &str, files: fn() -> Vec<surgery_datasets::File>) 
     Err(Error::Data {
         path: source.into(),
         problem: problem.into(),
-        remedy: "give the path of a local folder, or `embedded` (a model on the Hugging Face hub must be \
-                 downloaded first)"
-            .into(),
+        remedy:
+            "give the path of a local folder, or `embedded`; a model may also be ORG/NAME[@REVISION] on the \
+                 Hugging Face hub"
+                .into(),
     })
 }
 

@@ -16,6 +16,8 @@ pub enum Kind {
     Diverged,
     /// It would not fit in memory.
     Memory,
+    /// The network or the hub did not give what was asked of it.
+    Network,
     /// The result could not be written.
     Storage,
     /// The caller asked for the work to stop, and it has.
@@ -127,6 +129,16 @@ pub enum Error {
         /// What to do.
         remedy: String,
     },
+    /// The network or the hub did not give what was asked of it.
+    #[error("{what}: {problem}; {remedy}")]
+    Network {
+        /// The model, file or address.
+        what: String,
+        /// What was found.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
     /// The loss or its gradient stopped being a finite number; no update was applied.
     #[error(
         "step {step}: {what} is {value}, not a finite number; the operation diverged. Lower \
@@ -162,6 +174,7 @@ impl Error {
             | Error::Tokenizer { .. }
             | Error::Recipe { .. } => Kind::Input,
             Error::Write { .. } => Kind::Storage,
+            Error::Network { .. } => Kind::Network,
             Error::Backend { .. } => Kind::Backend,
             Error::NotFinite { .. } => Kind::Diverged,
             Error::Interrupted { .. } => Kind::Interrupted,

@@ -9,8 +9,6 @@ mod results;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
 use crate::batch::{BATCH_TOKENS, Rows, Target, Tree, batches, windows};
 use crate::config::LlamaConfig;
 use crate::data::{Benchmark, EncodedQuestion, KEPT};
@@ -19,6 +17,8 @@ use crate::event::{Event, Observer};
 use crate::kernels::{HEAD_CHUNK, Kernels};
 use crate::model::Llama;
 use crate::reference::{Reference, at_positions};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 
 pub use results::{Accuracy, Choices, Evaluation, Halves, Perplexity, choose};
 use results::{accuracy, mean, perplexity};

@@ -62,13 +62,5 @@ pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     let after = |model: &Llama<B>, number: usize, observer: &mut dyn Observer| {
         on_the_way.after_step::<B, K>(model, number, observer)
     };
-    train::<B, K>(
-        model,
-        &recipe.optimizer,
-        section.steps,
-        section.max_tokens,
-        observer,
-        step,
-        after,
-    )
+    train::<B, K>(model, &recipe.optimizer, section.steps, section.max_tokens, observer, step, after)
 }

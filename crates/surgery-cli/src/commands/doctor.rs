@@ -5,6 +5,7 @@ use surgery_core::platform::Platform;
 
 use crate::backend::{Job, Name};
 use crate::exit::Outcome;
+use crate::hub::Hub;
 use crate::inputs::RECIPES;
 use crate::terminal::{print, print_json};
 
@@ -19,7 +20,7 @@ impl Job for Describe {
     }
 }
 
-/// Describes backends, devices and what is embedded.
+/// Describes backends, devices, what is embedded and how the hub is reached.
 pub fn run(as_json: bool) -> Outcome {
     let size = |files: Vec<surgery_datasets::File>| files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
     let (model, benchmark) = (size(surgery_datasets::model()), size(surgery_datasets::benchmark()));
@@ -43,12 +44,31 @@ pub fn run(as_json: bool) -> Outcome {
     let recipes: Vec<&str> = RECIPES.iter().map(|(name, _, _)| *name).collect();
     lines.push(format!("recipes  {}", recipes.join(", ")));
     lines.push(format!("embedded model {} KiB, benchmark {} KiB", model >> 10, benchmark >> 10));
+    let hub = match Hub::from_env() {
+        Ok(hub) => {
+            let access = if hub.has_token() { "with a token" } else { "without a token" };
+            let offline = if hub.offline { ", offline" } else { "" };
+            lines.push(format!("hub      {}, {access}{offline}", hub.endpoint));
+            lines.push(format!("         models in {}", hub.cache.display()));
+            json!({
+                "endpoint": hub.endpoint,
+                "cache": hub.cache.display().to_string(),
+                "token": hub.has_token(),
+                "offline": hub.offline,
+            })
+        }
+        Err(error) => {
+            lines.push(format!("hub      {error}"));
+            json!({ "problem": error.to_string() })
+        }
+    };
     match as_json {
         true => print_json(&json!({
             "version": version,
             "default_backend": Name::best().map(Name::feature),
             "backends": backends,
             "recipes": recipes,
+            "hub": hub,
             "embedded": { "model_bytes": model, "benchmark_bytes": benchmark },
         })),
         false => print(&lines.join("\n")),

@@ -24,16 +24,17 @@ impl crate::backend::Job for Job {
     fn run<P: Platform>(self) -> Outcome {
         let Self { eval, common } = self;
         let device = P::device(common.device)?;
-        let files = ModelFiles::open(&eval.model)?;
+        let log = Log::new(&common);
+        let files = ModelFiles::open(&eval.model, log)?;
         let data = DataFiles::open(&eval.data, &[], &files.encoder)?;
         let reference = eval.reference.as_deref().map(|source| -> surgery_core::Result<_> {
-            let reference = ModelFiles::open(source)?;
+            let reference = ModelFiles::open(source, log)?;
             files.refuse_other_vocabulary(&reference)?;
             Ok(Live::<P::Infer, P::Kernels>::new(reference.load::<P>(&device)?))
         });
         let mut reference = reference.transpose()?;
         let model = files.load::<P>(&device)?;
-        let mut progress = Progress::new(Log::new(&common));
+        let mut progress = Progress::new(log);
         progress.stage("evaluating");
         let against = reference.as_mut().map_or(Against::Nothing, |live| Against::Reference(live));
         let evaluation = evaluate::<P::Infer, P::Kernels>(&model, &data.benchmark, against, &mut progress)?;

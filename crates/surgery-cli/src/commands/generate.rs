@@ -7,7 +7,7 @@ use surgery_core::platform::Platform;
 use crate::args::{Common, Generate};
 use crate::exit::{Failure, Outcome};
 use crate::inputs::ModelFiles;
-use crate::terminal::{print, print_json};
+use crate::terminal::{Log, print, print_json};
 
 /// Checks what clap cannot, and runs the command.
 pub fn run(generate: Generate, common: Common) -> Outcome {
@@ -30,7 +30,7 @@ impl crate::backend::Job for Job {
     fn run<P: Platform>(self) -> Outcome {
         let Self { generate: args, common } = self;
         let device = P::device(common.device)?;
-        let files = ModelFiles::open(&args.model)?;
+        let files = ModelFiles::open(&args.model, Log::new(&common))?;
         let prompt = files.encoder.encode(&args.prompt)?;
         let model = files.load::<P>(&device)?;
         let sampling = Sampling { temperature: args.temperature, seed: args.seed };

@@ -3,6 +3,7 @@
 mod compare;
 mod doctor;
 mod eval;
+mod fetch;
 mod generate;
 mod import;
 mod pretrain;
@@ -21,15 +22,14 @@ pub fn run(args: Args) -> Outcome {
     match args.command.unwrap_or_else(|| Command::Run(Run::default())) {
         Command::Run(run) => run::run(run, common),
         Command::Eval(eval) => crate::backend::run(common.backend, eval::Job { eval, common }),
-        Command::Compare(compare) => {
-            crate::backend::run(common.backend, compare::Job { compare, common })
-        }
+        Command::Compare(compare) => crate::backend::run(common.backend, compare::Job { compare, common }),
         Command::Score(score) => crate::backend::run(common.backend, score::Job { score, common }),
         Command::Generate(generate) => generate::run(generate, common),
         Command::Pretrain(pretrain) => {
             crate::backend::run(common.backend, pretrain::Job { pretrain, common })
         }
         Command::Import(format) => import::run(format, common),
+        Command::Fetch(fetch) => fetch::run(fetch, common),
         Command::Recipe(recipe) => recipe::run(recipe, common.json),
         Command::Doctor => doctor::run(common.json),
         Command::Completions { shell } => {

@@ -33,10 +33,11 @@ impl crate::backend::Job for Job {
         let log = Log::new(&common);
         let mut overrides = args.overrides;
         overrides.extend(args.model.map(|model| format!("model.source={}", toml::Value::String(model))));
-        let recipe: PretrainRecipe = recipe(args.recipe.as_deref().unwrap_or(EMPTY), &overrides)?;
+        let mut recipe: PretrainRecipe = recipe(args.recipe.as_deref().unwrap_or(EMPTY), &overrides)?;
         P::check_precision(recipe.model.precision)?;
         let device = P::device(common.device)?;
-        let files = ModelFiles::open(&recipe.model.source)?;
+        let files = ModelFiles::open(&recipe.model.source, log)?;
+        recipe.model.source = files.pinned.clone().unwrap_or(recipe.model.source);
         check_output(args.output.as_deref(), &[&files.folder])?;
         let mut documents = Vec::new();
         for path in &recipe.data.files {

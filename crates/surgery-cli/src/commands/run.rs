@@ -57,11 +57,14 @@ impl crate::backend::Job for Job {
     type Output = ();
 
     fn run<P: Platform>(self) -> Outcome {
-        let Self { recipe, output, dry_run, common } = self;
+        let Self { mut recipe, output, dry_run, common } = self;
         plan::check_supported(&recipe)?;
         P::check_precision(recipe.model.precision)?;
         let device = P::device(common.device)?;
-        let files = ModelFiles::open(&recipe.model.source)?;
+        let log = Log::new(&common);
+        let files = ModelFiles::open(&recipe.model.source, log)?;
+        // The resolved recipe must mean the same model when its branch has moved on.
+        recipe.model.source = files.pinned.clone().unwrap_or(recipe.model.source);
         let checkpoint = files.checkpoint()?;
         files.config.check(&checkpoint)?;
         let data = DataFiles::open(&recipe.data.path, &recipe.objective.sets(), &files.encoder)?;
@@ -75,7 +78,6 @@ impl crate::backend::Job for Job {
         let output = output_folder(output.as_deref())?;
         let resolved = toml::to_string(&recipe).expect("a recipe is TOML");
         write_text(&output.join("recipe.toml"), &resolved)?;
-        let log = Log::new(&common);
         let operation = Operation { recipe: &recipe, files: &files, data: &data, output: &output };
         match operation.documents_split() {
             0 => {}

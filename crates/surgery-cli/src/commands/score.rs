@@ -26,11 +26,12 @@ impl crate::backend::Job for Job {
         let device = P::device(common.device)?;
         let (folder, file) = file_in_folder(&args.input);
         let texts = read_texts(&folder, &file)?;
-        let files = ModelFiles::open(&args.model)?;
+        let log = Log::new(&common);
+        let files = ModelFiles::open(&args.model, log)?;
         let encode = |document: &surgery_core::data::Document| files.encoder.encode(&document.text);
         let tokens = texts.iter().map(encode).collect::<surgery_core::Result<Vec<_>>>()?;
         let model = files.load::<P>(&device)?;
-        let mut progress = Progress::new(Log::new(&common));
+        let mut progress = Progress::new(log);
         progress.stage("scoring");
         let losses = score::<P::Infer, P::Kernels>(&model, &tokens, &mut progress)?;
         progress.finish();

@@ -7,11 +7,21 @@ use base64::engine::general_purpose::STANDARD;
 const COLUMNS: usize = 512;
 
 /// From the weakest to the strongest.
-const SEQUENTIAL: [[f64; 3]; 5] =
-    [[13.0, 8.0, 60.0], [90.0, 20.0, 125.0], [190.0, 55.0, 100.0], [245.0, 140.0, 50.0], [252.0, 250.0, 190.0]];
+const SEQUENTIAL: [[f64; 3]; 5] = [
+    [13.0, 8.0, 60.0],
+    [90.0, 20.0, 125.0],
+    [190.0, 55.0, 100.0],
+    [245.0, 140.0, 50.0],
+    [252.0, 250.0, 190.0],
+];
 /// From less, by the same, to more.
-const DIVERGING: [[f64; 3]; 5] =
-    [[20.0, 60.0, 150.0], [120.0, 170.0, 220.0], [244.0, 244.0, 240.0], [230.0, 150.0, 110.0], [150.0, 25.0, 30.0]];
+const DIVERGING: [[f64; 3]; 5] = [
+    [20.0, 60.0, 150.0],
+    [120.0, 170.0, 220.0],
+    [244.0, 244.0, 240.0],
+    [230.0, 150.0, 110.0],
+    [150.0, 25.0, 30.0],
+];
 
 /// The values of a map: a row for each layer.
 pub type Layers = Vec<Vec<f32>>;
@@ -36,7 +46,9 @@ pub fn magnitudes(map: &Layers, [low, high]: [f64; 2]) -> String {
 pub fn differences(before: &Layers, after: &Layers) -> String {
     let both = before.iter().zip(after);
     let ratios: Layers = both
-        .map(|(before, after)| before.iter().zip(after).map(|(&b, &a)| ((log(a) - log(b)) / 2f64.log10()) as f32).collect())
+        .map(|(before, after)| {
+            before.iter().zip(after).map(|(&b, &a)| ((log(a) - log(b)) / 2f64.log10()) as f32).collect()
+        })
         .collect();
     picture(&ratios, |value| colour(&DIVERGING, (f64::from(value) + 1.0) / 2.0))
 }

@@ -6,11 +6,11 @@ use serde_json::json;
 use surgery_core::data::Set;
 use surgery_core::evaluate::Evaluation;
 
+use super::Report;
 use super::chart::{Curve, svg};
 use super::heat::{self, differences, magnitudes};
-use super::table::{names, number};
 use super::subjects::{Changed, changed};
-use super::Report;
+use super::table::{names, number};
 use crate::inputs::{DataFiles, ModelFiles};
 use crate::look::{FIGURE, Look, Prompt};
 
@@ -97,7 +97,10 @@ fn sentence(report: &Report, page: &Page) -> String {
     ] {
         let part = match both(set) {
             Some((before, after)) => {
-                format!("{after:.1}\u{a0}% of the questions on {} {asked} (before: {before:.1}\u{a0}%)", texts(set))
+                format!(
+                    "{after:.1}\u{a0}% of the questions on {} {asked} (before: {before:.1}\u{a0}%)",
+                    texts(set)
+                )
             }
             None => continue,
         };
@@ -124,8 +127,11 @@ fn wilson(percent: f64, count: usize) -> [f64; 2] {
 
 /// The mean of paired changes and half the width of its 95 % interval, in points.
 fn paired(before: &[bool], after: &[bool]) -> Option<[f64; 2]> {
-    let changes: Vec<f64> =
-        before.iter().zip(after).map(|(&b, &a)| 100.0 * (f64::from(u8::from(a)) - f64::from(u8::from(b)))).collect();
+    let changes: Vec<f64> = before
+        .iter()
+        .zip(after)
+        .map(|(&b, &a)| 100.0 * (f64::from(u8::from(a)) - f64::from(u8::from(b))))
+        .collect();
     let n = changes.len() as f64;
     let mean = changes.iter().sum::<f64>() / n;
     let variance = changes.iter().map(|change| (change - mean).powi(2)).sum::<f64>() / (n - 1.0);
@@ -228,7 +234,10 @@ fn curves(run: &Curves) -> Vec<Picture> {
         Set::ALL.iter().map(curve).filter(|curve| curve.points.len() > 1).collect()
     };
     let pictures = [
-        ("NLL of the step's documents, nats a token", of_metrics(&["unlearn", "edit_unlearn", "edit_update"])),
+        (
+            "NLL of the step's documents, nats a token",
+            of_metrics(&["unlearn", "edit_unlearn", "edit_update"]),
+        ),
         ("KL to the model as it was, nats a token", of_metrics(&["retain_kl"])),
         ("Norm of the gradient, before clipping", of_metrics(&["grad_norm"])),
         ("Accuracy on validation questions, %", of_evaluations("accuracy", "validation")),
@@ -284,9 +293,7 @@ fn subjects(page: &Page) -> serde_json::Value {
         };
         subjects.into_iter().map(one).collect()
     };
-    let table = |(set, most, least): (Set, _, _)| {
-        json!({ "set": set.name(), "most": told(most), "least": told(least) })
-    };
+    let table = |(set, most, least): (Set, _, _)| json!({ "set": set.name(), "most": told(most), "least": told(least) });
     tables.into_iter().map(table).collect()
 }
 

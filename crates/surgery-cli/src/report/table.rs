@@ -32,7 +32,8 @@ impl Row {
 pub fn names(evaluation: &Evaluation) -> Vec<String> {
     let known = Set::ALL.iter().map(|set| set.name().to_owned());
     let mut names: Vec<String> = known.collect();
-    names.extend(evaluation.accuracy.keys().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
+    names
+        .extend(evaluation.accuracy.keys().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
     names
 }
 

@@ -5,7 +5,7 @@
 
 mod write;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Read, SeekFrom};
 
 use safetensors::tensor::{Dtype, Metadata};
@@ -16,8 +16,10 @@ use crate::files::Folder;
 pub(crate) use write::is_buffer;
 pub use write::{SaveDtype, write_model};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// The file of a checkpoint that has one file.
+pub const SINGLE: &str = "model.safetensors";
+/// The file that says which shard holds which tensor.
+pub const INDEX: &str = "model.safetensors.index.json";
 /// The largest header read; safetensors' own limit.
 const HEADER_LIMIT: u64 = 100_000_000;
 
@@ -58,10 +60,11 @@ impl Checkpoint {
         let indexed = folder.has(INDEX) && !folder.has(SINGLE);
         let (files, index) = if indexed {
             let index = read_index(folder)?;
-            let mut files: Vec<String> = index.values().cloned().collect();
-            files.sort();
-            files.dedup();
-            (files, Some(index))
+            if let Some((tensor, file)) = index.iter().find(|(_, file)| !folder.has(file)) {
+                let problem = format!("places tensor `{tensor}` in {file}, which is not there");
+                return Err(bad_index(folder, problem));
+            }
+            (distinct(&index), Some(index))
         } else if folder.has(SINGLE) {
             (vec![SINGLE.to_owned()], None)
         } else {
@@ -227,13 +230,27 @@ impl Shard {
     }
 }
 
+/// The names of the files that hold the weights of the model in `folder`: the single one, or what its index
+/// names where it has an index only. None of them need be there; names that leave the folder are refused.
+pub fn weight_files(folder: &Folder) -> Result<Vec<String>> {
+    match folder.has(INDEX) && !folder.has(SINGLE) {
+        true => Ok(distinct(&read_index(folder)?)),
+        false => Ok(vec![SINGLE.to_owned()]),
+    }
+}
+
+fn distinct(index: &BTreeMap<String, String>) -> Vec<String> {
+    let files: BTreeSet<&String> = index.values().collect();
+    files.into_iter().cloned().collect()
+}
+
+fn bad_index(folder: &Folder, problem: String) -> Error {
+    Error::Checkpoint { path: folder.label(INDEX), problem, remedy: "download the file again".into() }
+}
+
 /// The index's map of tensor to file name; names that leave the folder are refused.
 fn read_index(folder: &Folder) -> Result<BTreeMap<String, String>> {
-    let wrong = |problem: String| Error::Checkpoint {
-        path: folder.label(INDEX),
-        problem,
-        remedy: "download the file again".into(),
-    };
+    let wrong = |problem| bad_index(folder, problem);
     let value = folder.json(INDEX)?;
     let map = value
         .get("weight_map")
@@ -248,9 +265,6 @@ fn read_index(folder: &Folder) -> Result<BTreeMap<String, String>> {
                 return Err(wrong(format!(
                     "places tensor `{tensor}` in {file:?}; a shard must lie in the model's own folder"
                 )));
-            }
-            if !folder.has(file) {
-                return Err(wrong(format!("places tensor `{tensor}` in {file}, which is not there")));
             }
             Ok((tensor.clone(), file.to_owned()))
         })

@@ -168,10 +168,8 @@ pub(super) fn accuracy(questions: &[EncodedQuestion], choices: &[Choices]) -> Ac
         let right: Vec<f64> = of(split).map(|choice| if rule(choice) { 100.0 } else { 0.0 }).collect();
         (!right.is_empty()).then(|| mean(&right))
     };
-    let halves = |rule| Halves {
-        validation: percent(Split::Validation, rule),
-        test: percent(Split::Test, rule),
-    };
+    let halves =
+        |rule| Halves { validation: percent(Split::Validation, rule), test: percent(Split::Test, rule) };
     let count = |split| Some(of(split).count()).filter(|&count| count > 0);
     let paper = halves(|choice| choice.paper);
     Accuracy {

@@ -1,0 +1,246 @@
+//! From the hub into the cache: under a temporary name, verified, synced, and only then under its own.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
+use sha2::{Digest, Sha256};
+use surgery_core::checkpoint::{INDEX, SINGLE, weight_files};
+use surgery_core::files::{Folder, write_atomically};
+use surgery_core::{Error, Result};
+
+use super::client::{Client, Described, Trouble};
+use super::{CONFIG, Hub, Name, OPTIONAL, Snapshot, TOKENIZER, folder_name, is_commit};
+use crate::terminal::Log;
+
+/// How much is read at once.
+const CHUNK: usize = 1 << 20;
+
+/// One model on its way.
+pub struct Download<'a> {
+    client: Client<'a>,
+    name: &'a Name,
+    repository: PathBuf,
+    locks: PathBuf,
+    log: Log,
+}
+
+impl<'a> Download<'a> {
+    /// A download; nothing is asked or written yet.
+    pub fn new(hub: &'a Hub, name: &'a Name, log: Log) -> Result<Self> {
+        let locks = hub.cache.join(".locks").join(folder_name(name));
+        Ok(Self { client: Client::new(hub, name, log)?, name, repository: hub.repository(name), locks, log })
+    }
+
+    /// Brings what the cache lacks of the model. config.json comes last: a folder that has one is whole.
+    pub fn run(&self) -> Result<Snapshot> {
+        let revision = &self.name.revision;
+        let config = self.required(revision, CONFIG)?;
+        // A branch may move on meanwhile; the files must be of one commit.
+        let commit = &config.commit;
+        let folder = self.repository.join("snapshots").join(commit);
+        self.store(&self.required(commit, TOKENIZER)?, &folder)?;
+        for file in OPTIONAL {
+            if let Some(described) = self.client.describe(commit, file)? {
+                self.store(&described, &folder)?;
+            }
+        }
+        match self.client.describe(commit, SINGLE)? {
+            Some(single) => self.store(&single, &folder)?,
+            None => {
+                let index = self.client.describe(commit, INDEX)?.ok_or_else(|| {
+                    self.missing(
+                        &format!("{SINGLE} nor {INDEX}"),
+                        "a model whose weights are safetensors files",
+                    )
+                })?;
+                self.store(&index, &folder)?;
+                for shard in weight_files(&Folder::Disk(folder.clone()))? {
+                    self.store(&self.required(commit, &shard)?, &folder)?;
+                }
+            }
+        }
+        self.store(&config, &folder)?;
+        if !is_commit(revision) {
+            let path = self.repository.join("refs").join(revision);
+            create_parent(&path)?;
+            let _lock = self.lock("refs", revision)?;
+            write_atomically(&path, |writer| writer.write_all(commit.as_bytes()))?;
+        }
+        Ok(Snapshot { folder, commit: commit.clone() })
+    }
+
+    fn required(&self, revision: &str, file: &str) -> Result<Described> {
+        let described = self.client.describe(revision, file)?;
+        described
+            .ok_or_else(|| self.missing(file, "a repository and revision that are there and hold a model"))
+    }
+
+    fn missing(&self, file: &str, expected: &str) -> Error {
+        Error::Network {
+            what: self.name.to_string(),
+            problem: format!("the hub finds no {file}"),
+            remedy: format!("name {expected}"),
+        }
+    }
+
+    /// Brings one file and links it into the snapshot `folder`.
+    fn store(&self, file: &Described, folder: &Path) -> Result<()> {
+        let link = folder.join(&file.file);
+        if has_size(&link, file.size) {
+            return Ok(());
+        }
+        let blob = self.repository.join("blobs").join(&file.etag);
+        create_parent(&blob)?;
+        create_parent(&link)?;
+        let _lock = self.lock(&file.etag, &file.file)?;
+        if !has_size(&blob, file.size) {
+            self.download(file, &blob)?;
+        }
+        if fs::symlink_metadata(&link).is_ok() {
+            fs::remove_file(&link).map_err(Error::write(&link))?;
+        }
+        #[cfg(unix)]
+        if std::os::unix::fs::symlink(Path::new("../../blobs").join(&file.etag), &link).is_ok() {
+            return Ok(());
+        }
+        // Not every file system has links.
+        fs::hard_link(&blob, &link).or_else(|_| {
+            let mut content = File::open(&blob)
+                .map_err(|source| Error::Read { path: blob.display().to_string(), source })?;
+            write_atomically(&link, |writer| std::io::copy(&mut content, writer).map(drop))
+        })
+    }
+
+    /// Held while something is written, so that a second process waits for it and then has it.
+    fn lock(&self, name: &str, what: &str) -> Result<File> {
+        let path = self.locks.join(format!("{name}.lock"));
+        create_parent(&path)?;
+        let lock = File::create(&path).map_err(Error::write(&path))?;
+        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+            self.log.info(&format!("{what}: waiting for another process that writes it"));
+            lock.lock().map_err(Error::write(&path))?;
+        }
+        // A file system that cannot lock is no reason to give up.
+        Ok(lock)
+    }
+
+    fn download(&self, file: &Described, blob: &Path) -> Result<()> {
+        let partial = blob.with_file_name(format!("{}.incomplete", file.etag));
+        let bar = self.bar(file);
+        let mut most = 0;
+        let outcome = self.client.patiently(&bar, &file.file, || {
+            self.transfer(file, &partial, &bar).map_err(|trouble| match trouble {
+                // Only a file longer than ever before is progress: else one broken place would be tried for ever.
+                Trouble::Passing { problem, wait, .. } => {
+                    let have = fs::metadata(&partial).map_or(0, |metadata| metadata.len());
+                    let progress = have > most;
+                    most = most.max(have);
+                    Trouble::Passing { problem, wait, progress }
+                }
+                lasting => lasting,
+            })
+        });
+        bar.finish_and_clear();
+        outcome?;
+        if let Some(expected) = &file.sha256 {
+            let found = sha256(&partial)?;
+            if found != *expected {
+                return Err(self.refuse(file, &partial, format!("has SHA-256 {found}, not {expected}")));
+            }
+        }
+        fs::rename(&partial, blob).map_err(Error::write(blob))
+    }
+
+    /// Brings what `partial` lacks of a file.
+    fn transfer(&self, file: &Described, partial: &Path, bar: &ProgressBar) -> Result<(), Trouble> {
+        let failed = |source| Trouble::Lasting(Error::Write { path: partial.into(), source });
+        let mut output = File::options().create(true).append(true).open(partial).map_err(failed)?;
+        let mut have = output.metadata().map_err(failed)?.len();
+        if have > file.size {
+            output.set_len(0).map_err(failed)?;
+            have = 0;
+        }
+        if have < file.size {
+            let (start, mut content) = self.client.content(file, have)?;
+            if start != have {
+                output.set_len(start).map_err(failed)?;
+                have = start;
+            }
+            let mut buffer = vec![0; CHUNK];
+            loop {
+                bar.set_position(have);
+                let passing = |problem| Trouble::Passing { problem, wait: None, progress: false };
+                let count = match content.read(&mut buffer) {
+                    Ok(0) if have < file.size => {
+                        return Err(passing(format!(
+                            "the connection ended at {have} of {} bytes",
+                            file.size
+                        )));
+                    }
+                    Ok(0) => break,
+                    Ok(count) => count,
+                    Err(error) => {
+                        return Err(passing(format!("broke off at {have} of {} bytes ({error})", file.size)));
+                    }
+                };
+                have += count as u64;
+                if have > file.size {
+                    let problem = format!("has more bytes than the {} that the hub told", file.size);
+                    return Err(self.refuse(file, partial, problem).into());
+                }
+                output.write_all(&buffer[..count]).map_err(failed)?;
+            }
+        }
+        output.sync_all().map_err(failed)
+    }
+
+    /// Removes what arrived of a file that is not what the hub told.
+    fn refuse(&self, file: &Described, partial: &Path, problem: String) -> Error {
+        let removed = fs::remove_file(partial);
+        Error::Network {
+            what: format!("{} of {}", file.file, self.name),
+            problem: format!("what arrived {problem}"),
+            remedy: match removed {
+                Ok(()) => {
+                    "it was removed; try again, and check whether a proxy changes what it passes on".into()
+                }
+                Err(error) => format!("remove {} ({error}) and try again", partial.display()),
+            },
+        }
+    }
+
+    fn bar(&self, file: &Described) -> ProgressBar {
+        if self.log.tells() {
+            self.log.info(&format!("{}: {}", file.file, BinaryBytes(file.size)));
+        }
+        if !self.log.draws() {
+            return ProgressBar::hidden();
+        }
+        let template = "{prefix:<32} {bar:28} {binary_bytes:>10}/{binary_total_bytes:<10} {eta:>4}";
+        let style = ProgressStyle::with_template(template).expect("the template is well-formed");
+        ProgressBar::new(file.size).with_style(style).with_prefix(file.file.clone())
+    }
+}
+
+fn create_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    fs::create_dir_all(parent).map_err(Error::write(parent))
+}
+
+fn has_size(path: &Path, size: u64) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
+}
+
+fn sha256(path: &Path) -> Result<String> {
+    let failed = |source| Error::Read { path: path.display().to_string(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; CHUNK]);
+    loop {
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            count => hash.update(&buffer[..count]),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Models on the Hugging Face hub: their names, the cache they lie in, and how they get there.
+//!
+//! The cache is the one that other programs of the hub use: `blobs/` by content, `snapshots/COMMIT/` with a link for
+//! each file, `refs/` from a branch or tag to its commit. A model in it is used without asking the hub.
+
+mod client;
+mod download;
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+
+use surgery_core::checkpoint::weight_files;
+use surgery_core::files::Folder;
+use surgery_core::{Error, Result};
+
+use crate::terminal::Log;
+
+const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.json";
+/// Files that a model may have besides those it must have.
+const OPTIONAL: [&str; 3] = ["generation_config.json", "tokenizer_config.json", "special_tokens_map.json"];
+
+/// A model's name on the hub, `ORG/NAME[@REVISION]`.
+#[derive(Debug, Clone)]
+pub struct Name {
+    /// `ORG/NAME`.
+    pub repository: String,
+    /// A branch, tag or commit.
+    pub revision: String,
+}
+
+impl Name {
+    /// The name that `text` is, if it is one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (repository, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let (organisation, name) = repository.split_once('/')?;
+        let is_name = |part: &str| is_plain(part) && !part.contains("--") && part.len() <= 96;
+        let valid = is_name(organisation) && is_name(name) && revision.split('/').all(is_plain);
+        valid.then(|| Self { repository: repository.into(), revision: revision.into() })
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.repository, self.revision)
+    }
+}
+
+/// Whether `part` may be a part of a name, of a URL and of a path.
+fn is_plain(part: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !part.is_empty() && part.bytes().all(allowed) && !part.starts_with(['.', '-']) && !part.contains("..")
+}
+
+fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// A model in the cache.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The folder that holds its files.
+    pub folder: PathBuf,
+    /// The commit that its revision stands for.
+    pub commit: String,
+}
+
+/// The hub and its cache, as the environment sets them.
+pub struct Hub {
+    /// Where models are kept: `HF_HUB_CACHE`, `HF_HOME/hub`, or the user's cache folder.
+    pub cache: PathBuf,
+    /// Where the hub is: `HF_ENDPOINT`, or its public address.
+    pub endpoint: String,
+    /// Whether nothing may be asked of it: `HF_HUB_OFFLINE`.
+    pub offline: bool,
+    /// `HF_TOKEN`, or the file that a login leaves. Shown to the endpoint, and to nobody else.
+    token: Option<String>,
+}
+
+impl Hub {
+    /// As the environment says.
+    pub fn from_env() -> Result<Self> {
+        let path = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let text = |name| env::var(name).ok().map(|value| value.trim().to_owned()).filter(|v| !v.is_empty());
+        let home = path("HF_HOME")
+            .or_else(|| path("XDG_CACHE_HOME").map(|folder| folder.join("huggingface")))
+            .or_else(|| env::home_dir().map(|folder| folder.join(".cache/huggingface")));
+        let cache = path("HF_HUB_CACHE").or_else(|| home.as_ref().map(|home| home.join("hub")));
+        let Some(cache) = cache else {
+            return Err(Error::Network {
+                what: "the hub's cache".into(),
+                problem: "has no place: there is no home folder".into(),
+                remedy: "set HF_HOME to a folder".into(),
+            });
+        };
+        let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
+        let in_file = || fs::read_to_string(home?.join("token")).ok();
+        let token = text("HF_TOKEN").or_else(in_file).map(|token| token.trim().to_owned());
+        let token = token.filter(|token| !token.is_empty());
+        if token.iter().any(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(Error::Network {
+                what: "the hub's token".into(),
+                problem: "holds characters that no token has".into(),
+                remedy: "set HF_TOKEN to a token from the hub's settings".into(),
+            });
+        }
+        let offline = text("HF_HUB_OFFLINE")
+            .is_some_and(|value| ["1", "on", "yes", "true"].contains(&value.to_ascii_lowercase().as_str()));
+        Ok(Self { cache, endpoint: endpoint.trim_end_matches('/').into(), offline, token })
+    }
+
+    /// Whether there is a token.
+    pub fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// The model as the cache has it, or else as the hub has it.
+    pub fn find(&self, name: &Name, log: Log) -> Result<Snapshot> {
+        match self.cached(name)? {
+            Ok(snapshot) => Ok(snapshot),
+            Err(lacking) if self.offline => Err(Error::Network {
+                what: name.to_string(),
+                problem: format!(
+                    "the cache {} does not have {lacking}, and HF_HUB_OFFLINE forbids to ask the hub",
+                    self.cache.display()
+                ),
+                remedy: "unset HF_HUB_OFFLINE, or give a local folder".into(),
+            }),
+            Err(_) => self.download(name, log),
+        }
+    }
+
+    /// The model as the hub has it now; where nothing may be asked of the hub, as the cache has it.
+    pub fn fetch(&self, name: &Name, log: Log) -> Result<Snapshot> {
+        match self.offline {
+            true => self.find(name, log),
+            false => self.download(name, log),
+        }
+    }
+
+    /// What the cache has of a model, or what it lacks.
+    fn cached(&self, name: &Name) -> Result<Result<Snapshot, String>> {
+        let repository = self.repository(name);
+        let commit = match is_commit(&name.revision) {
+            true => name.revision.clone(),
+            false => fs::read_to_string(repository.join("refs").join(&name.revision)).unwrap_or_default(),
+        };
+        let commit = commit.trim().to_owned();
+        let folder = repository.join("snapshots").join(&commit);
+        if !is_commit(&commit) || !folder.is_dir() {
+            return Ok(Err("it".into()));
+        }
+        let files = Folder::Disk(folder.clone());
+        let mut needed = vec![CONFIG.to_owned(), TOKENIZER.to_owned()];
+        needed.extend(weight_files(&files)?);
+        Ok(match needed.into_iter().find(|file| !files.has(file)) {
+            Some(lacking) => Err(lacking),
+            None => Ok(Snapshot { folder, commit }),
+        })
+    }
+
+    fn download(&self, name: &Name, log: Log) -> Result<Snapshot> {
+        log.info(&format!("{name}: from {} into {}", self.endpoint, self.cache.display()));
+        download::Download::new(self, name, log)?.run()
+    }
+
+    /// The folder in the cache that holds all that is known of a repository.
+    fn repository(&self, name: &Name) -> PathBuf {
+        self.cache.join(folder_name(name))
+    }
+}
+
+fn folder_name(name: &Name) -> String {
+    format!("models--{}", name.repository.replace('/', "--"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Name;
+
+    #[test]
+    fn names_are_two_parts_and_a_revision() {
+        for (text, repository, revision) in [
+            ("org/name", "org/name", "main"),
+            ("a-b/N_1.5@v1.0", "a-b/N_1.5", "v1.0"),
+            ("org/name@refs/pr/1", "org/name", "refs/pr/1"),
+        ] {
+            let name = Name::parse(text).unwrap();
+            assert_eq!((name.repository.as_str(), name.revision.as_str()), (repository, revision));
+        }
+        for text in [
+            "",
+            "name",
+            "/name",
+            "org/",
+            "./org",
+            "../name",
+            "org/..",
+            "a/b/c",
+            "org/name@",
+            "org/na me",
+            "org/a--b",
+            "org/name@../x",
+            "org/name@a//b",
+            "-o/name",
+            "org\\name",
+            "C:/name",
+            "org/name@x?y",
+            "org/name@v@w",
+        ] {
+            assert!(Name::parse(text).is_none(), "{text}");
+        }
+    }
+}
