@@ -31,7 +31,9 @@ impl crate::backend::Job for Job {
     fn run<P: Platform>(self) -> Outcome {
         let Self { compare, common } = self;
         let device = P::device(common.device)?;
-        let (first, second) = (ModelFiles::open(&compare.first)?, ModelFiles::open(&compare.second)?);
+        let log = Log::new(&common);
+        let first = ModelFiles::open(&compare.first, log)?;
+        let second = ModelFiles::open(&compare.second, log)?;
         second.refuse_other_vocabulary(&first)?;
         let data = DataFiles::open(&compare.data, &[], &first.encoder)?;
         check_output(compare.output.as_deref(), &[&first.folder, &second.folder, &data.folder])?;
@@ -40,7 +42,7 @@ impl crate::backend::Job for Job {
         let output = output_folder(compare.output.as_deref())?;
 
         let prompts = prompts(&data.benchmark, context(&first.config).min(context(&second.config)));
-        let mut progress = Progress::new(Log::new(&common));
+        let mut progress = Progress::new(log);
         let started = Instant::now();
         progress.stage("the first model");
         let before = look::<P>(&model, &data.benchmark, &prompts, Against::Nothing, &mut progress)?;
