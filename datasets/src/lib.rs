@@ -1,4 +1,4 @@
-//! The benchmark and the model that are compiled into the binary. See README.md beside this crate for what
+//! The benchmark and the models that are compiled into the binary. See README.md beside this crate for what
 //! they are and how they were made.
 
 use include_dir::{Dir, include_dir};
@@ -7,6 +7,7 @@ use include_dir::{Dir, include_dir};
 pub type File = (&'static str, &'static [u8]);
 
 static BENCHMARK: Dir = include_dir!("$CARGO_MANIFEST_DIR/benchmark");
+static BASE: Dir = include_dir!("$CARGO_MANIFEST_DIR/models/base");
 static MODEL: Dir = include_dir!("$CARGO_MANIFEST_DIR/models/pre");
 
 /// The data folder: documents and questions.
@@ -17,6 +18,11 @@ pub fn benchmark() -> Vec<File> {
 /// The model that knows the benchmark's texts, a Hugging Face folder.
 pub fn model() -> Vec<File> {
     files(&MODEL)
+}
+
+/// The model that this one was made from, which has never seen the people to forget or to edit.
+pub fn base() -> Vec<File> {
+    files(&BASE)
 }
 
 fn files(folder: &'static Dir) -> Vec<File> {

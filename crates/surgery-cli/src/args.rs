@@ -52,6 +52,8 @@ pub enum Command {
     Generate(Generate),
     /// Train on JSONL files, from a checkpoint or from scratch
     Pretrain(Pretrain),
+    /// The paper's table: off-the-shelf, θ_pre, θ_baseline, θ_surgery, with the cost of each
+    Reproduce(Reproduce),
     /// Make a data folder of other people's data
     #[command(subcommand)]
     Import(Import),
@@ -101,6 +103,25 @@ pub struct Eval {
     /// Also measure the KL from this model
     #[arg(long, value_name = "M")]
     pub reference: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Reproduce {
+    /// The model that knows what must go, θ_pre
+    #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
+    pub model: String,
+    /// The model that it was made from, off-the-shelf
+    #[arg(long, value_name = "M", default_value = crate::inputs::EMBEDDED_BASE)]
+    pub base: String,
+    /// The data folder, or `embedded`
+    #[arg(long, value_name = "DIR", default_value = surgery_core::recipe::EMBEDDED)]
+    pub data: String,
+    /// Where the models and reports go [default: the next free runs/NNNN]
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Override a key of one of its recipes: default, paper, baseline or relearn
+    #[arg(long = "set", value_name = "RECIPE.SECTION.KEY=VALUE")]
+    pub overrides: Vec<String>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -31,7 +31,7 @@ pub struct ModelFiles {
 impl ModelFiles {
     /// Opens the model that `source` names; one on the hub is downloaded if the cache does not have it.
     pub fn open(source: &str, log: Log) -> Result<Self> {
-        let local = folder(source, "embedded model", surgery_datasets::model);
+        let local = folder(source, &MODELS);
         // What is here, folder or file, goes before the hub.
         let Some(name) = Name::parse(source).filter(|_| local.is_err() && !Path::new(source).exists()) else {
             return Self::open_folder(local?);
@@ -93,7 +93,7 @@ pub struct DataFiles {
 impl DataFiles {
     /// Reads the data folder that `source` names; the sets in `needed` must be there.
     pub fn open(source: &str, needed: &[Set], encoder: &TextEncoder) -> Result<Self> {
-        let folder = folder(source, "embedded benchmark", surgery_datasets::benchmark)?;
+        let folder = folder(source, &[(EMBEDDED, "embedded benchmark", surgery_datasets::benchmark)])?;
         let corpus = Corpus::load(&folder, needed)?;
         let questions = QuestionSet::load_all(&folder)?;
         let benchmark = Benchmark::encode(&folder, &corpus, &questions, encoder)?;
@@ -101,9 +101,20 @@ impl DataFiles {
     }
 }
 
-fn folder(source: &str, name: &str, files: fn() -> Vec<surgery_datasets::File>) -> Result<Folder> {
-    if source == EMBEDDED {
-        return Ok(Folder::Embedded { name: name.into(), files: files() });
+/// The name of the embedded model that has not learnt the benchmark's subjects.
+pub const EMBEDDED_BASE: &str = "embedded-base";
+
+/// Something embedded: the source that stands for it, what messages call it, and its files.
+type Embedded = (&'static str, &'static str, fn() -> Vec<surgery_datasets::File>);
+
+const MODELS: [Embedded; 2] = [
+    (EMBEDDED, "embedded model", surgery_datasets::model),
+    (EMBEDDED_BASE, "embedded base model", surgery_datasets::base),
+];
+
+fn folder(source: &str, embedded: &[Embedded]) -> Result<Folder> {
+    if let Some((_, name, files)) = embedded.iter().find(|(stands_for_it, ..)| *stands_for_it == source) {
+        return Ok(Folder::Embedded { name: (*name).into(), files: files() });
     }
     let path = PathBuf::from(source);
     if path.is_dir() {
@@ -127,7 +138,7 @@ pub fn file_in_folder(path: &Path) -> (Folder, String) {
 }
 
 /// The shipped recipes: name, what it is for, text.
-pub const RECIPES: [(&str, &str, &str); 3] = [
+pub const RECIPES: [(&str, &str, &str); 6] = [
     (
         "default",
         "run: the embedded model and benchmark, with a bound on the ascent",
@@ -139,8 +150,23 @@ pub const RECIPES: [(&str, &str, &str); 3] = [
         include_str!("../recipes/paper.toml"),
     ),
     (
+        "baseline",
+        "reproduce: the base, trained on what is new and what should stay",
+        include_str!("../recipes/baseline.toml"),
+    ),
+    (
+        "relearn",
+        "reproduce: what a tenth of the texts to forget brings back",
+        include_str!("../recipes/relearn.toml"),
+    ),
+    (
+        "pretrain-base",
+        "pretrain: how the embedded base model was made, from scratch",
+        include_str!("../recipes/pretrain-base.toml"),
+    ),
+    (
         "pretrain-embedded",
-        "pretrain: how the embedded model was made, from scratch",
+        "pretrain: how the embedded model was made, from that base",
         include_str!("../recipes/pretrain-embedded.toml"),
     ),
 ];

@@ -46,7 +46,12 @@ impl OnTheWay {
 
     /// After every `every` steps; never where that is 0.
     pub fn new(benchmark: &Benchmark, every: usize) -> Self {
-        Self { sample: benchmark.sample(Self::DOCUMENTS, Self::QUESTIONS), every }
+        Self::of(benchmark.sample(Self::DOCUMENTS, Self::QUESTIONS), every)
+    }
+
+    /// The same of all of `sample`.
+    pub fn of(sample: Benchmark, every: usize) -> Self {
+        Self { sample, every }
     }
 
     /// Evaluates if it is time, and tells `observer`.

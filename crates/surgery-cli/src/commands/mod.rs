@@ -8,6 +8,7 @@ mod generate;
 mod import;
 mod pretrain;
 mod recipe;
+mod reproduce;
 mod run;
 mod score;
 
@@ -27,6 +28,9 @@ pub fn run(args: Args) -> Outcome {
         Command::Generate(generate) => generate::run(generate, common),
         Command::Pretrain(pretrain) => {
             crate::backend::run(common.backend, pretrain::Job { pretrain, common })
+        }
+        Command::Reproduce(reproduce) => {
+            crate::backend::run(common.backend, reproduce::Job { reproduce, common })
         }
         Command::Import(format) => import::run(format, common),
         Command::Fetch(fetch) => fetch::run(fetch, common),

@@ -76,45 +76,8 @@ impl crate::backend::Job for Job {
         check_output(output.as_deref(), &[&files.folder, &data.folder])?;
         let model: Llama<P::Infer> = Llama::load(&files.config, &checkpoint, &device)?;
         let output = output_folder(output.as_deref())?;
-        let resolved = toml::to_string(&recipe).expect("a recipe is TOML");
-        write_text(&output.join("recipe.toml"), &resolved)?;
         let operation = Operation { recipe: &recipe, files: &files, data: &data, output: &output };
-        match operation.documents_split() {
-            0 => {}
-            count => log.warn(&format!(
-                "{count} documents are longer than the context and are split into windows that overlap by one token"
-            )),
-        }
-        if operation.is_cached() && !operation.keeps_all_states(&checkpoint) {
-            log.info(
-                "the reference's states of all documents that should stay would take more of the disk than the \
-                 model: only those that a step draws are kept, and the evaluation after loads the model again",
-            );
-        }
-        let mut progress = Progress::recording(log, &output, Metrics::Surgery)?;
-        let done = operation
-            .perform::<P>(model, &checkpoint, &device, &mut progress)
-            .map_err(|error| progress.explain(error))?;
-        let report = operation.report(&done)?;
-        let curves = Curves {
-            recipe: &resolved,
-            metrics: read_lines(&output.join("metrics.jsonl"))?,
-            evaluations: read_lines(&output.join("evaluations.jsonl"))?,
-        };
-        let page = Page::new(Some(curves), &data, &files, [&done.before, &done.after], &done.prompts);
-        let json = serde_json::to_string_pretty(&report).expect("strings and numbers");
-        write_text(&output.join("report.html"), &html(&report, &page))?;
-        write_text(&output.join("report.json"), &format!("{json}\n"))?;
-        if operation.is_cached() {
-            let states = output.join(STATES);
-            // What the run was for is written: a folder too many is no failure.
-            if let Err(error) = std::fs::remove_dir_all(&states) {
-                log.warn(&format!(
-                    "{}: is no longer needed and cannot be removed: {error}",
-                    states.display()
-                ));
-            }
-        }
+        let report = operation.run::<P>(model, &checkpoint, &device, Log::new(&common))?;
         if common.json {
             return print_json(&report);
         }
@@ -131,11 +94,15 @@ impl crate::backend::Job for Job {
 }
 
 /// What an operation is made of.
-struct Operation<'a> {
-    recipe: &'a Recipe,
-    files: &'a ModelFiles,
-    data: &'a DataFiles,
-    output: &'a Path,
+pub struct Operation<'a> {
+    /// How it is done.
+    pub recipe: &'a Recipe,
+    /// On what.
+    pub files: &'a ModelFiles,
+    /// With what.
+    pub data: &'a DataFiles,
+    /// Where everything goes that it leaves.
+    pub output: &'a Path,
 }
 
 /// What an operation came to.
@@ -149,6 +116,56 @@ struct Done {
 }
 
 impl Operation<'_> {
+    /// Performs it on `model`, which is what `checkpoint` holds, and writes all that a run leaves.
+    pub fn run<P: Platform>(
+        &self,
+        model: Llama<P::Infer>,
+        checkpoint: &Checkpoint,
+        device: &DeviceOf<P>,
+        log: Log,
+    ) -> Result<Report> {
+        let Self { recipe, files, data, output } = *self;
+        let resolved = toml::to_string(recipe).expect("a recipe is TOML");
+        write_text(&output.join("recipe.toml"), &resolved)?;
+        match self.documents_split() {
+            0 => {}
+            count => log.warn(&format!(
+                "{count} documents are longer than the context and are split into windows that overlap by one token"
+            )),
+        }
+        if self.is_cached() && !self.keeps_all_states(checkpoint) {
+            log.info(
+                "the reference's states of all documents that should stay would take more of the disk than the \
+                 model: only those that a step draws are kept, and the evaluation after loads the model again",
+            );
+        }
+        let mut progress = Progress::recording(log, output, Metrics::Surgery)?;
+        let done = self
+            .perform::<P>(model, checkpoint, device, &mut progress)
+            .map_err(|error| progress.explain(error))?;
+        let report = self.report(&done)?;
+        let curves = Curves {
+            recipe: &resolved,
+            metrics: read_lines(&output.join("metrics.jsonl"))?,
+            evaluations: read_lines(&output.join("evaluations.jsonl"))?,
+        };
+        let page = Page::new(Some(curves), data, files, [&done.before, &done.after], &done.prompts);
+        let json = serde_json::to_string_pretty(&report).expect("strings and numbers");
+        write_text(&output.join("report.html"), &html(&report, &page))?;
+        write_text(&output.join("report.json"), &format!("{json}\n"))?;
+        if self.is_cached() {
+            let states = output.join(STATES);
+            // What the run was for is written: a folder too many is no failure.
+            if let Err(error) = std::fs::remove_dir_all(&states) {
+                log.warn(&format!(
+                    "{}: is no longer needed and cannot be removed: {error}",
+                    states.display()
+                ));
+            }
+        }
+        Ok(report)
+    }
+
     fn perform<P: Platform>(
         &self,
         model: Llama<P::Infer>,

@@ -12,7 +12,7 @@ use surgery_core::evaluate::Evaluation;
 use surgery_core::files::Folder;
 
 pub use page::{Curves, Page, html};
-pub use table::{table, table_of_change};
+pub use table::{Priced, table, table_of_change, table_of_models};
 
 /// The report of an operation; `report.json` holds it as it stands here.
 #[derive(Debug, Serialize, Deserialize)]

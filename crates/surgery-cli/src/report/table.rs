@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use serde::Serialize;
 use surgery_core::data::Set;
 use surgery_core::evaluate::Evaluation;
 
@@ -109,6 +110,54 @@ pub fn table(evaluation: &Evaluation) -> String {
                 number(row.kl, 4),
             ],
         );
+    }
+    table.trim_end().to_owned()
+}
+
+/// A model with what it cost to make from another.
+#[derive(Debug, Clone, Serialize)]
+pub struct Priced {
+    /// What the paper calls it.
+    pub name: String,
+    /// What it knows.
+    pub evaluation: Evaluation,
+    /// Input tokens of all steps; none for a model that came as it is.
+    pub tokens: Option<usize>,
+    /// Seconds spent in steps.
+    pub seconds: Option<f64>,
+}
+
+impl Priced {
+    /// A model that came as it is.
+    pub fn unpaid(name: &str, evaluation: Evaluation) -> Self {
+        Self { name: name.into(), evaluation, tokens: None, seconds: None }
+    }
+}
+
+/// The paper's table: accuracy on test questions, then corpus perplexity, and what each model cost.
+pub fn table_of_models(models: &[Priced]) -> String {
+    let mut table = String::new();
+    let Some(first) = models.first() else { return table };
+    type Measure = fn(&Evaluation, &str) -> Option<f64>;
+    let accuracy: Measure = |e, set| Some(e.accuracy.get(set)?.told()?.0);
+    let perplexity: Measure = |e, set| Some(e.perplexity.get(set)?.corpus);
+    for (title, measure, digits) in [("accuracy, %", accuracy, 1), ("perplexity", perplexity, 2)] {
+        let told = |set: &String| measure(&first.evaluation, set).is_some();
+        let sets: Vec<String> = names(&first.evaluation).into_iter().filter(told).collect();
+        let _ = write!(table, "{title:<20}");
+        for set in &sets {
+            let _ = write!(table, "{set:>15}");
+        }
+        let _ = writeln!(table, "{:>12}{:>10}", "tokens", "seconds");
+        for model in models {
+            let _ = write!(table, "{:<20}", model.name);
+            for set in &sets {
+                let _ = write!(table, "{:>15}", number(measure(&model.evaluation, set), digits));
+            }
+            let tokens = model.tokens.map_or("-".into(), |tokens| tokens.to_string());
+            let _ = writeln!(table, "{tokens:>12}{:>10}", number(model.seconds, 1));
+        }
+        table.push('\n');
     }
     table.trim_end().to_owned()
 }

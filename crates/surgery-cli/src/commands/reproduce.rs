@@ -1,0 +1,369 @@
+//! `surgery reproduce`: the paper's table (section 4), with what each model cost, and what comes back.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+use surgery_core::burn::module::AutodiffModule;
+use surgery_core::data::{Benchmark, Document, Set, Split};
+use surgery_core::evaluate::{Against, Evaluation, evaluate, evaluate_in_detail};
+use surgery_core::event::Silent;
+use surgery_core::files::{Folder, write_atomically};
+use surgery_core::model::Llama;
+use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::pretrain::pretrain;
+use surgery_core::recipe::{Check, PretrainRecipe, Recipe};
+use surgery_core::training::OnTheWay;
+use surgery_core::{Error, Result};
+
+use super::run::Operation;
+use crate::args::{Common, Reproduce};
+use crate::exit::{Failure, Outcome};
+use crate::inputs::{self, DataFiles, ModelFiles, check_output, output_folder};
+use crate::progress::{Metrics, Progress, read_lines};
+use crate::report::{Priced, table_of_models};
+use crate::terminal::{Log, print, print_json};
+
+/// Points within which the surgery is to come of the baseline.
+const WITHIN: f64 = 5.0;
+/// One in so many texts to forget is learnt again.
+const RELEARNT: usize = 10;
+/// Evaluations of the baseline on its way.
+const EVALUATIONS: usize = 60;
+/// The recipes that may be overridden.
+const NAMES: [&str; 4] = ["default", "paper", "baseline", "relearn"];
+
+/// The command on a backend.
+pub struct Job {
+    pub reproduce: Reproduce,
+    pub common: Common,
+}
+
+/// What came out.
+#[derive(Debug, Serialize)]
+struct Outcomes {
+    /// The rows of the table.
+    models: Vec<Priced>,
+    /// How θ_surgery's costs compare with those of θ_baseline.
+    cost: CostOfUpdate,
+    /// What comes back of what was forgotten.
+    relearning: Vec<Relearnt>,
+    /// Where the models and the reports of the runs are.
+    output: String,
+}
+
+/// What θ_baseline and θ_surgery pay to know what is new; accuracies on the validation half of edit_update's questions.
+#[derive(Debug, Serialize)]
+struct CostOfUpdate {
+    baseline_accuracy: f64,
+    surgery_accuracy: f64,
+    /// Tokens after which θ_baseline first came within 5 points of its final accuracy.
+    baseline_tokens: usize,
+    surgery_tokens: usize,
+    /// θ_surgery's tokens over θ_baseline's.
+    ratio: f64,
+}
+
+/// Accuracy on the test questions of unlearn, in percent, after a tenth of its texts were learnt again.
+#[derive(Debug, Serialize)]
+struct Relearnt {
+    model: String,
+    before: f64,
+    /// On all subjects.
+    after: f64,
+    /// On those whose texts were not learnt again.
+    after_of_others: f64,
+    steps: usize,
+}
+
+/// All that the models are made from.
+struct Bench<'a, P: Platform> {
+    data: &'a DataFiles,
+    output: &'a Path,
+    device: &'a DeviceOf<P>,
+    log: Log,
+}
+
+impl crate::backend::Job for Job {
+    type Output = ();
+
+    fn run<P: Platform>(self) -> Outcome {
+        let Self { reproduce, common } = self;
+        let log = Log::new(&common);
+        let overrides = Overrides::of(&reproduce.overrides)?;
+        let surgery: Recipe = overrides.recipe("default")?;
+        let paper: Recipe = overrides.recipe("paper")?;
+        let baseline: PretrainRecipe = overrides.recipe("baseline")?;
+        let relearn: PretrainRecipe = overrides.recipe("relearn")?;
+        P::check_precision(surgery.model.precision)?;
+        let device = P::device(common.device)?;
+        let base = ModelFiles::open(&reproduce.base, log)?;
+        let pre = ModelFiles::open(&reproduce.model, log)?;
+        pre.refuse_other_vocabulary(&base)?;
+        let needed = [Set::Unlearn, Set::EditUnlearn, Set::EditUpdate, Set::Retain];
+        let data = DataFiles::open(&reproduce.data, &needed, &pre.encoder)?;
+        refuse_without_questions(&data)?;
+        check_output(reproduce.output.as_deref(), &[&base.folder, &pre.folder, &data.folder])?;
+        let output = output_folder(reproduce.output.as_deref())?;
+        let bench: Bench<P> = Bench { data: &data, output: &output, device: &device, log };
+
+        let mut models = vec![bench.measured("off-the-shelf", &base)?];
+        let (row, cost_of_baseline) = bench.baseline(&base, &baseline)?;
+        let theta_baseline = ModelFiles::open_folder(Folder::Disk(output.join("baseline").join("model")))?;
+        let operated = bench.surgery("surgery", &pre, &surgery)?;
+        let plain = bench.surgery("surgery-paper", &pre, &paper)?;
+        models.push(Priced::unpaid("θ_pre", operated.0));
+        models.push(row);
+        let theta_surgery = ModelFiles::open_folder(Folder::Disk(output.join("surgery").join("model")))?;
+        let cost = cost_of_baseline.beside(&operated.1);
+        models.extend([operated.1, Priced { name: "θ_surgery (paper)".into(), ..plain.1 }]);
+
+        let mut relearning = Vec::new();
+        for (name, files) in [("θ_surgery", &theta_surgery), ("θ_baseline", &theta_baseline)] {
+            log.info(&format!("relearning: {name}"));
+            relearning.push(bench.relearn(name, files, &relearn, surgery.train.steps)?);
+        }
+        let outcomes = Outcomes { models, cost, relearning, output: output.display().to_string() };
+        let json = serde_json::to_string_pretty(&outcomes).expect("strings and numbers");
+        write_atomically(&output.join("reproduce.json"), |writer| writeln!(writer, "{json}"))?;
+        if common.json { print_json(&outcomes) } else { print(&outcomes.told()) }
+    }
+}
+
+impl Outcomes {
+    /// As a person reads it.
+    fn told(&self) -> String {
+        let CostOfUpdate { baseline_accuracy, surgery_accuracy, baseline_tokens, surgery_tokens, ratio } =
+            &self.cost;
+        let mut text = format!(
+            "{}\n\nedit_update, validation questions: θ_surgery {surgery_accuracy:.1} %, θ_baseline {baseline_accuracy:.1} \
+             %, which first came within {WITHIN} points of that after {baseline_tokens} tokens; θ_surgery took \
+             {surgery_tokens} ({ratio:.2} of these)\n\nunlearn, test questions, after relearning one text in {RELEARNT}:\n",
+            table_of_models(&self.models)
+        );
+        for Relearnt { model, before, after, after_of_others, steps } in &self.relearning {
+            text.push_str(&format!(
+                "{model:<18}{before:>6.1} % → {after:>5.1} % ({after_of_others:.1} % on the subjects not relearnt), {steps} steps\n"
+            ));
+        }
+        text.push_str(&format!("\nmodels and reports: {}", self.output));
+        text
+    }
+}
+
+/// How θ_baseline came to know what is new.
+struct Learning {
+    /// Tokens so far and accuracy, evaluation by evaluation.
+    points: Vec<(usize, f64)>,
+}
+
+impl Learning {
+    fn beside(&self, surgery: &Priced) -> CostOfUpdate {
+        let last = self.points.last().map_or(f64::NAN, |(_, accuracy)| *accuracy);
+        let near = self.points.iter().find(|(_, accuracy)| *accuracy >= last - WITHIN);
+        let baseline_tokens = near.map_or(0, |(tokens, _)| *tokens);
+        let own = surgery.evaluation.accuracy.get(Set::EditUpdate.name());
+        let surgery_tokens = surgery.tokens.unwrap_or(0);
+        CostOfUpdate {
+            baseline_accuracy: last,
+            surgery_accuracy: own.and_then(|accuracy| accuracy.validation).unwrap_or(f64::NAN),
+            baseline_tokens,
+            surgery_tokens,
+            ratio: surgery_tokens as f64 / baseline_tokens as f64,
+        }
+    }
+}
+
+impl<P: Platform> Bench<'_, P> {
+    fn evaluated(&self, model: &Llama<P::Infer>) -> Result<Evaluation> {
+        let mut progress = Progress::new(self.log);
+        progress.stage("evaluating");
+        let found =
+            evaluate::<P::Infer, P::Kernels>(model, &self.data.benchmark, Against::Nothing, &mut progress)?;
+        progress.finish();
+        Ok(found)
+    }
+
+    /// A model as it came.
+    fn measured(&self, name: &str, files: &ModelFiles) -> Result<Priced> {
+        self.log.info(name);
+        Ok(Priced::unpaid(name, self.evaluated(&files.load::<P>(self.device)?)?))
+    }
+
+    /// Trains θ_baseline.
+    fn baseline(&self, base: &ModelFiles, recipe: &PretrainRecipe) -> Result<(Priced, Learning)> {
+        self.log.info("θ_baseline");
+        let folder = self.folder("baseline")?;
+        let mut progress = Progress::recording(self.log, &folder, Metrics::Pretraining)?;
+        progress.stage("training the baseline");
+        let documents = in_proportion(self.data);
+        let checkpoint = base.checkpoint()?;
+        let model: Llama<P::Train> = Llama::load(&base.config, &checkpoint, self.device)?;
+        let every = recipe.train.steps.div_ceil(EVALUATIONS).max(1);
+        let questions = questions_of(&self.data.benchmark, Set::EditUpdate, Some(Split::Validation));
+        let way = OnTheWay::of(questions, every);
+        let (model, cost) =
+            pretrain::<P::Train, P::Kernels>(model, &documents, recipe, Some(way), &mut progress)
+                .map_err(|error| progress.explain(error))?;
+        progress.finish();
+        let dtype = recipe.model.save_dtype;
+        model.valid().save(&folder.join("model"), &base.folder, Some(&checkpoint), dtype)?;
+
+        let mut tokens = 0;
+        let so_far: Vec<usize> = read_lines(&folder.join("metrics.jsonl"))?
+            .iter()
+            .map(|line| {
+                tokens += line["tokens"].as_u64().unwrap_or(0) as usize;
+                tokens
+            })
+            .collect();
+        let point = |line: &serde_json::Value| {
+            let step = line["step"].as_u64()? as usize;
+            let accuracy = line["accuracy"][Set::EditUpdate.name()]["validation"].as_f64()?;
+            Some((*so_far.get(step.checked_sub(1)?)?, accuracy))
+        };
+        let points = read_lines(&folder.join("evaluations.jsonl"))?.iter().filter_map(point).collect();
+        let evaluation = self.evaluated(&model.valid())?;
+        let name = "θ_baseline".into();
+        let row = Priced { name, evaluation, tokens: Some(cost.tokens), seconds: Some(cost.seconds) };
+        Ok((row, Learning { points }))
+    }
+
+    /// Operates by `recipe`, as `surgery run` does: the model before, and after.
+    fn surgery(&self, name: &str, pre: &ModelFiles, recipe: &Recipe) -> Result<(Evaluation, Priced)> {
+        self.log.info(name);
+        let started = Instant::now();
+        let output = self.folder(name)?;
+        let checkpoint = pre.checkpoint()?;
+        let model: Llama<P::Infer> = Llama::load(&pre.config, &checkpoint, self.device)?;
+        let operation = Operation { recipe, files: pre, data: self.data, output: &output };
+        let report = operation.run::<P>(model, &checkpoint, self.device, self.log)?;
+        self.log.detail(&format!("{name}: {:.1} s in all", started.elapsed().as_secs_f64()));
+        let priced = Priced {
+            name: "θ_surgery".into(),
+            evaluation: report.after,
+            tokens: Some(report.tokens),
+            seconds: Some(report.train_seconds),
+        };
+        Ok((report.before, priced))
+    }
+
+    /// Trains a model on a part of what it is not to know, and asks about all of it.
+    fn relearn(
+        &self,
+        name: &str,
+        files: &ModelFiles,
+        recipe: &PretrainRecipe,
+        steps: usize,
+    ) -> Result<Relearnt> {
+        let model: Llama<P::Train> = Llama::load(&files.config, &files.checkpoint()?, self.device)?;
+        let texts = self.data.benchmark.documents(Set::Unlearn);
+        let (chosen, documents): (Vec<usize>, Vec<Vec<u32>>) =
+            texts.iter().cloned().enumerate().step_by(RELEARNT).unzip();
+        let mut recipe = recipe.clone();
+        recipe.train.steps = steps;
+        let before = self.unlearn_accuracy(&model.valid(), &|_| true)?;
+        let (model, _) = pretrain::<P::Train, P::Kernels>(model, &documents, &recipe, None, &mut Silent)?;
+        let subjects = self.data.corpus.documents(Set::Unlearn);
+        let subject = |index: &usize| subjects[*index].subject.as_deref();
+        let relearnt: Vec<&str> = chosen.iter().filter_map(subject).collect();
+        let is_other = |subject: Option<&str>| subject.is_none_or(|subject| !relearnt.contains(&subject));
+        Ok(Relearnt {
+            model: name.into(),
+            before,
+            after: self.unlearn_accuracy(&model.valid(), &|_| true)?,
+            after_of_others: self.unlearn_accuracy(&model.valid(), &is_other)?,
+            steps,
+        })
+    }
+
+    /// Accuracy on the test questions of unlearn about some subjects, in percent.
+    fn unlearn_accuracy(
+        &self,
+        model: &Llama<P::Infer>,
+        counts: &dyn Fn(Option<&str>) -> bool,
+    ) -> Result<f64> {
+        let questions = questions_of(&self.data.benchmark, Set::Unlearn, Some(Split::Test));
+        let (_, details) =
+            evaluate_in_detail::<P::Infer, P::Kernels>(model, &questions, Against::Nothing, &mut Silent)?;
+        let name = Set::Unlearn.name();
+        let asked = self.data.questions.iter().filter(|set| set.name == name).flat_map(|set| &set.questions);
+        let asked = asked.filter(|question| question.split == Split::Test);
+        let answers = details.answers.get(name).into_iter().flatten();
+        let counted = asked.zip(answers).filter(|(question, _)| counts(question.subject.as_deref()));
+        let right: Vec<bool> = counted.map(|(_, &right)| right).collect();
+        Ok(100.0 * right.iter().filter(|right| **right).count() as f64 / right.len() as f64)
+    }
+
+    fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.output.join(name);
+        std::fs::create_dir_all(&folder).map_err(Error::write(&folder))?;
+        Ok(folder)
+    }
+}
+
+/// The questions of one set, and of one half if that is given; no documents.
+fn questions_of(benchmark: &Benchmark, set: Set, half: Option<Split>) -> Benchmark {
+    let of_set = benchmark.questions.iter().filter(|(name, _)| name == set.name());
+    let of_half = of_set.map(|(name, all)| {
+        let wanted = all.iter().filter(|question| half.is_none_or(|half| question.split == half));
+        (name.clone(), wanted.cloned().collect())
+    });
+    Benchmark { sets: Vec::new(), questions: of_half.collect() }
+}
+
+/// What is new and what should stay, in the paper's proportion: beside one text of every subject, every retain text
+/// once. Where a subject has several wordings, the retain texts are repeated as often.
+fn in_proportion(data: &DataFiles) -> Vec<Vec<u32>> {
+    let new = data.benchmark.documents(Set::EditUpdate);
+    let name = |document: &'_ Document| document.subject.clone().unwrap_or_else(|| document.id.clone());
+    let mut subjects: Vec<String> = data.corpus.documents(Set::EditUpdate).iter().map(name).collect();
+    subjects.sort();
+    subjects.dedup();
+    let wordings = (new.len() as f64 / subjects.len().max(1) as f64).round().max(1.0) as usize;
+    let kept = data.benchmark.documents(Set::Retain);
+    let repeated = std::iter::repeat_n(kept, wordings).flatten();
+    new.iter().chain(repeated).cloned().collect()
+}
+
+/// The table is about questions.
+fn refuse_without_questions(data: &DataFiles) -> Result<()> {
+    for set in [Set::Unlearn, Set::EditUpdate] {
+        if !data.questions.iter().any(|questions| questions.name == set.name()) {
+            return Err(Error::Data {
+                path: data.folder.label(&format!("questions/{set}.jsonl")),
+                problem: "is missing".into(),
+                remedy: "the paper's table needs questions on what is to be forgotten and what is new".into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Overrides of the recipes, each by its recipe's name: `default.train.steps=10`.
+struct Overrides(Vec<(&'static str, String)>);
+
+impl Overrides {
+    fn of(items: &[String]) -> Outcome<Self> {
+        let mut all = Vec::new();
+        for item in items {
+            let found = NAMES
+                .into_iter()
+                .find_map(|name| Some((name, item.strip_prefix(name)?.strip_prefix('.')?.to_owned())));
+            let Some(found) = found else {
+                return Err(Failure::Usage(format!(
+                    "--set {item}: expected RECIPE.SECTION.KEY=VALUE with a recipe of {}",
+                    NAMES.join(", ")
+                )));
+            };
+            all.push(found);
+        }
+        Ok(Self(all))
+    }
+
+    fn recipe<R: serde::de::DeserializeOwned + Check>(&self, name: &str) -> Result<R> {
+        let own = self.0.iter().filter(|(recipe, _)| *recipe == name);
+        inputs::recipe(name, &own.map(|(_, item)| item.clone()).collect::<Vec<_>>())
+    }
+}
