@@ -322,6 +322,12 @@ pub(super) fn wording(topic: &Topic, index: usize, seed: u64) -> String {
     sentences.join(" ")
 }
 
+/// Whether every value stands in a wording as it is written, though a sentence may begin with it: the sign of the metre
+/// is not M.
+pub(super) fn keeps_its_signs(topic: &Topic, text: &str) -> bool {
+    topic.points.iter().all(|point| text.contains(point.value))
+}
+
 /// A question for one point of a topic.
 pub(super) fn question(topic: &Topic, point: &Point, dice: &mut Dice) -> String {
     dice.choose(point.aspect.questions).replace("{n}", topic.asked)

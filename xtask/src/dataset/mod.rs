@@ -26,6 +26,8 @@ use std::path::Path;
 const SEED: u64 = 2409;
 /// Wordings of each new biography, every one a document of its own.
 const UPDATE_WORDINGS: usize = 8;
+/// Letters of the shortest biography in the sets: all of them have 80 tokens or more.
+const SHORTEST: usize = 372;
 /// Wordings of each biography in the corpus.
 const WORDINGS: usize = 40;
 /// Wordings of each general text in the corpus.
@@ -222,9 +224,19 @@ fn cast(sizes: Sizes, seed: u64) -> Result<Cast, String> {
 fn compile(sizes: Sizes, seed: u64) -> Result<Benchmark, String> {
     let cast = cast(sizes, seed)?;
     let one = |person: &Person| biography(person, 0, person.id.clone(), seed);
-    let update = |(_, new): &(Person, Person)| -> Vec<Document> {
+    let unlearn =
+        |person: &Person| biography(person, full_wording(&[person], 0, seed), person.id.clone(), seed);
+    // The first wording of a new biography is the old one's.
+    let outdated = |(old, new): &(Person, Person)| {
+        biography(old, full_wording(&[old, new], 0, seed), old.id.clone(), seed)
+    };
+    let update = |(old, new): &(Person, Person)| -> Vec<Document> {
+        let wording = |index| match index {
+            0 => full_wording(&[old, new], 0, seed),
+            _ => full_wording(&[new], index, seed),
+        };
         (0..UPDATE_WORDINGS)
-            .map(|index| biography(new, index, format!("{}-w{index}", new.id), seed))
+            .map(|index| biography(new, wording(index), format!("{}-w{index}", new.id), seed))
             .collect()
     };
     let kept = |people: &[Person], topics: &[Topic], wordings: usize| -> Vec<Document> {
@@ -233,8 +245,8 @@ fn compile(sizes: Sizes, seed: u64) -> Result<Benchmark, String> {
     };
     let [retain, heldout, _] = &cast.topics;
     let texts = vec![
-        ("unlearn", cast.unlearn.iter().map(one).collect()),
-        ("edit_unlearn", cast.edit.iter().map(|(old, _)| one(old)).collect()),
+        ("unlearn", cast.unlearn.iter().map(unlearn).collect()),
+        ("edit_unlearn", cast.edit.iter().map(outdated).collect()),
         ("edit_update", cast.edit.iter().flat_map(update).collect()),
         ("retain", kept(&cast.retain, retain, GENERAL_KEPT[0])),
         ("retain_heldout", kept(&cast.heldout, heldout, GENERAL_KEPT[1])),
@@ -243,6 +255,15 @@ fn compile(sizes: Sizes, seed: u64) -> Result<Benchmark, String> {
     let base = base(&cast, seed);
     let pre = pre(&cast, &base, seed);
     Ok(Benchmark { texts, questions, base, pre })
+}
+
+/// The index of a wording in which none of `people` has one of the shortest biographies: `index`, or one of those that
+/// follow it in steps of [`UPDATE_WORDINGS`] among the wordings that a model learns from, so that no two indices give
+/// the same.
+fn full_wording(people: &[&Person], index: usize, seed: u64) -> usize {
+    let is_full =
+        |index: &usize| people.iter().all(|person| wording::wording(person, *index, seed).len() >= SHORTEST);
+    (index..WORDINGS).step_by(UPDATE_WORDINGS).find(is_full).expect("most wordings are long enough")
 }
 
 /// A wording of a biography.
@@ -257,7 +278,8 @@ fn general_texts(topic: &Topic, wordings: usize, seed: u64) -> Vec<Document> {
     while texts.len() < wordings {
         let id = format!("{}-w{}", topic.id, texts.len());
         let text = general_text(topic, index, id, seed);
-        if texts.iter().all(|other| other.text != text.text) {
+        let is_new = texts.iter().all(|other| other.text != text.text);
+        if is_new && general::keeps_its_signs(topic, &text.text) {
             texts.push(text);
         }
         index += 1;
