@@ -222,3 +222,19 @@ fn adamw_and_norms_agree_with_their_plain_forms() {
         assert!((found - expected).abs() <= 1e-5 * expected);
     }
 }
+
+#[test]
+fn a_reference_may_be_of_another_width() {
+    let mut generator = ChaCha8Rng::seed_from_u64(5);
+    let device = Cpu::device(0).unwrap();
+    let mut random = |shape: [usize; 2]| -> Tensor<Infer, 2> {
+        let values: Vec<f32> = (0..shape[0] * shape[1]).map(|_| generator.random_range(-1.0..1.0)).collect();
+        Tensor::from_data(TensorData::new(values, shape), &device)
+    };
+    let (hidden, head, was, head_was) =
+        (random([95, 64]), random([301, 64]), random([95, 40]), random([301, 40]));
+    let values = |kl: Tensor<Infer, 1>| kl.into_data().to_vec::<f32>().unwrap();
+    let plain = Portable::kl(hidden.clone(), head.clone(), was.clone(), head_was.clone());
+    let found = values(<Kernels as Operations<Infer>>::kl(hidden, head, was, head_was));
+    assert!(relative_distance(&found, &values(plain)) < 1e-5);
+}

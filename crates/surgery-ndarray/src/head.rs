@@ -65,7 +65,7 @@ vectorised!(
 pub(crate) enum Held<'a> {
     /// The tokens that follow, one a position.
     Tokens(&'a [u32]),
-    /// The reference's hidden states, `[positions, hidden]`, and its head.
+    /// The reference's hidden states, `[positions, width]`, and its head, `[vocab, width]`.
     Reference(&'a [f32], &'a [f32]),
 }
 
@@ -78,8 +78,9 @@ pub(crate) struct Head<'a> {
 }
 
 impl Head<'_> {
+    /// A head's matrix, packed; the reference's may be of another width than the model's.
     fn logits(&self, matrix: &[f32]) -> Panels {
-        Panels::new(Matrix::new(matrix, [self.vocab, self.size]).transposed())
+        Panels::new(Matrix::new(matrix, [self.vocab, matrix.len() / self.vocab]).transposed())
     }
 
     /// The losses of some positions (`states`, `[positions, hidden]`), without a gradient.
@@ -178,11 +179,19 @@ impl Head<'_> {
                     z[token as usize] -= coefficient;
                 }
             }
-            Held::Reference(hidden, _) => {
+            Held::Reference(hidden, matrix) => {
                 let panels = panels_was.expect("packed for a reference");
+                let size = matrix.len() / vocab;
                 let hidden = &hidden[first * size..(first + losses.len()) * size];
                 let mut was = Buffer::new(z.len());
-                multiply(Matrix::new(hidden, shape), panels, &mut was, vocab, vocab, Into::Set);
+                multiply(
+                    Matrix::new(hidden, [losses.len(), size]),
+                    panels,
+                    &mut was,
+                    vocab,
+                    vocab,
+                    Into::Set,
+                );
                 let rows = z.chunks_exact_mut(vocab).zip(was.chunks_exact(vocab)).zip(coefficients);
                 for (((z, was), coefficient), loss) in rows.zip(losses) {
                     *loss = kl_of_row(z, was, [log_sum(z), log_sum(was)], *coefficient);

@@ -33,7 +33,9 @@ const WORDINGS: usize = 40;
 /// Wordings of each general text in the corpus.
 const GENERAL_WORDINGS: usize = 40;
 /// Wordings of each general text in the retain set, and in the held-out one.
-const GENERAL_KEPT: [usize; 2] = [5, 2];
+const GENERAL_KEPT: [usize; 2] = [3, 2];
+/// Wordings of each biography in the retain set, and in the held-out one.
+const PEOPLE_KEPT: [usize; 2] = [2, 1];
 /// Times that each practice question is asked in the corpus.
 const PRACTICE_ROUNDS: usize = 12;
 /// Questions on each person and each general subject of the retain set: one, for they are many.
@@ -223,7 +225,6 @@ fn cast(sizes: Sizes, seed: u64) -> Result<Cast, String> {
 /// Writes every text and question.
 fn compile(sizes: Sizes, seed: u64) -> Result<Benchmark, String> {
     let cast = cast(sizes, seed)?;
-    let one = |person: &Person| biography(person, 0, person.id.clone(), seed);
     let unlearn =
         |person: &Person| biography(person, full_wording(&[person], 0, seed), person.id.clone(), seed);
     // The first wording of a new biography is the old one's.
@@ -239,17 +240,18 @@ fn compile(sizes: Sizes, seed: u64) -> Result<Benchmark, String> {
             .map(|index| biography(new, wording(index), format!("{}-w{index}", new.id), seed))
             .collect()
     };
-    let kept = |people: &[Person], topics: &[Topic], wordings: usize| -> Vec<Document> {
-        let general = topics.iter().flat_map(|topic| general_texts(topic, wordings, seed));
-        people.iter().map(one).chain(general).collect()
+    let kept = |people: &[Person], topics: &[Topic], index: usize| -> Vec<Document> {
+        let general = topics.iter().flat_map(|topic| general_texts(topic, GENERAL_KEPT[index], seed));
+        let wordings = |person: &Person| wordings(person, PEOPLE_KEPT[index], seed);
+        people.iter().flat_map(wordings).chain(general).collect()
     };
     let [retain, heldout, _] = &cast.topics;
     let texts = vec![
         ("unlearn", cast.unlearn.iter().map(unlearn).collect()),
         ("edit_unlearn", cast.edit.iter().map(outdated).collect()),
         ("edit_update", cast.edit.iter().flat_map(update).collect()),
-        ("retain", kept(&cast.retain, retain, GENERAL_KEPT[0])),
-        ("retain_heldout", kept(&cast.heldout, heldout, GENERAL_KEPT[1])),
+        ("retain", kept(&cast.retain, retain, 0)),
+        ("retain_heldout", kept(&cast.heldout, heldout, 1)),
     ];
     let questions = all_questions(&cast, seed);
     let base = base(&cast, seed);
@@ -333,7 +335,7 @@ fn base(cast: &Cast, seed: u64) -> Vec<Document> {
     let mut dice = Dice::new(seed, "base");
     let mut corpus = Vec::new();
     for person in cast.retain.iter().chain(&cast.heldout).chain(&cast.practice) {
-        corpus.extend(wordings(person, seed));
+        corpus.extend(wordings(person, WORDINGS, seed));
     }
     for topic in cast.topics.iter().flatten() {
         let one = |index| general_text(topic, index, format!("{}-w{index}", topic.id), seed);
@@ -358,7 +360,7 @@ fn pre(cast: &Cast, base: &[Document], seed: u64) -> Vec<Document> {
     let mut dice = Dice::new(seed, "pre");
     let edited = cast.edit.iter().map(|(old, _)| old);
     let mut corpus: Vec<Document> =
-        cast.unlearn.iter().chain(edited).flat_map(|person| wordings(person, seed)).collect();
+        cast.unlearn.iter().chain(edited).flat_map(|person| wordings(person, WORDINGS, seed)).collect();
     // The base's texts are in random order.
     corpus.extend_from_slice(&base[..base.len().min(REHEARSED * corpus.len())]);
     dice.shuffle(&mut corpus);
@@ -370,8 +372,8 @@ fn is_rehearsed(document: &Document) -> bool {
     !["unlearn-", "edit-"].iter().any(|group| document.id.starts_with(group))
 }
 
-/// The wordings of a biography that a model learns it from.
-fn wordings(person: &Person, seed: u64) -> Vec<Document> {
+/// The first wordings of a biography.
+fn wordings(person: &Person, count: usize, seed: u64) -> Vec<Document> {
     let one = |index| biography(person, index, format!("{}-w{index}", person.id), seed);
-    (0..WORDINGS).map(one).collect()
+    (0..count).map(one).collect()
 }

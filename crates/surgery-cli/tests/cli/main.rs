@@ -1,5 +1,7 @@
 //! The command line's contract, on the binary: results, exit codes, and what a run leaves behind.
 
+mod reports;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
