@@ -135,7 +135,12 @@ fn random_question(dice: &mut ChaCha8Rng, shared: usize, common: usize, own: &[u
         let counted = shared.max(1)..text.len();
         (text, counted)
     };
-    EncodedQuestion { options: own.iter().map(option).collect(), answer: 0, split: Split::Test }
+    EncodedQuestion {
+        options: own.iter().map(option).collect(),
+        characters: vec![1; own.len()],
+        answer: 0,
+        split: Split::Test,
+    }
 }
 
 /// Holds options that share their beginning to the same options each by itself.

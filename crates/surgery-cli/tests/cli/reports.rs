@@ -102,3 +102,28 @@ fn reproducing_prints_every_model_and_leaves_those_it_made() {
     assert_eq!(found["relearning"][0]["steps"], 2);
     fail(&folder, &["reproduce", "--set", "train.steps=1"], 2, &["RECIPE.SECTION.KEY"]);
 }
+
+#[test]
+fn the_embedded_models_know_what_their_card_says() {
+    let folder = scratch("embedded");
+    let eval = |model: &str| -> Value {
+        let text = succeed(&folder, &["eval", "--model", model, "--json"]);
+        serde_json::from_str::<Value>(&text).unwrap()["accuracy"].clone()
+    };
+    let (base, pre) = (eval("embedded-base"), eval("embedded"));
+    let on = |accuracy: &Value, set: &str, half: &str| accuracy[set][half].as_f64().unwrap();
+    for set in &SETS[..3] {
+        // Never seen: at chance, over both halves.
+        let mean = (on(&base, set, "validation") + on(&base, set, "test")) / 2.0;
+        assert!((mean - 33.3).abs() <= 5.0, "the base knows {set}: {mean}");
+    }
+    for (set, least) in
+        [("unlearn", 90.0), ("edit_unlearn", 90.0), ("retain", 80.0), ("retain_heldout", 80.0)]
+    {
+        assert!(on(&pre, set, "test") >= least, "{set}: {pre}");
+    }
+    assert!(on(&pre, "edit_update", "test") <= 33.3, "what is new was not told: {pre}");
+    // The harness's rules agree where options are of one kind.
+    assert!((pre["unlearn"]["acc"]["test"].as_f64().unwrap() - on(&pre, "unlearn", "test")).abs() < 5.0);
+    assert_eq!(pre["unlearn"]["questions"]["test"], 595);
+}
