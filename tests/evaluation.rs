@@ -3,7 +3,7 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use surgery_core::data::{Benchmark, Corpus, EncodedQuestion, Question, QuestionSet, Split};
-use surgery_core::evaluate::{Against, choose, context, evaluate, score_options};
+use surgery_core::evaluate::{Against, Choices, choose, context, evaluate, score_options};
 use surgery_core::event::Silent;
 use surgery_core::kernels::Portable;
 use surgery_core::model::Llama;
@@ -27,8 +27,20 @@ fn multiple_choice_agrees_with_transformers() {
                 assert_close(&what, -loss.sum, number(&expected["sums"][option]), 2e-5, 0.0);
             }
             assert_eq!(choose(found) as u64, expected["prediction"].as_u64().unwrap(), "{what}");
+            // The harness's rules, from PyTorch's log-likelihoods: of an option, and of one per character.
+            let likelihoods = expected["sums"].as_array().unwrap().iter().map(number);
+            let lengths = expected["options"].as_array().unwrap().iter().map(|o| o.as_str().unwrap().chars());
+            let per_character = likelihoods.clone().zip(lengths).map(|(sum, text)| sum / text.count() as f64);
+            let answers = [highest(likelihoods), highest(per_character)];
+            let choices = Choices::of((&encoded[number_of], found));
+            assert_eq!([choices.acc, choices.acc_norm], answers.map(|answer| answer == 0), "{what}");
         }
     }
+}
+
+/// The index of the highest value.
+fn highest(values: impl Iterator<Item = f64>) -> usize {
+    values.enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b)).unwrap().0
 }
 
 fn question((number, value): (usize, &serde_json::Value)) -> Question {

@@ -103,7 +103,8 @@ mod tests {
         assert_eq!(ticks(0.0, 100.0), [0.0, 25.0, 50.0, 75.0, 100.0]);
         let found = ticks(0.3, 2.9);
         assert!(found[0] <= 0.3 && found[found.len() - 1] >= 2.9 && found.len() <= 7, "{found:?}");
-        assert_eq!(ticks(5.0, 5.0).len(), 5);
+        let flat = ticks(5.0, 5.0);
+        assert!(flat[0] <= 5.0 && flat[flat.len() - 1] > 5.0, "{flat:?}");
         assert_eq!([label(0.25), label(100.0), label(2e6), label(0.0)], ["0.25", "100", "2e6", "0"]);
     }
 
