@@ -62,7 +62,9 @@ fn a_model_compared_with_itself_has_not_changed() {
     assert_eq!(alone, differ["after"]);
     assert!(fs::read_to_string(folder.join("differ/report.html")).unwrap().contains("The second model"));
     fail(&folder, &["compare", &one, &one, "--data", &data, "--output", "differ"], 3, &["differ"]);
-    fail(&folder, &["compare", &one, &model("mistral"), "--data", &data], 3, &["vocab"]);
+    // Another shape may be compared, another vocabulary may not.
+    assert!(compare(&model("mistral"), "wider")["after"]["kl"]["retain"].as_f64().unwrap() > 1e-4);
+    fail(&folder, &["compare", &one, "embedded", "--data", &data], 3, &["vocab"]);
 }
 
 #[test]
