@@ -75,7 +75,7 @@ pub enum Command {
 pub struct Run {
     /// A TOML file, or the name of a shipped recipe [default: default]
     pub recipe: Option<String>,
-    /// The model: a Hugging Face folder, ORG/NAME[@REVISION] on the hub, or `embedded`
+    /// The model: a Hugging Face folder, `ORG/NAME[@REVISION]` on the hub, or `embedded`
     #[arg(long, value_name = "M")]
     pub model: Option<String>,
     /// The data folder, or `embedded`
@@ -94,7 +94,7 @@ pub struct Run {
 
 #[derive(Debug, ClapArgs)]
 pub struct Eval {
-    /// The model: a Hugging Face folder, ORG/NAME[@REVISION] on the hub, or `embedded`
+    /// The model: a Hugging Face folder, `ORG/NAME[@REVISION]` on the hub, or `embedded`
     #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
     pub model: String,
     /// The data folder, or `embedded`
@@ -140,7 +140,7 @@ pub struct Compare {
 
 #[derive(Debug, ClapArgs)]
 pub struct Score {
-    /// The model: a Hugging Face folder, ORG/NAME[@REVISION] on the hub, or `embedded`
+    /// The model: a Hugging Face folder, `ORG/NAME[@REVISION]` on the hub, or `embedded`
     #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
     pub model: String,
     /// JSON lines: {"id", "text"}
@@ -150,7 +150,7 @@ pub struct Score {
 
 #[derive(Debug, ClapArgs)]
 pub struct Generate {
-    /// The model: a Hugging Face folder, ORG/NAME[@REVISION] on the hub, or `embedded`
+    /// The model: a Hugging Face folder, `ORG/NAME[@REVISION]` on the hub, or `embedded`
     #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
     pub model: String,
     /// The text to continue
@@ -171,7 +171,7 @@ pub struct Generate {
 pub struct Pretrain {
     /// A TOML file, or the name of a shipped recipe [default: an empty recipe]
     pub recipe: Option<String>,
-    /// The model to begin from: a Hugging Face folder, or ORG/NAME[@REVISION] on the hub
+    /// The model to begin from: a Hugging Face folder, or `ORG/NAME[@REVISION]` on the hub
     #[arg(long, value_name = "M")]
     pub model: Option<String>,
     /// Where the result goes [default: the next free runs/NNNN]
