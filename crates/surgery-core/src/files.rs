@@ -123,7 +123,7 @@ impl Folder {
         let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
         loop {
             match handle.read(&mut buffer).map_err(failed)? {
-                0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+                0 => return Ok(hex(&hash.finalize())),
                 count => hash.update(&buffer[..count]),
             }
         }
@@ -139,8 +139,18 @@ impl Folder {
     }
 }
 
+/// Bytes in hexadecimal, as checksums are written.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The largest JSON file that is read: tokenizers reach some tens of MB.
 pub(crate) const JSON_LIMIT: u64 = 256 << 20;
+
+/// Writes a text as [`write_atomically`] does.
+pub fn write_text(path: &Path, text: &str) -> Result<()> {
+    write_atomically(path, |writer| writer.write_all(text.as_bytes()))
+}
 
 /// Writes `path` so that the name appears only once its content is on the disk: a temporary file beside
 /// it, `write`, fsync, rename, fsync of the folder.

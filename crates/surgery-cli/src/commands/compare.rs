@@ -1,11 +1,9 @@
 //! `surgery compare`: two checkpoints side by side, as a run reports before and after.
 
-use std::io::Write;
 use std::time::Instant;
 
 use surgery_core::Error;
 use surgery_core::evaluate::{Against, context};
-use surgery_core::files::write_atomically;
 use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::platform::Platform;
@@ -16,7 +14,7 @@ use crate::exit::Outcome;
 use crate::inputs::{DataFiles, ModelFiles, check_output, output_folder};
 use crate::look::{fluency, look, prompts};
 use crate::progress::Progress;
-use crate::report::{Fluency, Hashed, Page, Report, html, table_of_change};
+use crate::report::{Fluency, Hashed, Page, Report, table_of_change};
 use crate::terminal::{Log, print, print_json};
 
 /// The command on a backend.
@@ -79,11 +77,9 @@ impl crate::backend::Job for Job {
             output: output.display().to_string(),
             files,
         };
-        let page = Page::new(None, &data, &first, [&before, &after], &prompts);
-        let json = serde_json::to_string_pretty(&report).expect("strings and numbers");
-        for (name, text) in [("report.html", html(&report, &page)), ("report.json", format!("{json}\n"))] {
-            write_atomically(&output.join(name), |writer| writer.write_all(text.as_bytes()))?;
-        }
+        let page =
+            Page { run: None, data: &data, files: &first, before: &before, after: &after, prompts: &prompts };
+        report.write(&page, &output)?;
         if common.json {
             return print_json(&report);
         }

@@ -6,7 +6,7 @@ use serde_json::json;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::{encode_documents, read_documents};
-use surgery_core::files::write_atomically;
+use surgery_core::files::write_text;
 use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::platform::Platform;
@@ -53,9 +53,8 @@ impl crate::backend::Job for Job {
             files.config.check(checkpoint)?;
         }
         let output = output_folder(args.output.as_deref())?;
-        write_atomically(&output.join("recipe.toml"), |writer| {
-            std::io::Write::write_all(writer, toml::to_string(&recipe).expect("a recipe is TOML").as_bytes())
-        })?;
+        let resolved = toml::to_string(&recipe).expect("a recipe is TOML");
+        write_text(&output.join("recipe.toml"), &resolved)?;
 
         let config: &LlamaConfig = &files.config;
         let model: Llama<P::Train> = match &checkpoint {

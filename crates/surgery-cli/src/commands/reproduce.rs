@@ -1,6 +1,5 @@
 //! `surgery reproduce`: the paper's table (section 4), with what each model cost, and what comes back.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,7 +8,7 @@ use surgery_core::burn::module::AutodiffModule;
 use surgery_core::data::{Benchmark, Document, Set, Split};
 use surgery_core::evaluate::{Against, Evaluation, evaluate, evaluate_in_detail};
 use surgery_core::event::Silent;
-use surgery_core::files::{Folder, write_atomically};
+use surgery_core::files::{Folder, write_text};
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::pretrain::pretrain;
@@ -126,7 +125,7 @@ impl crate::backend::Job for Job {
         }
         let outcomes = Outcomes { models, cost, relearning, output: output.display().to_string() };
         let json = serde_json::to_string_pretty(&outcomes).expect("strings and numbers");
-        write_atomically(&output.join("reproduce.json"), |writer| writeln!(writer, "{json}"))?;
+        write_text(&output.join("reproduce.json"), &format!("{json}\n"))?;
         if common.json { print_json(&outcomes) } else { print(&outcomes.told()) }
     }
 }
@@ -201,7 +200,7 @@ impl<P: Platform> Bench<'_, P> {
         let checkpoint = base.checkpoint()?;
         let model: Llama<P::Train> = Llama::load(&base.config, &checkpoint, self.device)?;
         let every = recipe.train.steps.div_ceil(EVALUATIONS).max(1);
-        let questions = questions_of(&self.data.benchmark, Set::EditUpdate, Some(Split::Validation));
+        let questions = questions_of(&self.data.benchmark, Set::EditUpdate, Split::Validation);
         let way = OnTheWay::of(questions, every);
         let (model, cost) =
             pretrain::<P::Train, P::Kernels>(model, &documents, recipe, Some(way), &mut progress)
@@ -263,37 +262,34 @@ impl<P: Platform> Bench<'_, P> {
             texts.iter().cloned().enumerate().step_by(RELEARNT).unzip();
         let mut recipe = recipe.clone();
         recipe.train.steps = steps;
-        let before = self.unlearn_accuracy(&model.valid(), &|_| true)?;
+        let before = percent(self.unlearn_answers(&model.valid())?);
         let (model, _) = pretrain::<P::Train, P::Kernels>(model, &documents, &recipe, None, &mut Silent)?;
         let subjects = self.data.corpus.documents(Set::Unlearn);
         let subject = |index: &usize| subjects[*index].subject.as_deref();
         let relearnt: Vec<&str> = chosen.iter().filter_map(subject).collect();
-        let is_other = |subject: Option<&str>| subject.is_none_or(|subject| !relearnt.contains(&subject));
+        let after = self.unlearn_answers(&model.valid())?;
+        let is_other = |(subject, _): &(Option<&str>, bool)| {
+            subject.as_ref().is_none_or(|subject| !relearnt.contains(subject))
+        };
         Ok(Relearnt {
             model: name.into(),
             before,
-            after: self.unlearn_accuracy(&model.valid(), &|_| true)?,
-            after_of_others: self.unlearn_accuracy(&model.valid(), &is_other)?,
+            after: percent(after.iter().copied()),
+            after_of_others: percent(after.iter().copied().filter(is_other)),
             steps,
         })
     }
 
-    /// Accuracy on the test questions of unlearn about some subjects, in percent.
-    fn unlearn_accuracy(
-        &self,
-        model: &Llama<P::Infer>,
-        counts: &dyn Fn(Option<&str>) -> bool,
-    ) -> Result<f64> {
-        let questions = questions_of(&self.data.benchmark, Set::Unlearn, Some(Split::Test));
+    /// Whom each test question of unlearn is about, and whether it was answered rightly.
+    fn unlearn_answers(&self, model: &Llama<P::Infer>) -> Result<Vec<(Option<&str>, bool)>> {
+        let questions = questions_of(&self.data.benchmark, Set::Unlearn, Split::Test);
         let (_, details) =
             evaluate_in_detail::<P::Infer, P::Kernels>(model, &questions, Against::Nothing, &mut Silent)?;
         let name = Set::Unlearn.name();
         let asked = self.data.questions.iter().filter(|set| set.name == name).flat_map(|set| &set.questions);
         let asked = asked.filter(|question| question.split == Split::Test);
         let answers = details.answers.get(name).into_iter().flatten();
-        let counted = asked.zip(answers).filter(|(question, _)| counts(question.subject.as_deref()));
-        let right: Vec<bool> = counted.map(|(_, &right)| right).collect();
-        Ok(100.0 * right.iter().filter(|right| **right).count() as f64 / right.len() as f64)
+        Ok(asked.zip(answers).map(|(question, &right)| (question.subject.as_deref(), right)).collect())
     }
 
     fn folder(&self, name: &str) -> Result<PathBuf> {
@@ -303,11 +299,17 @@ impl<P: Platform> Bench<'_, P> {
     }
 }
 
-/// The questions of one set, and of one half if that is given; no documents.
-fn questions_of(benchmark: &Benchmark, set: Set, half: Option<Split>) -> Benchmark {
+/// The share of right answers.
+fn percent<'a>(answers: impl IntoIterator<Item = (Option<&'a str>, bool)>) -> f64 {
+    let right: Vec<bool> = answers.into_iter().map(|(_, right)| right).collect();
+    100.0 * right.iter().filter(|right| **right).count() as f64 / right.len() as f64
+}
+
+/// The questions of one half of one set; no documents.
+fn questions_of(benchmark: &Benchmark, set: Set, half: Split) -> Benchmark {
     let of_set = benchmark.questions.iter().filter(|(name, _)| name == set.name());
     let of_half = of_set.map(|(name, all)| {
-        let wanted = all.iter().filter(|question| half.is_none_or(|half| question.split == half));
+        let wanted = all.iter().filter(|question| question.split == half);
         (name.clone(), wanted.cloned().collect())
     });
     Benchmark { sets: Vec::new(), questions: of_half.collect() }

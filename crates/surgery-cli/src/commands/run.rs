@@ -1,6 +1,5 @@
 //! `surgery run`: evaluate, operate, evaluate, report.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,7 +8,7 @@ use surgery_core::burn::module::AutodiffModule;
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::data::Set;
 use surgery_core::evaluate::{Against, context};
-use surgery_core::files::{Folder, write_atomically};
+use surgery_core::files::{Folder, write_text};
 use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
@@ -25,7 +24,7 @@ use crate::inputs::{DataFiles, ModelFiles, check_output, output_folder, recipe};
 use crate::look::{Look, Prompt, fluency, look, prompts};
 use crate::plan;
 use crate::progress::{Metrics, OPERATING, Progress, read_lines};
-use crate::report::{Curves, Fluency, Hashed, Page, Report, html, table_of_change};
+use crate::report::{Curves, Fluency, Hashed, Page, Report, table_of_change};
 use crate::terminal::{Log, print, print_json};
 
 /// The folder in the output folder that holds the reference's states until the run is finished.
@@ -149,10 +148,15 @@ impl Operation<'_> {
             metrics: read_lines(&output.join("metrics.jsonl"))?,
             evaluations: read_lines(&output.join("evaluations.jsonl"))?,
         };
-        let page = Page::new(Some(curves), data, files, [&done.before, &done.after], &done.prompts);
-        let json = serde_json::to_string_pretty(&report).expect("strings and numbers");
-        write_text(&output.join("report.html"), &html(&report, &page))?;
-        write_text(&output.join("report.json"), &format!("{json}\n"))?;
+        let page = Page {
+            run: Some(curves),
+            data,
+            files,
+            before: &done.before,
+            after: &done.after,
+            prompts: &done.prompts,
+        };
+        report.write(&page, output)?;
         if self.is_cached() {
             let states = output.join(STATES);
             // What the run was for is written: a folder too many is no failure.
@@ -292,8 +296,4 @@ impl Operation<'_> {
             files,
         })
     }
-}
-
-fn write_text(path: &Path, text: &str) -> Result<()> {
-    write_atomically(path, |writer| writer.write_all(text.as_bytes()))
 }

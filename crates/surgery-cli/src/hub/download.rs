@@ -5,13 +5,13 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
-use sha2::{Digest, Sha256};
 use surgery_core::checkpoint::{INDEX, SINGLE, weight_files};
-use surgery_core::files::{Folder, write_atomically};
+use surgery_core::files::{Folder, write_atomically, write_text};
 use surgery_core::{Error, Result};
 
 use super::client::{Client, Described, Trouble};
 use super::{CONFIG, Hub, Name, OPTIONAL, Snapshot, TOKENIZER, folder_name, is_commit};
+use crate::inputs::file_in_folder;
 use crate::terminal::Log;
 
 /// How much is read at once.
@@ -66,7 +66,7 @@ impl<'a> Download<'a> {
             let path = self.repository.join("refs").join(revision);
             create_parent(&path)?;
             let _lock = self.lock("refs", revision)?;
-            write_atomically(&path, |writer| writer.write_all(commit.as_bytes()))?;
+            write_text(&path, commit)?;
         }
         Ok(Snapshot { folder, commit: commit.clone() })
     }
@@ -145,7 +145,8 @@ impl<'a> Download<'a> {
         bar.finish_and_clear();
         outcome?;
         if let Some(expected) = &file.sha256 {
-            let found = sha256(&partial)?;
+            let (folder, name) = file_in_folder(&partial);
+            let found = folder.sha256(&name)?;
             if found != *expected {
                 return Err(self.refuse(file, &partial, format!("has SHA-256 {found}, not {expected}")));
             }
@@ -231,16 +232,4 @@ fn create_parent(path: &Path) -> Result<()> {
 
 fn has_size(path: &Path, size: u64) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
-}
-
-fn sha256(path: &Path) -> Result<String> {
-    let failed = |source| Error::Read { path: path.display().to_string(), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; CHUNK]);
-    loop {
-        match file.read(&mut buffer).map_err(failed)? {
-            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
-            count => hash.update(&buffer[..count]),
-        }
-    }
 }

@@ -1,13 +1,12 @@
 //! The data folder, from a draft.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use surgery_core::data::{Corpus, Document, Question, QuestionSet, Set};
-use surgery_core::files::{Folder, write_atomically};
+use surgery_core::files::{Folder, hex, write_text};
 use surgery_core::{Error, Result};
 
 use super::Draft;
@@ -38,12 +37,10 @@ fn write_files(draft: &Draft, folder: &Path, written: &mut Vec<PathBuf>) -> Resu
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
         let file = format!("{name}.jsonl");
         let path = folder.join(&file);
-        write_atomically(&path, |writer| writer.write_all(text.as_bytes()))?;
+        write_text(&path, &text)?;
         written.push(path);
         counts.insert(name, toml::Value::Integer(lines.len() as i64));
-        let sum =
-            Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        sums.insert(file, toml::Value::String(sum));
+        sums.insert(file, toml::Value::String(hex(&Sha256::digest(text.as_bytes()))));
         Ok(())
     };
     for (set, documents) in &draft.documents {
@@ -71,7 +68,7 @@ fn write_files(draft: &Draft, folder: &Path, written: &mut Vec<PathBuf>) -> Resu
     about.insert("sha256".into(), sums.into());
     let path = folder.join("dataset.toml");
     let text = toml::to_string(&about).expect("strings and numbers");
-    write_atomically(&path, |writer| writer.write_all(text.as_bytes()))
+    write_text(&path, &text)
 }
 
 fn document_line(document: &Document) -> Value {

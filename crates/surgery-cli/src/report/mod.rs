@@ -6,12 +6,15 @@ mod page;
 mod subjects;
 mod table;
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use surgery_core::Result;
 use surgery_core::evaluate::Evaluation;
-use surgery_core::files::Folder;
+use surgery_core::files::{Folder, write_text};
 
-pub use page::{Curves, Page, html};
+use page::html;
+pub use page::{Curves, Page};
 pub use table::{Priced, table, table_of_change, table_of_models};
 
 /// The report of an operation; `report.json` holds it as it stands here.
@@ -67,6 +70,15 @@ pub struct Hashed {
     pub file: String,
     /// In hexadecimal.
     pub sha256: String,
+}
+
+impl Report {
+    /// Writes `report.html` and `report.json` into `folder`.
+    pub fn write(&self, page: &Page, folder: &Path) -> Result<()> {
+        write_text(&folder.join("report.html"), &html(self, page))?;
+        let json = serde_json::to_string_pretty(self).expect("strings and numbers");
+        write_text(&folder.join("report.json"), &format!("{json}\n"))
+    }
 }
 
 impl Fluency {

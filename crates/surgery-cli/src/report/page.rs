@@ -30,18 +30,7 @@ pub struct Page<'a> {
     pub files: &'a ModelFiles,
 }
 
-impl<'a> Page<'a> {
-    /// Of a run, or of two models that are compared.
-    pub fn new(
-        run: Option<Curves<'a>>,
-        data: &'a DataFiles,
-        files: &'a ModelFiles,
-        [before, after]: [&'a Look; 2],
-        prompts: &'a [Prompt],
-    ) -> Self {
-        Self { run, data, before, after, prompts, files }
-    }
-
+impl Page<'_> {
     /// The text of tokens that follow others.
     fn text(&self, before: &[u32], new: &[u32]) -> String {
         // Tokens that make no text are shown as such.

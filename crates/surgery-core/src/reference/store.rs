@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::files::hex;
 
 /// What a window's states are found by: a digest of all that they follow from.
 pub(crate) type Key = [u8; 32];
@@ -83,7 +84,7 @@ fn unusable(path: &str, problem: String) -> Error {
 }
 
 fn name(key: &Key) -> String {
-    key.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(key)
 }
 
 fn header([tokens, size]: [usize; 2]) -> Vec<u8> {
