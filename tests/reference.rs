@@ -12,7 +12,8 @@ use surgery_core::objective::Objective;
 use surgery_core::recipe::{Recipe, parse};
 use surgery_core::reference::{Cached, Live, Reference, Store};
 use surgery_core::step::{Graded, StepDocuments, StepRecord, gradients};
-use surgery_core::surgery::{operate, retain_to_be_drawn};
+use surgery_core::surgery::{beginning, operate, retain_to_be_drawn};
+use surgery_core::training::KeepNothing;
 use surgery_tests::{Infer, Kernels, Train, assert_close, golden_folder, load, open, relative_distance};
 
 const VARIANT: &str = "llama1-mha";
@@ -173,7 +174,9 @@ fn an_operation_asks_for_what_it_was_known_to_draw() {
     let operate_against = |reference: &mut dyn Reference<Infer>| {
         let mut records = Records::default();
         let model = Llama::<Train>::trainable(model.clone());
-        operate::<Train, Kernels>(model, &corpus, &benchmark, &recipe, reference, &mut records).unwrap();
+        let state = beginning(model, &corpus, &recipe);
+        let keeper = &mut KeepNothing;
+        operate::<Train, Kernels>(state, &benchmark, &recipe, reference, keeper, &mut records).unwrap();
         records.0
     };
     let found = operate_against(&mut cached(&model, Store::in_memory(), &drawn));

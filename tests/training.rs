@@ -12,7 +12,8 @@ use surgery_core::pretrain::pretrain;
 use surgery_core::recipe::{PretrainRecipe, Recipe, parse};
 use surgery_core::reference::Live;
 use surgery_core::step::{StepDocuments, StepRecord, gradients, update};
-use surgery_core::surgery::operate;
+use surgery_core::surgery::{beginning, operate};
+use surgery_core::training::KeepNothing;
 use surgery_tests::{
     Cpu, Infer, Kernels, Train, assert_close, golden, golden_folder, golden_json, load, number, open,
     read_tensors, relative_distance,
@@ -119,11 +120,11 @@ fn operations_agree_with_pytorch() {
         let mut reference = Live::<Infer, Kernels>::new(before.clone());
         let mut records = Records::default();
         let (after, cost) = operate::<Train, Kernels>(
-            train(variant),
-            &corpus,
+            beginning(train(variant), &corpus, &recipe),
             &benchmark,
             &recipe,
             &mut reference,
+            &mut KeepNothing,
             &mut records,
         )
         .unwrap();
@@ -148,8 +149,9 @@ fn pretraining_agrees_with_pytorch() {
     let documents = read_documents(&folder, "documents.jsonl").unwrap();
     let documents = encode_documents(&folder, "documents.jsonl", &documents, &encoder).unwrap();
     let mut records = Records::default();
+    let state = surgery_core::pretrain::beginning(train(variant), documents.len(), &recipe);
     let (after, _) =
-        pretrain::<Train, Kernels>(train(variant), &documents, &recipe, None, &mut records).unwrap();
+        pretrain::<Train, Kernels>(state, &documents, &recipe, None, &mut KeepNothing, &mut records).unwrap();
     assert_steps("pretrain", &records.0, &expected);
     assert_delta("pretrain", &load(variant), &after.valid(), "pretrain/delta.safetensors");
 }
@@ -168,10 +170,11 @@ fn short_operation(seed: u64) -> Vec<(String, Vec<f32>)> {
     let corpus = Corpus::load(&folder, &recipe.objective.sets()).unwrap();
     let benchmark = Benchmark::encode(&folder, &corpus, &[], &encoder).unwrap();
     let mut reference = Live::<Infer, Kernels>::new(load("llama1-mha"));
-    let model = train("llama1-mha");
+    let state = beginning(train("llama1-mha"), &corpus, &recipe);
     let mut records = Records::default();
     let (after, _) =
-        operate::<Train, Kernels>(model, &corpus, &benchmark, &recipe, &mut reference, &mut records).unwrap();
+        operate::<Train, Kernels>(state, &benchmark, &recipe, &mut reference, &mut KeepNothing, &mut records)
+            .unwrap();
     values(&after.valid())
 }
 

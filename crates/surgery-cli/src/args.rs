@@ -87,8 +87,11 @@ pub struct Run {
     /// Override a key of the recipe; the value is TOML, the last one wins
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub overrides: Vec<String>,
+    /// Go on with the unfinished run in the output folder, from its last whole checkpoint
+    #[arg(long, requires = "output")]
+    pub resume: bool,
     /// Only say what would be done, and what it would take
-    #[arg(long)]
+    #[arg(long, conflicts_with = "resume")]
     pub dry_run: bool,
 }
 
@@ -180,6 +183,9 @@ pub struct Pretrain {
     /// Override a key of the recipe; the value is TOML, the last one wins
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub overrides: Vec<String>,
+    /// Go on with the unfinished run in the output folder, from its last whole checkpoint
+    #[arg(long, requires = "output")]
+    pub resume: bool,
 }
 
 #[derive(Debug, ClapArgs)]

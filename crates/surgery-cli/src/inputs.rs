@@ -1,4 +1,4 @@
-//! From what the user names to what the library reads: models, data folders, recipes, output folders.
+//! From what the user names to what the library reads: models, data folders, recipes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -191,62 +191,4 @@ pub fn recipe<R: serde::de::DeserializeOwned + Check>(name: &str, overrides: &[S
     }
     let text = fs::read_to_string(name).map_err(|source| Error::Read { path: name.into(), source })?;
     parse(name, &text, overrides)
-}
-
-/// Refuses a folder that a run may not write into: one that holds anything, or an input folder.
-pub fn check_output(asked: Option<&Path>, inputs: &[&Folder]) -> Result<()> {
-    let refused = |path: &Path, problem: &str| Error::Output {
-        path: path.to_path_buf(),
-        problem: problem.into(),
-        remedy: "give another folder with --output".into(),
-    };
-    let Some(path) = asked else { return Ok(()) };
-    if path.is_file() {
-        return Err(refused(path, "is a file"));
-    }
-    // `a/..` is another folder before `a` is made than after.
-    if path.ancestors().any(|ancestor| ancestor.ends_with("..") && !ancestor.is_dir()) {
-        return Err(refused(path, "goes through a folder that is not there, and back by `..`"));
-    }
-    if path.is_dir() {
-        let same = |input: &&Folder| match input {
-            Folder::Disk(input) => fs::canonicalize(input).ok() == fs::canonicalize(path).ok(),
-            Folder::Embedded { .. } => false,
-        };
-        if inputs.iter().any(same) {
-            return Err(refused(path, "is an input folder"));
-        }
-        let mut entries = fs::read_dir(path).map_err(Error::write(path))?;
-        if path.join("recipe.toml").exists() {
-            return Err(refused(path, "holds a run already"));
-        }
-        if entries.next().is_some() {
-            return Err(refused(path, "is not empty"));
-        }
-    }
-    Ok(())
-}
-
-/// Makes the folder that a run writes into, after [`check_output`]: `asked`, or the next free `runs/NNNN`.
-pub fn output_folder(asked: Option<&Path>) -> Result<PathBuf> {
-    let Some(path) = asked else { return next_free(Path::new("runs")) };
-    fs::create_dir_all(path).map_err(Error::write(path))?;
-    // Better now than after the work.
-    let probe = path.join(".writable");
-    fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(Error::write(path))?;
-    Ok(path.to_path_buf())
-}
-
-fn next_free(runs: &Path) -> Result<PathBuf> {
-    fs::create_dir_all(runs).map_err(Error::write(runs))?;
-    for number in 1.. {
-        let path = runs.join(format!("{number:04}"));
-        // Creating is what claims the name: a run beside this one gets the next.
-        match fs::create_dir(&path) {
-            Ok(()) => return Ok(path),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(Error::Write { path, source: error }),
-        }
-    }
-    unreachable!("some number is free")
 }

@@ -7,10 +7,13 @@ mod exit;
 mod hub;
 mod import;
 mod inputs;
+mod interrupt;
 mod look;
+mod output;
 mod plan;
 mod progress;
 mod report;
+mod resume;
 mod terminal;
 
 use std::process::ExitCode;

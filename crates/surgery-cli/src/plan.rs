@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use surgery_core::Result;
 use surgery_core::account::{Account, Plan};
 use surgery_core::batch::windows;
 use surgery_core::checkpoint::Checkpoint;
@@ -19,22 +20,10 @@ use surgery_core::recipe::{Recipe, ReferenceForm};
 use surgery_core::reference::{Cached, Live, Reference, Store};
 use surgery_core::step::{gradients, update};
 use surgery_core::surgery::{drawn_documents, sampler};
-use surgery_core::{Error, Result};
 
 use crate::exit::Outcome;
 use crate::inputs::{DataFiles, ModelFiles};
 use crate::terminal::{print, print_json};
-
-/// Refuses what a recipe may say and this version does not do.
-pub fn check_supported(recipe: &Recipe) -> Result<()> {
-    match recipe.train.checkpoint_every {
-        0 => Ok(()),
-        every => Err(Error::Recipe {
-            origin: "train.checkpoint_every".into(),
-            problem: format!("is {every}; this version writes no checkpoints on the way: expected 0"),
-        }),
-    }
-}
 
 /// Prints the plan of a run.
 pub fn show<P: Platform>(

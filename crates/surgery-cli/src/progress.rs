@@ -13,6 +13,11 @@ use surgery_core::{Error, Result};
 
 use crate::terminal::Log;
 
+/// The records that a run leaves of its steps, and of its evaluations on the way.
+pub const METRICS: &str = "metrics.jsonl";
+/// One line for each.
+pub const EVALUATIONS: &str = "evaluations.jsonl";
+
 /// The stage of the steps; what happens within it moves no other bar.
 pub const OPERATING: &str = "operating";
 
@@ -32,6 +37,8 @@ pub struct Progress {
     label: String,
     metrics: Option<(Metrics, PathBuf, File)>,
     evaluations: Option<PathBuf>,
+    /// How an interrupted run goes on.
+    remedy: String,
     /// The first failure to write; it ends the run at the next occasion.
     failure: Option<Error>,
 }
@@ -39,16 +46,32 @@ pub struct Progress {
 impl Progress {
     /// Follows without writing a file.
     pub fn new(log: Log) -> Self {
-        let label = String::new();
-        Self { log, bar: ProgressBar::hidden(), label, metrics: None, evaluations: None, failure: None }
+        let (label, remedy) = (String::new(), String::new());
+        Self {
+            log,
+            bar: ProgressBar::hidden(),
+            label,
+            metrics: None,
+            evaluations: None,
+            remedy,
+            failure: None,
+        }
     }
 
-    /// Also writes `metrics.jsonl`, and `evaluations.jsonl` if there are any, in `folder`.
+    /// Also adds to the [`METRICS`] in `folder`, and to its [`EVALUATIONS`] if there are any; from now on a signal
+    /// stops the work where it can.
     pub fn recording(log: Log, folder: &Path, metrics: Metrics) -> Result<Self> {
-        let path = folder.join("metrics.jsonl");
-        let file = File::create(&path).map_err(Error::write(&path))?;
-        let evaluations = Some(folder.join("evaluations.jsonl"));
+        crate::interrupt::watch();
+        let path = folder.join(METRICS);
+        let file = File::options().create(true).append(true).open(&path).map_err(Error::write(&path))?;
+        let evaluations = Some(folder.join(EVALUATIONS));
         Ok(Self { metrics: Some((metrics, path, file)), evaluations, ..Self::new(log) })
+    }
+
+    /// Says how the run goes on after an interruption.
+    pub fn resumable(self, command: &str, output: &Path) -> Self {
+        let output = output.display();
+        Self { remedy: format!("; go on with `surgery {command} --output {output} --resume`"), ..self }
     }
 
     /// Begins a stage: what follows is shown under `label`.
@@ -71,11 +94,15 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 
-    /// A failure to write, in place of the interruption that it caused.
+    /// A failure to write, in place of the interruption that it caused; how to go on after any other.
     pub fn explain(&mut self, error: Error) -> Error {
-        match error {
-            Error::Interrupted { .. } => self.failure.take().unwrap_or(error),
-            error => error,
+        self.finish();
+        match (error, self.failure.take()) {
+            (Error::Interrupted { .. }, Some(failure)) => failure,
+            (Error::Interrupted { step, .. }, None) => {
+                Error::Interrupted { step, remedy: self.remedy.clone() }
+            }
+            (error, _) => error,
         }
     }
 
@@ -169,6 +196,18 @@ impl Observer for Progress {
                 Ok(())
             }
             Event::Evaluated { step, evaluation } => self.write_evaluation(step, evaluation),
+            Event::Skipped { step, error } => {
+                self.log.warn(&format!("no update at step {step}: {error}"));
+                Ok(())
+            }
+            Event::RolledBack { step, to, error } => {
+                let place = match to {
+                    0 => "the beginning".to_owned(),
+                    to => format!("what it was after step {to}"),
+                };
+                self.log.warn(&format!("at step {step} the model went back to {place}: {error}"));
+                Ok(())
+            }
         };
         if let Err(error) = outcome {
             self.failure.get_or_insert(error);
@@ -176,6 +215,6 @@ impl Observer for Progress {
     }
 
     fn interrupted(&self) -> bool {
-        self.failure.is_some()
+        self.failure.is_some() || crate::interrupt::came()
     }
 }

@@ -43,6 +43,16 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// There is no room for what should be written.
+    #[error("{}: cannot be written: {source}; it takes {bytes} bytes: make room, and resume", path.display())]
+    Full {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it takes.
+        bytes: u64,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A folder that a run would write into may not be used.
     #[error("{}: {problem}; {remedy}", path.display())]
     Output {
@@ -152,11 +162,27 @@ pub enum Error {
         /// Its value.
         value: f64,
     },
-    /// The caller's observer asked for the work to stop.
-    #[error("interrupted after step {step}")]
-    Interrupted {
-        /// The last finished step, counted from 1.
+    /// The model has drifted too far from the reference on what it should keep.
+    #[error(
+        "step {step}: the KL to the reference on retain documents is {kl:.3}, more than `guard.retain_kl`, which is \
+         {limit}; the model collapsed. Lower `optimizer.learning_rate`, bound the ascent with `objective.ascent_cap`, \
+         or give `objective.retain` more weight"
+    )]
+    Collapsed {
+        /// The step that found it, counted from 1.
         step: usize,
+        /// The step's mean KL, in nats.
+        kl: f64,
+        /// What the recipe allows.
+        limit: f64,
+    },
+    /// The caller's observer asked for the work to stop.
+    #[error("interrupted after step {step}{remedy}")]
+    Interrupted {
+        /// The last finished step, counted from 1; 0 before the first.
+        step: usize,
+        /// How to go on, if the caller knows.
+        remedy: String,
     },
 }
 
@@ -173,10 +199,10 @@ impl Error {
             | Error::Checkpoint { .. }
             | Error::Tokenizer { .. }
             | Error::Recipe { .. } => Kind::Input,
-            Error::Write { .. } => Kind::Storage,
+            Error::Write { .. } | Error::Full { .. } => Kind::Storage,
             Error::Network { .. } => Kind::Network,
             Error::Backend { .. } => Kind::Backend,
-            Error::NotFinite { .. } => Kind::Diverged,
+            Error::NotFinite { .. } | Error::Collapsed { .. } => Kind::Diverged,
             Error::Interrupted { .. } => Kind::Interrupted,
         }
     }
@@ -187,6 +213,17 @@ impl Error {
             path: "the model".into(),
             problem: format!("gives {value} for {what}: its weights are too large to compute with"),
             remedy: "check where it came from".into(),
+        }
+    }
+
+    /// For a failure to write that comes from a full disk, or a full quota: says how many bytes were wanted.
+    pub(crate) fn wanting(self, bytes: u64) -> Error {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Error::Write { path, source } if matches!(source.kind(), StorageFull | QuotaExceeded) => {
+                Error::Full { path, bytes, source }
+            }
+            other => other,
         }
     }
 

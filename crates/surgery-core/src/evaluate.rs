@@ -149,7 +149,7 @@ impl Progress<'_> {
         self.done += texts;
         self.observer.observe(Event::Evaluating { done: self.done, total: self.total });
         match self.observer.interrupted() {
-            true => Err(Error::Interrupted { step: 0 }),
+            true => Err(Error::Interrupted { step: 0, remedy: String::new() }),
             false => Ok(()),
         }
     }

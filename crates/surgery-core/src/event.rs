@@ -1,5 +1,6 @@
 //! What happens during an operation, told as it happens. Whoever calls decides how it looks.
 
+use crate::error::Error;
 use crate::evaluate::Evaluation;
 use crate::step::StepRecord;
 
@@ -16,6 +17,22 @@ pub enum Event<'a> {
         record: &'a StepRecord,
         /// How long it took.
         seconds: f64,
+    },
+    /// A step made no update: its loss or gradient was not a finite number.
+    Skipped {
+        /// Its number, counted from 1.
+        step: usize,
+        /// What would have ended the run, had the recipe not asked for the step to be skipped.
+        error: &'a Error,
+    },
+    /// The model had collapsed, and the state of an earlier step took its place.
+    RolledBack {
+        /// The step that found it.
+        step: usize,
+        /// The last step of the state that took its place; 0 for the beginning.
+        to: usize,
+        /// What was found; it ends the run if it is found again.
+        error: &'a Error,
     },
     /// A part of an evaluation was done.
     Evaluating {

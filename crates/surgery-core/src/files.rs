@@ -158,23 +158,66 @@ pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut std::io::BufWriter<File>) -> std::io::Result<()>,
 ) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.tmp"));
+    let temporary = temporary(path);
     let attempt = || -> std::io::Result<()> {
         let mut writer = std::io::BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
         write(&mut writer)?;
         writer.flush()?;
         writer.get_ref().sync_all()?;
         std::fs::rename(&temporary, path)?;
-        match path.parent() {
-            Some(folder) if cfg!(unix) && folder.as_os_str().is_empty() => File::open(".")?.sync_all(),
-            Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
-            _ => Ok(()),
-        }
+        sync_parent(path)
     };
     attempt().map_err(|source| {
         // What is left behind is only the temporary file; that it cannot be removed adds nothing.
         let _ = std::fs::remove_file(&temporary);
         Error::Write { path: path.to_path_buf(), source }
     })
+}
+
+/// Writes the folder `path` so that the name appears only once all of it is on the disk: `write` fills a folder
+/// beside it, which takes the name, and the place of a folder that had it.
+pub fn replace_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let temporary = temporary(path);
+    remove_folder(&temporary)?;
+    std::fs::create_dir_all(&temporary).map_err(Error::write(&temporary))?;
+    write(&temporary).inspect_err(|_| {
+        // What is left behind would only take room; that it cannot be removed adds nothing.
+        let _ = std::fs::remove_dir_all(&temporary);
+    })?;
+    remove_folder(path)?;
+    std::fs::rename(&temporary, path).and_then(|()| sync_parent(path)).map_err(Error::write(path))
+}
+
+/// Removes a folder, if it is there; its name is gone before its files are.
+pub fn remove_folder(path: &Path) -> Result<()> {
+    let doomed = path.with_file_name(format!(".{}.old", file_name(path)));
+    let attempt = || -> std::io::Result<()> {
+        if !path.exists() {
+            return Ok(());
+        }
+        if doomed.exists() {
+            std::fs::remove_dir_all(&doomed)?;
+        }
+        std::fs::rename(path, &doomed)?;
+        std::fs::remove_dir_all(&doomed)
+    };
+    attempt().map_err(Error::write(path))
+}
+
+/// What a file or folder is called until it is whole.
+fn temporary(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}.tmp", file_name(path)))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().trim_start_matches('.').to_owned()
+}
+
+/// Makes the names in the folder of `path` last.
+fn sync_parent(path: &Path) -> std::io::Result<()> {
+    match path.parent() {
+        Some(folder) if cfg!(unix) && folder.as_os_str().is_empty() => File::open(".")?.sync_all(),
+        Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
 }

@@ -28,6 +28,7 @@ pub mod platform;
 pub mod pretrain;
 pub mod recipe;
 pub mod reference;
+pub mod resume;
 pub mod step;
 pub mod surgery;
 pub mod text;

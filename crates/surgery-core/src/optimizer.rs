@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::{AdamWStep, Kernels};
@@ -107,6 +107,37 @@ impl<B: Backend> AdamW<B> {
     /// An optimizer that has seen no step.
     pub fn new(config: OptimizerConfig) -> Self {
         Self { config, moments: HashMap::new(), steps: 0 }
+    }
+
+    /// An optimizer that has seen `steps` steps and has these moments, each two f32 vectors by the name of a
+    /// parameter.
+    pub(crate) fn resumed(
+        config: OptimizerConfig,
+        steps: i32,
+        moments: impl IntoIterator<Item = (String, [Vec<f32>; 2])>,
+        device: &B::Device,
+    ) -> Self {
+        let tensor = |values: Vec<f32>| {
+            let length = values.len();
+            // Of f32 even where the backend computes in another precision.
+            let data = TensorData::new(values, [length]);
+            Tensor::from_data(data, (device, DType::F32))
+        };
+        let moments = moments
+            .into_iter()
+            .map(|(name, [first, second])| (name, Moments { first: tensor(first), second: tensor(second) }));
+        Self { config, moments: moments.collect(), steps }
+    }
+
+    /// How many steps it has seen.
+    pub(crate) fn steps(&self) -> i32 {
+        self.steps
+    }
+
+    /// The two moments of the parameter `name`; none before the first update that reached it.
+    pub(crate) fn moments(&self, name: &str) -> Option<[Vec<f32>; 2]> {
+        let values = |tensor: &Tensor<B, 1>| tensor.to_data().to_vec::<f32>().expect("moments are f32");
+        self.moments.get(name).map(|moments| [values(&moments.first), values(&moments.second)])
     }
 
     /// The settings it was made with.

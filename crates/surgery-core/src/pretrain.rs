@@ -3,38 +3,45 @@
 
 use burn::tensor::backend::AutodiffBackend;
 
-use crate::data::{Set, Stream, seeded};
+use crate::data::{Draw, Sampler};
 use crate::error::Result;
 use crate::event::Observer;
 use crate::kernels::Kernels;
 use crate::model::Llama;
 use crate::objective::TokenMean;
-use crate::recipe::PretrainRecipe;
+use crate::recipe::{Guard, PretrainRecipe};
 use crate::step::{StepDocuments, gradients};
-use crate::training::{Cost, OnTheWay, Step, train};
+use crate::training::{Cost, Course, Keeper, OnTheWay, State, train};
 
-/// Trains `model` on `documents` (token ids), and evaluates it on the way where that is asked for.
+/// The state before the first step, on `documents` documents.
+pub fn beginning<B: AutodiffBackend>(model: Llama<B>, documents: usize, recipe: &PretrainRecipe) -> State<B> {
+    let sampler = Sampler::of_texts(documents, recipe.train.documents_per_step, recipe.train.seed);
+    State::new(model, &recipe.optimizer, sampler)
+}
+
+/// Trains from `state` on: until `recipe.train.steps` steps on `documents` (token ids) are done, with an evaluation
+/// on the way where that is asked for.
 pub fn pretrain<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
-    model: Llama<B>,
+    state: State<B>,
     documents: &[Vec<u32>],
     recipe: &PretrainRecipe,
     mut on_the_way: Option<OnTheWay>,
+    keeper: &mut dyn Keeper<B>,
     observer: &mut dyn Observer,
 ) -> Result<(Llama<B>, Cost)> {
-    const STREAM: u64 = 3 << 32;
     let section = &recipe.train;
-    let mut stream = Stream::new(vec![None; documents.len()], seeded(section.seed, STREAM));
-    let step = |step: Step<B>| {
-        let drawn = stream.draw(section.documents_per_step, &[]);
-        // Which set they count to does not matter to the mean over tokens.
-        let drawn = drawn.into_iter().map(|index| (Set::EditUpdate, documents[index].as_slice()));
-        let drawn =
-            StepDocuments { documents: drawn.collect(), context: step.context, recompute: section.recompute };
-        gradients::<B, K>(step.model, &drawn, &TokenMean, None)
+    let step = |model: &Llama<B>, draw: &Draw, context: usize| {
+        let drawn = draw
+            .iter()
+            .flat_map(|(&set, indices)| indices.iter().map(move |&index| (set, documents[index].as_slice())));
+        let drawn = StepDocuments { documents: drawn.collect(), context, recompute: section.recompute };
+        gradients::<B, K>(model, &drawn, &TokenMean, None)
     };
     let after = |model: &Llama<B>, number: usize, observer: &mut dyn Observer| match &mut on_the_way {
         Some(on_the_way) => on_the_way.after_step::<B, K>(model, number, observer),
         None => Ok(()),
     };
-    train::<B, K>(model, &recipe.optimizer, section.steps, section.max_tokens, observer, step, after)
+    let (optimizer, guard) = (&recipe.optimizer, &Guard::default());
+    let course = Course { optimizer, guard, steps: section.steps, max_tokens: section.max_tokens };
+    train::<B, K>(state, &course, keeper, observer, step, after)
 }

@@ -9,6 +9,7 @@ use crate::data::DocumentsPerStep;
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::optimizer::OptimizerConfig;
+use crate::step::StepRecord;
 
 /// The source that stands for what is embedded in the binary.
 pub const EMBEDDED: &str = "embedded";
@@ -27,6 +28,9 @@ pub struct Recipe {
     pub optimizer: OptimizerConfig,
     /// How long, and on how much at a time.
     pub train: TrainSection,
+    /// What stops it.
+    #[serde(skip_serializing_if = "Guard::is_off")]
+    pub guard: Guard,
 }
 
 /// The recipe of continual pretraining, or of training from scratch.
@@ -133,7 +137,7 @@ pub struct TrainSection {
     pub max_tokens: usize,
     /// Fixes the order of the documents.
     pub seed: u64,
-    /// Steps between checkpoints; 0 for none.
+    /// Steps between checkpoints, of which the last two are kept until the run is finished; 0 for none.
     pub checkpoint_every: usize,
     /// Steps between evaluations on the way; 0 for none.
     pub evaluate_every: usize,
@@ -170,6 +174,31 @@ impl Default for TrainSection {
     }
 }
 
+/// The section `[guard]`: what a step may not find. The recipe `paper` has none of it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Guard {
+    /// The most that the KL to the reference may be on a step's retain documents, in nats; unbounded where it is
+    /// missing. Past it the model goes back to the last checkpoint, or to the beginning, and goes on with the
+    /// documents that come next; the second time ends the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retain_kl: Option<f64>,
+    /// How many steps may be skipped because their loss or gradient is not a finite number; the next one ends
+    /// the run.
+    pub skip_not_finite: usize,
+}
+
+impl Guard {
+    fn is_off(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The KL of a step past the limit, and the limit.
+    pub(crate) fn collapse(&self, record: &StepRecord) -> Option<(f64, f64)> {
+        self.retain_kl.and_then(|limit| record.terms.retain_kl.filter(|&kl| kl > limit).map(|kl| (kl, limit)))
+    }
+}
+
 /// The section `[train]` of pretraining.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -183,12 +212,21 @@ pub struct PretrainSection {
     /// Fixes fresh weights and the order of the documents.
     pub seed: u64,
     /// As in [`TrainSection`].
+    pub checkpoint_every: usize,
+    /// As in [`TrainSection`].
     pub recompute: bool,
 }
 
 impl Default for PretrainSection {
     fn default() -> Self {
-        Self { steps: 120, documents_per_step: 8, max_tokens: 4096, seed: 42, recompute: false }
+        Self {
+            steps: 120,
+            documents_per_step: 8,
+            max_tokens: 4096,
+            seed: 42,
+            checkpoint_every: 0,
+            recompute: false,
+        }
     }
 }
 
@@ -292,6 +330,9 @@ impl Check for Recipe {
             ("objective.ascent_cap", ascent_cap.unwrap_or(0.0)),
         ] {
             within(key, weight, 0.0, f64::INFINITY)?;
+        }
+        if let Some(limit) = self.guard.retain_kl {
+            within("guard.retain_kl", limit, f64::MIN_POSITIVE, f64::INFINITY)?;
         }
         if self.objective.sets().is_empty() {
             return Err("every weight of `[objective]` is 0; expected one that is not".into());

@@ -50,6 +50,18 @@ pub struct StepRecord {
     pub tokens: usize,
 }
 
+impl StepRecord {
+    /// Refuses a loss or a gradient that is not finite; `number` is the step's, for the message.
+    pub fn refuse_not_finite(&self, number: usize) -> Result<()> {
+        for (what, value) in [("the loss", self.loss), ("the gradient's norm", self.grad_norm)] {
+            if !value.is_finite() {
+                return Err(Error::NotFinite { step: number, what: what.into(), value });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A loss and its gradient.
 pub struct Graded<B: Backend> {
     /// What was measured; the learning rate is the caller's to fill in.
@@ -142,11 +154,7 @@ pub fn update<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
     number: usize,
 ) -> Result<(Llama<B>, StepRecord)> {
     let mut record = graded.record;
-    for (what, value) in [("the loss", record.loss), ("the gradient's norm", record.grad_norm)] {
-        if !value.is_finite() {
-            return Err(Error::NotFinite { step: number, what: what.into(), value });
-        }
-    }
+    record.refuse_not_finite(number)?;
     record.learning_rate = rate;
     let clip = optimizer.config().clip_factor(record.grad_norm);
     Ok((optimizer.update::<B, K, _>(model, graded.gradients, clip, rate), record))

@@ -12,7 +12,7 @@ use crate::model::Llama;
 use crate::recipe::Recipe;
 use crate::reference::Reference;
 use crate::step::{StepDocuments, gradients};
-use crate::training::{Cost, OnTheWay, Step, train};
+use crate::training::{Cost, Course, Keeper, OnTheWay, State, train};
 
 /// The sampler of an operation, over the sets that its objective weighs.
 pub fn sampler(corpus: &Corpus, recipe: &Recipe) -> Sampler {
@@ -42,25 +42,30 @@ pub fn drawn_documents<'a>(
     StepDocuments { documents: documents.collect(), context, recompute }
 }
 
-/// Operates on `model`: `recipe.train.steps` steps on documents of `corpus`, whose token ids `benchmark`
-/// holds in the same order, held to `reference` on the retain set.
+/// The state before the first step.
+pub fn beginning<B: AutodiffBackend>(model: Llama<B>, corpus: &Corpus, recipe: &Recipe) -> State<B> {
+    State::new(model, &recipe.optimizer, sampler(corpus, recipe))
+}
+
+/// Operates from `state` on: until `recipe.train.steps` steps are done, on documents whose token ids `benchmark`
+/// holds in the order of the corpus, held to `reference` on the retain set.
 pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
-    model: Llama<B>,
-    corpus: &Corpus,
+    state: State<B>,
     benchmark: &Benchmark,
     recipe: &Recipe,
     reference: &mut dyn Reference<B::InnerBackend>,
+    keeper: &mut dyn Keeper<B>,
     observer: &mut dyn Observer,
 ) -> Result<(Llama<B>, Cost)> {
-    let section = &recipe.train;
-    let mut sampler = sampler(corpus, recipe);
-    let step = |step: Step<B>| {
-        let documents = drawn_documents(&sampler.draw(), benchmark, step.context, section.recompute);
-        gradients::<B, K>(step.model, &documents, &recipe.objective, Some(&mut *reference))
+    let Recipe { objective, optimizer, train: section, guard, .. } = recipe;
+    let step = |model: &Llama<B>, draw: &Draw, context: usize| {
+        let documents = drawn_documents(draw, benchmark, context, section.recompute);
+        gradients::<B, K>(model, &documents, objective, Some(&mut *reference))
     };
     let mut on_the_way = OnTheWay::new(benchmark, section.evaluate_every);
     let after = |model: &Llama<B>, number: usize, observer: &mut dyn Observer| {
         on_the_way.after_step::<B, K>(model, number, observer)
     };
-    train::<B, K>(model, &recipe.optimizer, section.steps, section.max_tokens, observer, step, after)
+    let course = Course { optimizer, guard, steps: section.steps, max_tokens: section.max_tokens };
+    train::<B, K>(state, &course, keeper, observer, step, after)
 }

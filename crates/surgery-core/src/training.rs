@@ -1,28 +1,35 @@
-//! What every training does around the gradients of its steps: rate, update, events, cost.
+//! What every training does around the gradients of its steps: documents, rate, update, guard, events, cost; and
+//! what must be kept for it to go on later as if nothing had happened.
 
 use std::time::Instant;
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
+use serde::{Deserialize, Serialize};
 
-use crate::data::Benchmark;
+use crate::data::{Benchmark, Draw, Position, Sampler};
 use crate::error::{Error, Result};
 use crate::evaluate::{Against, evaluate};
 use crate::event::{Event, Observer};
 use crate::kernels::Kernels;
 use crate::model::Llama;
 use crate::optimizer::{AdamW, OptimizerConfig};
+use crate::recipe::Guard;
 use crate::step::{Graded, refuse_not_finite, update};
 
-/// What a training cost.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+/// What a training cost so far.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Cost {
-    /// Updates applied.
+    /// Steps done.
     pub steps: usize,
     /// Input tokens of all steps.
     pub tokens: usize,
     /// Time spent in steps.
     pub seconds: f64,
+    /// Steps without an update, because their loss or gradient was no finite number.
+    pub skipped: usize,
+    /// How often the model went back to an earlier state, because it had collapsed.
+    pub rolled_back: usize,
 }
 
 impl Cost {
@@ -62,51 +69,159 @@ impl OnTheWay {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         if self.every > 0 && number.is_multiple_of(self.every) {
+            let mut patient = Patient(&mut *observer);
             let evaluation =
-                evaluate::<B::InnerBackend, K>(&model.valid(), &self.sample, Against::Nothing, observer)?;
+                evaluate::<B::InnerBackend, K>(&model.valid(), &self.sample, Against::Nothing, &mut patient)?;
             observer.observe(Event::Evaluated { step: number, evaluation: &evaluation });
         }
         Ok(())
     }
 }
 
-/// A step of a training, for the closure that gives its gradient.
-pub(crate) struct Step<'a, B: AutodiffBackend> {
-    /// The model as it is before the step.
-    pub(crate) model: &'a Llama<B>,
-    /// The longest window of a document, in tokens.
-    pub(crate) context: usize,
+/// Lets an evaluation on the way come to its end: its outcome belongs to its step, and a run that is interrupted here
+/// goes on after it.
+struct Patient<'a>(&'a mut dyn Observer);
+
+impl Observer for Patient<'_> {
+    fn observe(&mut self, event: Event) {
+        self.0.observe(event);
+    }
 }
 
-/// Trains `model` for `steps` steps in windows of at most `max_tokens`: `gradients` gives each step's, and
-/// `after` is called with the model and the number of each step done.
+/// Where a training stands between two steps: all that the rest of it follows from, beside its recipe and data.
+pub struct State<B: AutodiffBackend> {
+    /// The model.
+    pub model: Llama<B>,
+    /// Its optimizer.
+    pub optimizer: AdamW<B::InnerBackend>,
+    /// What the next steps draw.
+    pub(crate) sampler: Sampler,
+    /// What it cost so far.
+    pub cost: Cost,
+}
+
+impl<B: AutodiffBackend> State<B> {
+    /// The state before the first step.
+    pub(crate) fn new(model: Llama<B>, config: &OptimizerConfig, sampler: Sampler) -> Self {
+        Self { model, optimizer: AdamW::new(config.clone()), sampler, cost: Cost::default() }
+    }
+}
+
+/// A [`State`] that is to be kept.
+pub struct Keep<'a, B: AutodiffBackend> {
+    /// The model.
+    pub model: &'a Llama<B>,
+    /// Its optimizer.
+    pub optimizer: &'a AdamW<B::InnerBackend>,
+    /// Where the sampler has come to.
+    pub(crate) position: Position,
+    /// What it cost so far.
+    pub cost: Cost,
+}
+
+/// Keeps states of a training.
+pub trait Keeper<B: AutodiffBackend> {
+    /// Whether the state after `step` steps is to be kept.
+    fn is_due(&self, step: usize) -> bool;
+
+    /// Keeps a state.
+    fn keep(&mut self, state: Keep<B>) -> Result<()>;
+
+    /// Drops what was kept after `step` steps or later, and gives the model and the optimizer of the newest
+    /// state that is left, or those of the beginning, with the number of steps done there; none where nothing
+    /// is ever kept.
+    fn back_before(&mut self, step: usize) -> Result<Option<Earlier<B>>>;
+}
+
+/// The steps done, the model and the optimizer of an earlier state.
+pub type Earlier<B> = (usize, Llama<B>, AdamW<<B as AutodiffBackend>::InnerBackend>);
+
+/// Keeps nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KeepNothing;
+
+impl<B: AutodiffBackend> Keeper<B> for KeepNothing {
+    fn is_due(&self, _step: usize) -> bool {
+        false
+    }
+
+    fn keep(&mut self, _state: Keep<B>) -> Result<()> {
+        Ok(())
+    }
+
+    fn back_before(&mut self, _step: usize) -> Result<Option<Earlier<B>>> {
+        Ok(None)
+    }
+}
+
+/// What a training follows.
+pub(crate) struct Course<'a> {
+    pub(crate) optimizer: &'a OptimizerConfig,
+    pub(crate) guard: &'a Guard,
+    pub(crate) steps: usize,
+    /// The longest window of a document, in tokens.
+    pub(crate) max_tokens: usize,
+}
+
+/// Goes on from `state` to the course's last step. `gradients` gives a step's from the model as it is, the
+/// documents drawn and the longest window; `after` is called with the model and the number of each step done.
 pub(crate) fn train<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
-    mut model: Llama<B>,
-    config: &OptimizerConfig,
-    steps: usize,
-    max_tokens: usize,
+    state: State<B>,
+    course: &Course,
+    keeper: &mut dyn Keeper<B>,
     observer: &mut dyn Observer,
-    mut gradients: impl FnMut(Step<B>) -> Result<Graded<B::InnerBackend>>,
+    mut gradients: impl FnMut(&Llama<B>, &Draw, usize) -> Result<Graded<B::InnerBackend>>,
     mut after: impl FnMut(&Llama<B>, usize, &mut dyn Observer) -> Result<()>,
 ) -> Result<(Llama<B>, Cost)> {
-    let mut optimizer = AdamW::new(config.clone());
-    let context = model.config().context(max_tokens);
-    let mut cost = Cost::default();
-    for number in 1..=steps {
+    let State { mut model, mut optimizer, mut sampler, mut cost } = state;
+    let context = model.config().context(course.max_tokens);
+    while cost.steps < course.steps {
+        let (number, position) = (cost.steps + 1, sampler.position());
         let started = Instant::now();
-        let graded = gradients(Step { model: &model, context })?;
-        let (updated, record) =
-            update::<B, K>(model, graded, &mut optimizer, config.rate(number, steps), number)?;
-        model = updated;
+        let graded = gradients(&model, &sampler.draw(), context)?;
+        let mut record = graded.record;
+        if let Err(error) = record.refuse_not_finite(number) {
+            // The state before this step is the last good one, unless the last update has spoilt it already.
+            let is_sound = model.valid().not_finite().is_none();
+            if !is_sound || cost.skipped == course.guard.skip_not_finite {
+                if is_sound {
+                    keeper.keep(Keep { model: &model, optimizer: &optimizer, position, cost })?;
+                }
+                return Err(error);
+            }
+            cost.skipped += 1;
+            observer.observe(Event::Skipped { step: number, error: &error });
+        } else if let Some((kl, limit)) = course.guard.collapse(&record) {
+            // Measured before this step's update: what the step before it left is bad already.
+            let collapsed = Error::Collapsed { step: number, kl, limit };
+            let earlier = match cost.rolled_back {
+                0 => keeper.back_before(number - 1)?,
+                _ => None,
+            };
+            let Some((to, earlier, its_optimizer)) = earlier else { return Err(collapsed) };
+            (model, optimizer) = (earlier, its_optimizer);
+            cost.rolled_back += 1;
+            observer.observe(Event::RolledBack { step: number, to, error: &collapsed });
+        } else {
+            let rate = course.optimizer.rate(number, course.steps);
+            (model, record) = update::<B, K>(model, graded, &mut optimizer, rate, number)?;
+        }
 
         let seconds = started.elapsed().as_secs_f64();
-        cost = Cost { steps: number, tokens: cost.tokens + record.tokens, seconds: cost.seconds + seconds };
-        observer.observe(Event::Step { step: number, steps, record: &record, seconds });
+        cost.steps = number;
+        cost.tokens += record.tokens;
+        cost.seconds += seconds;
+        observer.observe(Event::Step { step: number, steps: course.steps, record: &record, seconds });
         after(&model, number, observer)?;
-        if observer.interrupted() {
-            return Err(Error::Interrupted { step: number });
+        let interrupted = observer.interrupted();
+        if interrupted || keeper.is_due(number) {
+            refuse_not_finite(&model.valid(), number)?;
+            keeper.keep(Keep { model: &model, optimizer: &optimizer, position: sampler.position(), cost })?;
+        }
+        if interrupted {
+            return Err(Error::Interrupted { step: number, remedy: String::new() });
         }
     }
-    refuse_not_finite(&model.valid(), steps)?;
+    refuse_not_finite(&model.valid(), course.steps)?;
     Ok((model, cost))
 }

@@ -11,8 +11,9 @@ use surgery_core::reference::Live;
 
 use crate::args::{Common, Compare};
 use crate::exit::Outcome;
-use crate::inputs::{DataFiles, ModelFiles, check_output, output_folder};
+use crate::inputs::{DataFiles, ModelFiles};
 use crate::look::{fluency, look, prompts};
+use crate::output::{Output, check_output};
 use crate::progress::Progress;
 use crate::report::{Fluency, Hashed, Page, Report, table_of_change};
 use crate::terminal::{Log, print, print_json};
@@ -37,7 +38,8 @@ impl crate::backend::Job for Job {
         check_output(compare.output.as_deref(), &[&first.folder, &second.folder, &data.folder])?;
         let model: Llama<P::Infer> = first.load::<P>(&device)?;
         let other: Llama<P::Infer> = second.load::<P>(&device)?;
-        let output = output_folder(compare.output.as_deref())?;
+        let claimed = Output::claim(compare.output.as_deref())?;
+        let output = claimed.path();
 
         let prompts = prompts(&data.benchmark, context(&first.config).min(context(&second.config)));
         let mut progress = Progress::new(log);
@@ -65,6 +67,8 @@ impl crate::backend::Job for Job {
             before: before.evaluation.clone(),
             after: after.evaluation.clone(),
             steps: 0,
+            steps_skipped: 0,
+            rolled_back: 0,
             tokens: 0,
             train_seconds: 0.0,
             evaluate_seconds: started.elapsed().as_secs_f64(),
@@ -79,7 +83,7 @@ impl crate::backend::Job for Job {
         };
         let page =
             Page { run: None, data: &data, files: &first, before: &before, after: &after, prompts: &prompts };
-        report.write(&page, &output)?;
+        report.write(&page, output)?;
         if common.json {
             return print_json(&report);
         }

@@ -9,7 +9,7 @@ use surgery_core::files::Folder;
 use crate::args::{Common, Import};
 use crate::exit::Outcome;
 use crate::import::{Draft, authors, muse, rwku, tofu, write};
-use crate::inputs::check_output;
+use crate::output::check_output;
 use crate::terminal::{Log, print, print_json};
 
 /// Reads the files of a format, and writes a data folder.

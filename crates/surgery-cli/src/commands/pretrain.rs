@@ -6,17 +6,20 @@ use serde_json::json;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::{encode_documents, read_documents};
-use surgery_core::files::write_text;
 use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::platform::Platform;
-use surgery_core::pretrain::pretrain;
+use surgery_core::pretrain::{beginning, pretrain};
 use surgery_core::recipe::PretrainRecipe;
+use surgery_core::resume::Checkpoints;
 
 use crate::args::{Common, Pretrain};
 use crate::exit::Outcome;
-use crate::inputs::{EMPTY, ModelFiles, check_output, file_in_folder, output_folder, recipe};
+use crate::inputs::{EMPTY, ModelFiles, file_in_folder, recipe};
+use crate::output::{MODEL, Output, check_output};
 use crate::progress::{Metrics, Progress};
+use crate::report::Hashed;
+use crate::resume::{self, CHECKPOINTS, keep_recipe, recipe_of, records};
 use crate::terminal::{Log, print, print_json};
 
 /// The command on a backend.
@@ -31,14 +34,23 @@ impl crate::backend::Job for Job {
     fn run<P: Platform>(self) -> Outcome {
         let Self { pretrain: args, common } = self;
         let log = Log::new(&common);
+        let asks = args.recipe.is_some() || args.model.is_some() || !args.overrides.is_empty();
+        let of_run = args.resume.then(|| recipe_of(args.output.as_deref(), asks)).flatten();
+        let name = of_run.or(args.recipe);
         let mut overrides = args.overrides;
         overrides.extend(args.model.map(|model| format!("model.source={}", toml::Value::String(model))));
-        let mut recipe: PretrainRecipe = recipe(args.recipe.as_deref().unwrap_or(EMPTY), &overrides)?;
+        let mut recipe: PretrainRecipe = recipe(name.as_deref().unwrap_or(EMPTY), &overrides)?;
         P::check_precision(recipe.model.precision)?;
         let device = P::device(common.device)?;
         let files = ModelFiles::open(&recipe.model.source, log)?;
         recipe.model.source = files.pinned.clone().unwrap_or(recipe.model.source);
-        check_output(args.output.as_deref(), &[&files.folder])?;
+        let taken_over = match (&args.output, args.resume) {
+            (Some(output), true) => Some(Output::take_over(output, &[&files.folder], MODEL)?),
+            _ => None,
+        };
+        if taken_over.is_none() {
+            check_output(args.output.as_deref(), &[&files.folder])?;
+        }
         let mut documents = Vec::new();
         for path in &recipe.data.files {
             let (folder, file) = file_in_folder(path.as_ref());
@@ -52,29 +64,60 @@ impl crate::backend::Job for Job {
         if let Some(checkpoint) = &checkpoint {
             files.config.check(checkpoint)?;
         }
-        let output = output_folder(args.output.as_deref())?;
-        let resolved = toml::to_string(&recipe).expect("a recipe is TOML");
-        write_text(&output.join("recipe.toml"), &resolved)?;
+        let claimed = match taken_over {
+            Some(output) => output,
+            None => Output::claim(args.output.as_deref())?,
+        };
+        let output = claimed.path();
+        keep_recipe(output, &toml::to_string(&recipe).expect("a recipe is TOML"))?;
 
         let config: &LlamaConfig = &files.config;
-        let model: Llama<P::Train> = match &checkpoint {
-            Some(checkpoint) => Llama::load(config, checkpoint, &device)?,
-            None => Llama::random(config, recipe.train.seed, &device),
+        let load = || match &checkpoint {
+            Some(checkpoint) => Llama::load(config, checkpoint, &device),
+            None => Ok(Llama::random(config, recipe.train.seed, &device)),
         };
+        let hashed = || {
+            let mut hashed = Hashed::of_model(&files.folder)?;
+            for path in &recipe.data.files {
+                let (folder, file) = file_in_folder(path.as_ref());
+                hashed.extend(Hashed::of(&folder, [file].into_iter())?);
+            }
+            Ok(hashed)
+        };
+        let mut checkpoints: Checkpoints<P::Train> = Checkpoints {
+            folder: output.join(CHECKPOINTS),
+            every: recipe.train.checkpoint_every,
+            input: (&files.folder, checkpoint.as_ref()),
+            config,
+            optimizer: &recipe.optimizer,
+            beginning: Box::new(load),
+            records: records(output),
+            inputs: resume::inputs(hashed),
+            device: device.clone(),
+        };
+        let saved = if args.resume { resume::find(&checkpoints, output, log)? } else { None };
+        let mut state = beginning(load()?, documents.len(), &recipe);
+        if let Some(saved) = saved {
+            checkpoints.restore(&saved, &mut state)?;
+        }
         let tokens: usize = documents.iter().map(Vec::len).sum();
         log.detail(&format!(
             "{} documents, {tokens} tokens; a model of {} parameters",
             documents.len(),
             config.num_parameters()
         ));
-        let mut progress = Progress::recording(log, &output, Metrics::Pretraining)?;
+        let mut progress =
+            Progress::recording(log, output, Metrics::Pretraining)?.resumable("pretrain", output);
         progress.stage("pretraining");
         let started = Instant::now();
-        let (model, cost) = pretrain::<P::Train, P::Kernels>(model, &documents, &recipe, None, &mut progress)
-            .map_err(|error| progress.explain(error))?;
+        let keeper = &mut checkpoints;
+        let (model, cost) =
+            pretrain::<P::Train, P::Kernels>(state, &documents, &recipe, None, keeper, &mut progress)
+                .map_err(|error| progress.explain(error))?;
         progress.finish();
-        let folder = output.join("model");
+        let folder = output.join(MODEL);
         model.valid().save(&folder, &files.folder, checkpoint.as_ref(), recipe.model.save_dtype)?;
+        resume::finish(output, log);
 
         let seconds = started.elapsed().as_secs_f64();
         let rate = cost.tokens_per_second();

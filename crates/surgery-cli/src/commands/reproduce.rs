@@ -7,20 +7,21 @@ use serde::Serialize;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::data::{Benchmark, Document, Set, Split};
 use surgery_core::evaluate::{Against, Evaluation, evaluate, evaluate_in_detail};
-use surgery_core::event::Silent;
+use surgery_core::event::{Observer, Silent};
 use surgery_core::files::{Folder, write_text};
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
-use surgery_core::pretrain::pretrain;
+use surgery_core::pretrain::{beginning, pretrain};
 use surgery_core::recipe::{Check, PretrainRecipe, Recipe};
-use surgery_core::training::OnTheWay;
+use surgery_core::training::{Cost, KeepNothing, OnTheWay};
 use surgery_core::{Error, Result};
 
 use super::run::Operation;
 use crate::args::{Common, Reproduce};
 use crate::exit::{Failure, Outcome};
-use crate::inputs::{self, DataFiles, ModelFiles, check_output, output_folder};
-use crate::progress::{Metrics, Progress, read_lines};
+use crate::inputs::{self, DataFiles, ModelFiles};
+use crate::output::{Output, check_output};
+use crate::progress::{EVALUATIONS, METRICS, Metrics, Progress, read_lines};
 use crate::report::{Priced, table_of_models};
 use crate::terminal::{Log, print, print_json};
 
@@ -29,7 +30,7 @@ const WITHIN: f64 = 5.0;
 /// One in so many texts to forget is learnt again.
 const RELEARNT: usize = 10;
 /// Evaluations of the baseline on its way.
-const EVALUATIONS: usize = 60;
+const POINTS: usize = 60;
 /// The recipes that may be overridden.
 const NAMES: [&str; 4] = ["default", "paper", "baseline", "relearn"];
 
@@ -104,8 +105,9 @@ impl crate::backend::Job for Job {
         let data = DataFiles::open(&reproduce.data, &needed, &pre.encoder)?;
         refuse_without_questions(&data)?;
         check_output(reproduce.output.as_deref(), &[&base.folder, &pre.folder, &data.folder])?;
-        let output = output_folder(reproduce.output.as_deref())?;
-        let bench: Bench<P> = Bench { data: &data, output: &output, device: &device, log };
+        let claimed = Output::claim(reproduce.output.as_deref())?;
+        let output = claimed.path();
+        let bench: Bench<P> = Bench { data: &data, output, device: &device, log };
 
         let mut models = vec![bench.measured("off-the-shelf", &base)?];
         let (row, cost_of_baseline) = bench.baseline(&base, &baseline)?;
@@ -190,6 +192,19 @@ impl<P: Platform> Bench<'_, P> {
         Ok(Priced::unpaid(name, self.evaluated(&files.load::<P>(self.device)?)?))
     }
 
+    fn pretrained(
+        &self,
+        model: Llama<P::Train>,
+        documents: &[Vec<u32>],
+        recipe: &PretrainRecipe,
+        on_the_way: Option<OnTheWay>,
+        observer: &mut dyn Observer,
+    ) -> Result<(Llama<P::Train>, Cost)> {
+        let state = beginning(model, documents.len(), recipe);
+        let keeper = &mut KeepNothing;
+        pretrain::<P::Train, P::Kernels>(state, documents, recipe, on_the_way, keeper, observer)
+    }
+
     /// Trains θ_baseline.
     fn baseline(&self, base: &ModelFiles, recipe: &PretrainRecipe) -> Result<(Priced, Learning)> {
         self.log.info("θ_baseline");
@@ -199,18 +214,18 @@ impl<P: Platform> Bench<'_, P> {
         let documents = in_proportion(self.data);
         let checkpoint = base.checkpoint()?;
         let model: Llama<P::Train> = Llama::load(&base.config, &checkpoint, self.device)?;
-        let every = recipe.train.steps.div_ceil(EVALUATIONS).max(1);
+        let every = recipe.train.steps.div_ceil(POINTS).max(1);
         let questions = questions_of(&self.data.benchmark, Set::EditUpdate, Split::Validation);
         let way = OnTheWay::of(questions, every);
-        let (model, cost) =
-            pretrain::<P::Train, P::Kernels>(model, &documents, recipe, Some(way), &mut progress)
-                .map_err(|error| progress.explain(error))?;
+        let (model, cost) = self
+            .pretrained(model, &documents, recipe, Some(way), &mut progress)
+            .map_err(|error| progress.explain(error))?;
         progress.finish();
         let dtype = recipe.model.save_dtype;
         model.valid().save(&folder.join("model"), &base.folder, Some(&checkpoint), dtype)?;
 
         let mut tokens = 0;
-        let so_far: Vec<usize> = read_lines(&folder.join("metrics.jsonl"))?
+        let so_far: Vec<usize> = read_lines(&folder.join(METRICS))?
             .iter()
             .map(|line| {
                 tokens += line["tokens"].as_u64().unwrap_or(0) as usize;
@@ -222,7 +237,7 @@ impl<P: Platform> Bench<'_, P> {
             let accuracy = line["accuracy"][Set::EditUpdate.name()]["validation"].as_f64()?;
             Some((*so_far.get(step.checked_sub(1)?)?, accuracy))
         };
-        let points = read_lines(&folder.join("evaluations.jsonl"))?.iter().filter_map(point).collect();
+        let points = read_lines(&folder.join(EVALUATIONS))?.iter().filter_map(point).collect();
         let evaluation = self.evaluated(&model.valid())?;
         let name = "θ_baseline".into();
         let row = Priced { name, evaluation, tokens: Some(cost.tokens), seconds: Some(cost.seconds) };
@@ -236,7 +251,7 @@ impl<P: Platform> Bench<'_, P> {
         let output = self.folder(name)?;
         let checkpoint = pre.checkpoint()?;
         let model: Llama<P::Infer> = Llama::load(&pre.config, &checkpoint, self.device)?;
-        let operation = Operation { recipe, files: pre, data: self.data, output: &output };
+        let operation = Operation { recipe, files: pre, data: self.data, output: &output, resume: false };
         let report = operation.run::<P>(model, &checkpoint, self.device, self.log)?;
         self.log.detail(&format!("{name}: {:.1} s in all", started.elapsed().as_secs_f64()));
         let priced = Priced {
@@ -263,7 +278,7 @@ impl<P: Platform> Bench<'_, P> {
         let mut recipe = recipe.clone();
         recipe.train.steps = steps;
         let before = percent(self.unlearn_answers(&model.valid())?);
-        let (model, _) = pretrain::<P::Train, P::Kernels>(model, &documents, &recipe, None, &mut Silent)?;
+        let (model, _) = self.pretrained(model, &documents, &recipe, None, &mut Silent)?;
         let subjects = self.data.corpus.documents(Set::Unlearn);
         let subject = |index: &usize| subjects[*index].subject.as_deref();
         let relearnt: Vec<&str> = chosen.iter().filter_map(subject).collect();

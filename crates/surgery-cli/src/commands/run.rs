@@ -8,46 +8,51 @@ use surgery_core::burn::module::AutodiffModule;
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::data::Set;
 use surgery_core::evaluate::{Against, context};
-use surgery_core::files::{Folder, write_text};
+use surgery_core::files::Folder;
 use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Recipe, ReferenceForm};
 use surgery_core::reference::{Cached, Live, Reference, Store, bytes_of_states};
-use surgery_core::surgery::{operate, retain_to_be_drawn};
+use surgery_core::resume::{Checkpoints, Saved};
+use surgery_core::surgery::{beginning, operate, retain_to_be_drawn};
 use surgery_core::training::Cost;
 use surgery_core::{Error, Result};
 
 use crate::args::{Common, Run};
 use crate::exit::Outcome;
-use crate::inputs::{DataFiles, ModelFiles, check_output, output_folder, recipe};
+use crate::inputs::{DataFiles, ModelFiles, recipe};
 use crate::look::{Look, Prompt, fluency, look, prompts};
+use crate::output::{MODEL, Output, check_output};
 use crate::plan;
-use crate::progress::{Metrics, OPERATING, Progress, read_lines};
-use crate::report::{Curves, Fluency, Hashed, Page, Report, table_of_change};
+use crate::progress::{EVALUATIONS, METRICS, Metrics, OPERATING, Progress, read_lines};
+use crate::report::{Curves, Fluency, Hashed, Page, REPORT, Report, table_of_change};
+use crate::resume::{self, CHECKPOINTS, STATES, keep_recipe, recipe_of, records};
 use crate::terminal::{Log, print, print_json};
 
-/// The folder in the output folder that holds the reference's states until the run is finished.
-const STATES: &str = "reference";
 /// The states of all documents that should stay may take this much of the disk, or as much as the model.
 const MOST_STATES: u64 = 1 << 30;
 
 /// Resolves the recipe and runs the command.
 pub fn run(run: Run, common: Common) -> Outcome {
-    let mut recipe: Recipe = recipe(run.recipe.as_deref().unwrap_or("default"), &run.overrides)?;
+    let asks = run.recipe.is_some() || run.model.is_some() || run.data.is_some() || !run.overrides.is_empty();
+    let of_run = run.resume.then(|| recipe_of(run.output.as_deref(), asks)).flatten();
+    let name = of_run.or(run.recipe);
+    let mut recipe: Recipe = recipe(name.as_deref().unwrap_or("default"), &run.overrides)?;
     if let Some(model) = run.model {
         recipe.model.source = model;
     }
     if let Some(data) = run.data {
         recipe.data.path = data;
     }
-    let job = Job { recipe, output: run.output, dry_run: run.dry_run, common };
+    let job = Job { recipe, output: run.output, resume: run.resume, dry_run: run.dry_run, common };
     crate::backend::run(job.common.backend, job)
 }
 
 struct Job {
     recipe: Recipe,
     output: Option<PathBuf>,
+    resume: bool,
     dry_run: bool,
     common: Common,
 }
@@ -56,8 +61,7 @@ impl crate::backend::Job for Job {
     type Output = ();
 
     fn run<P: Platform>(self) -> Outcome {
-        let Self { mut recipe, output, dry_run, common } = self;
-        plan::check_supported(&recipe)?;
+        let Self { mut recipe, output, resume, dry_run, common } = self;
         P::check_precision(recipe.model.precision)?;
         let device = P::device(common.device)?;
         let log = Log::new(&common);
@@ -71,11 +75,22 @@ impl crate::backend::Job for Job {
             return plan::show::<P>(&recipe, &files, &checkpoint, &data, &device, common.json);
         }
 
-        // Before any work is done that a refusal would waste; the folder is made when the model has proved sound.
-        check_output(output.as_deref(), &[&files.folder, &data.folder])?;
+        // Before any work is done that a refusal would waste; a new folder is made when the model has proved sound.
+        let inputs = [&files.folder, &data.folder];
+        let taken_over = match (&output, resume) {
+            (Some(output), true) => Some(Output::take_over(output, &inputs, REPORT)?),
+            _ => None,
+        };
+        if taken_over.is_none() {
+            check_output(output.as_deref(), &inputs)?;
+        }
         let model: Llama<P::Infer> = Llama::load(&files.config, &checkpoint, &device)?;
-        let output = output_folder(output.as_deref())?;
-        let operation = Operation { recipe: &recipe, files: &files, data: &data, output: &output };
+        let claimed = match taken_over {
+            Some(output) => output,
+            None => Output::claim(output.as_deref())?,
+        };
+        let output = claimed.path();
+        let operation = Operation { recipe: &recipe, files: &files, data: &data, output, resume };
         let report = operation.run::<P>(model, &checkpoint, &device, Log::new(&common))?;
         if common.json {
             return print_json(&report);
@@ -86,7 +101,7 @@ impl crate::backend::Job for Job {
             report.steps,
             report.train_seconds,
             report.evaluate_seconds,
-            output.join("model").display(),
+            output.join(MODEL).display(),
             output.join("report.html").display()
         ))
     }
@@ -102,6 +117,8 @@ pub struct Operation<'a> {
     pub data: &'a DataFiles,
     /// Where everything goes that it leaves.
     pub output: &'a Path,
+    /// Whether it goes on with what is there.
+    pub resume: bool,
 }
 
 /// What an operation came to.
@@ -123,9 +140,9 @@ impl Operation<'_> {
         device: &DeviceOf<P>,
         log: Log,
     ) -> Result<Report> {
-        let Self { recipe, files, data, output } = *self;
+        let Self { recipe, files, data, output, resume } = *self;
         let resolved = toml::to_string(recipe).expect("a recipe is TOML");
-        write_text(&output.join("recipe.toml"), &resolved)?;
+        keep_recipe(output, &resolved)?;
         match self.documents_split() {
             0 => {}
             count => log.warn(&format!(
@@ -138,15 +155,17 @@ impl Operation<'_> {
                  model: only those that a step draws are kept, and the evaluation after loads the model again",
             );
         }
-        let mut progress = Progress::recording(log, output, Metrics::Surgery)?;
+        let mut checkpoints = self.checkpoints::<P>(checkpoint, device);
+        let saved = if resume { resume::find(&checkpoints, output, log)? } else { None };
+        let mut progress = Progress::recording(log, output, Metrics::Surgery)?.resumable("run", output);
         let done = self
-            .perform::<P>(model, checkpoint, device, &mut progress)
+            .perform::<P>(model, checkpoint, (&mut checkpoints, saved), device, &mut progress)
             .map_err(|error| progress.explain(error))?;
         let report = self.report(&done)?;
         let curves = Curves {
             recipe: &resolved,
-            metrics: read_lines(&output.join("metrics.jsonl"))?,
-            evaluations: read_lines(&output.join("evaluations.jsonl"))?,
+            metrics: read_lines(&output.join(METRICS))?,
+            evaluations: read_lines(&output.join(EVALUATIONS))?,
         };
         let page = Page {
             run: Some(curves),
@@ -157,23 +176,42 @@ impl Operation<'_> {
             prompts: &done.prompts,
         };
         report.write(&page, output)?;
-        if self.is_cached() {
-            let states = output.join(STATES);
-            // What the run was for is written: a folder too many is no failure.
-            if let Err(error) = std::fs::remove_dir_all(&states) {
-                log.warn(&format!(
-                    "{}: is no longer needed and cannot be removed: {error}",
-                    states.display()
-                ));
-            }
-        }
+        resume::finish(output, log);
         Ok(report)
+    }
+
+    fn checkpoints<'a, P: Platform>(
+        &'a self,
+        checkpoint: &'a Checkpoint,
+        device: &DeviceOf<P>,
+    ) -> Checkpoints<'a, P::Train> {
+        let Self { recipe, files, data, output, .. } = *self;
+        let at = device.clone();
+        let hashed = || {
+            let mut hashed = Hashed::of_model(&files.folder)?;
+            hashed.extend(Hashed::of_data(&data.folder)?);
+            Ok(hashed)
+        };
+        Checkpoints {
+            folder: output.join(CHECKPOINTS),
+            every: recipe.train.checkpoint_every,
+            input: (&files.folder, Some(checkpoint)),
+            config: &files.config,
+            optimizer: &recipe.optimizer,
+            beginning: Box::new(move || {
+                Ok(Llama::<P::Train>::trainable(Llama::load(&files.config, checkpoint, &at)?))
+            }),
+            records: records(output),
+            inputs: resume::inputs(hashed),
+            device: device.clone(),
+        }
     }
 
     fn perform<P: Platform>(
         &self,
         model: Llama<P::Infer>,
         checkpoint: &Checkpoint,
+        (checkpoints, saved): (&mut Checkpoints<P::Train>, Option<Saved>),
         device: &DeviceOf<P>,
         progress: &mut Progress,
     ) -> Result<Done> {
@@ -190,19 +228,24 @@ impl Operation<'_> {
         let started = Instant::now();
         reference.complete(&model)?;
         let prepared = started.elapsed().as_secs_f64();
+        let mut state = beginning(Llama::<P::Train>::trainable(model), &self.data.corpus, self.recipe);
+        if let Some(saved) = saved {
+            checkpoints.restore(&saved, &mut state)?;
+        }
+        let before_this = state.cost.seconds;
         let started = Instant::now();
         let (operated, mut cost) = operate::<P::Train, P::Kernels>(
-            Llama::<P::Train>::trainable(model),
-            &self.data.corpus,
+            state,
             benchmark,
             self.recipe,
             &mut *reference,
+            checkpoints,
             progress,
         )?;
-        // What was not spent in steps went into evaluations on the way.
-        evaluate_seconds += started.elapsed().as_secs_f64() - cost.seconds;
+        // What was not spent in steps went into evaluations on the way, and a little into checkpoints.
+        evaluate_seconds += started.elapsed().as_secs_f64() - (cost.seconds - before_this);
         cost.seconds += prepared;
-        let folder = self.output.join("model");
+        let folder = self.output.join(MODEL);
         let dtype = self.recipe.model.save_dtype;
         operated.valid().save(&folder, &self.files.folder, Some(checkpoint), dtype)?;
         drop(operated);
@@ -274,7 +317,7 @@ impl Operation<'_> {
 
     fn report(&self, done: &Done) -> Result<Report> {
         let Done { before, after, cost, .. } = done;
-        let written = Folder::Disk(self.output.join("model"));
+        let written = Folder::Disk(self.output.join(MODEL));
         let mut files = Hashed::of_model(&self.files.folder)?;
         files.extend(Hashed::of_data(&self.data.folder)?);
         files.extend(Hashed::of_model(&written)?);
@@ -283,6 +326,8 @@ impl Operation<'_> {
             before: before.evaluation.clone(),
             after: after.evaluation.clone(),
             steps: cost.steps,
+            steps_skipped: cost.skipped,
+            rolled_back: cost.rolled_back,
             tokens: cost.tokens,
             train_seconds: cost.seconds,
             evaluate_seconds: done.evaluate_seconds,

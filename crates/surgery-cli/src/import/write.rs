@@ -10,24 +10,28 @@ use surgery_core::files::{Folder, hex, write_text};
 use surgery_core::{Error, Result};
 
 use super::Draft;
-use crate::inputs::output_folder;
+use crate::output::Output;
 
 /// Writes the data folder, after `check_output`. `dataset.toml` comes last, once the folder has been read back as
 /// `run` reads it, so a folder that has one is whole; a failure leaves nothing behind.
 pub fn write(draft: &Draft, output: &Path) -> Result<()> {
     let existed = output.is_dir();
-    let folder = output_folder(Some(output))?;
+    let claimed = Output::claim(Some(output))?;
+    let folder = claimed.path();
     let mut written = Vec::new();
-    write_files(draft, &folder, &mut written).inspect_err(|_| {
+    let outcome = write_files(draft, folder, &mut written);
+    if outcome.is_err() {
         // That something cannot be removed adds nothing to the failure.
         for path in &written {
             let _ = fs::remove_file(path);
         }
         let _ = fs::remove_dir(folder.join("questions"));
+        drop(claimed);
         if !existed {
-            let _ = fs::remove_dir(&folder);
+            let _ = fs::remove_dir(output);
         }
-    })
+    }
+    outcome
 }
 
 fn write_files(draft: &Draft, folder: &Path, written: &mut Vec<PathBuf>) -> Result<()> {

@@ -17,6 +17,9 @@ use page::html;
 pub use page::{Curves, Page};
 pub use table::{Priced, table, table_of_change, table_of_models};
 
+/// What a finished run has written last.
+pub const REPORT: &str = "report.json";
+
 /// The report of an operation; `report.json` holds it as it stands here.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
@@ -26,8 +29,12 @@ pub struct Report {
     pub after: Evaluation,
     /// After minus before.
     pub difference: Evaluation,
-    /// Updates applied.
+    /// Steps done.
     pub steps: usize,
+    /// Of these, how many made no update, because their loss or gradient was no finite number.
+    pub steps_skipped: usize,
+    /// How often the model went back to an earlier state, because it had collapsed.
+    pub rolled_back: usize,
     /// Input tokens of all steps.
     pub tokens: usize,
     /// Time spent in steps.
@@ -73,11 +80,11 @@ pub struct Hashed {
 }
 
 impl Report {
-    /// Writes `report.html` and `report.json` into `folder`.
+    /// Writes `report.html` and then [`REPORT`] into `folder`.
     pub fn write(&self, page: &Page, folder: &Path) -> Result<()> {
         write_text(&folder.join("report.html"), &html(self, page))?;
         let json = serde_json::to_string_pretty(self).expect("strings and numbers");
-        write_text(&folder.join("report.json"), &format!("{json}\n"))
+        write_text(&folder.join(REPORT), &format!("{json}\n"))
     }
 }
 
@@ -114,7 +121,8 @@ impl Hashed {
         Self::of(folder, names.into_iter())
     }
 
-    fn of(folder: &Folder, names: impl Iterator<Item = String>) -> Result<Vec<Self>> {
+    /// These files of `folder`.
+    pub fn of(folder: &Folder, names: impl Iterator<Item = String>) -> Result<Vec<Self>> {
         names.map(|name| Ok(Self { sha256: folder.sha256(&name)?, file: folder.label(&name) })).collect()
     }
 }

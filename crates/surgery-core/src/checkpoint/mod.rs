@@ -13,8 +13,8 @@ use safetensors::tensor::{Dtype, Metadata};
 use crate::error::{Error, Result};
 use crate::files::Folder;
 
-pub(crate) use write::is_buffer;
 pub use write::{SaveDtype, write_model};
+pub(crate) use write::{is_buffer, write_vectors};
 
 /// The file of a checkpoint that has one file.
 pub const SINGLE: &str = "model.safetensors";
@@ -71,6 +71,22 @@ impl Checkpoint {
             return Err(no_weights(folder));
         };
 
+        let checkpoint = Self::of_files(folder, files)?;
+        for (tensor, file) in index.iter().flatten() {
+            let found = checkpoint.places.get(tensor).map(|&(shard, _)| &checkpoint.shards[shard].file);
+            if found != Some(file) {
+                return Err(Error::Tensor {
+                    path: folder.label(INDEX),
+                    tensor: tensor.clone(),
+                    problem: format!("should stand in {file} but does not; download the folder again"),
+                });
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// Reads the headers of these files of `folder`.
+    pub(crate) fn of_files(folder: &Folder, files: Vec<String>) -> Result<Self> {
         let mut shards = Vec::with_capacity(files.len());
         let mut places = HashMap::new();
         for file in files {
@@ -87,18 +103,7 @@ impl Checkpoint {
             }
             shards.push(shard);
         }
-        let checkpoint = Self { folder: folder.clone(), shards, places };
-        for (tensor, file) in index.iter().flatten() {
-            let found = checkpoint.places.get(tensor).map(|&(shard, _)| &checkpoint.shards[shard].file);
-            if found != Some(file) {
-                return Err(Error::Tensor {
-                    path: folder.label(INDEX),
-                    tensor: tensor.clone(),
-                    problem: format!("should stand in {file} but does not; download the folder again"),
-                });
-            }
-        }
-        Ok(checkpoint)
+        Ok(Self { folder: folder.clone(), shards, places })
     }
 
     /// The folder the checkpoint was opened in.
@@ -114,6 +119,12 @@ impl Checkpoint {
     /// The names of all tensors, file by file in the order of their bytes.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.shards.iter().flat_map(|shard| shard.tensors.iter().map(|entry| entry.name.as_str()))
+    }
+
+    /// The tensors' names and shapes, in the same order.
+    pub(crate) fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        let tensors = self.shards.iter().flat_map(|shard| &shard.tensors);
+        tensors.map(|entry| (entry.name.as_str(), entry.shape.as_slice()))
     }
 
     /// The size of all tensors as stored, in bytes.

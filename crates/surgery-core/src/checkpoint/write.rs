@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Checkpoint, Entry, INDEX, SINGLE, Shard};
 use crate::error::{Error, Result};
-use crate::files::{Folder, write_atomically};
+use crate::files::{Folder, replace_folder, write_atomically};
 
 /// The dtype in which weights are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -69,8 +69,8 @@ const COMPANIONS: [&str; 13] = [
 ///
 /// `value` gives a tensor's new values by name, or `None` for a tensor that no parameter stands for, which
 /// is copied byte for byte. Without `like` (a model trained from scratch) `tensors` names every tensor and
-/// its shape, in the order in which one file holds them. config.json is written last: a folder without it
-/// is not yet a model.
+/// its shape, in the order in which one file holds them. The folder has its name, in place of what had it before,
+/// once it is whole.
 pub fn write_model(
     output: &Path,
     input: &Folder,
@@ -79,7 +79,17 @@ pub fn write_model(
     dtype: SaveDtype,
     mut value: impl FnMut(&str) -> Option<Vec<f32>>,
 ) -> Result<()> {
-    std::fs::create_dir_all(output).map_err(Error::write(output))?;
+    replace_folder(output, |folder| write_files(folder, input, like, tensors, dtype, &mut value))
+}
+
+fn write_files(
+    output: &Path,
+    input: &Folder,
+    like: Option<&Checkpoint>,
+    tensors: &[(String, Vec<usize>)],
+    dtype: SaveDtype,
+    value: &mut dyn FnMut(&str) -> Option<Vec<f32>>,
+) -> Result<()> {
     let fresh;
     let shards = match like {
         Some(checkpoint) => &checkpoint.shards,
@@ -107,6 +117,18 @@ pub fn write_model(
         write_atomically(&output.join(file), |writer| writer.write_all(&bytes))?;
     }
     Ok(())
+}
+
+/// Writes one safetensors file of f32 vectors, each under a name.
+pub(crate) fn write_vectors(
+    path: &Path,
+    lengths: &[(String, usize)],
+    mut values: impl FnMut(&str) -> Vec<f32>,
+) -> Result<()> {
+    let tensors: Vec<_> = lengths.iter().map(|(name, length)| (name.clone(), vec![*length])).collect();
+    write_shard(path, &fresh_shard(&tensors), SaveDtype::F32, |entry| {
+        encode(path, &entry.name, &values(&entry.name), Dtype::F32)
+    })
 }
 
 fn fresh_shard(tensors: &[(String, Vec<usize>)]) -> Shard {

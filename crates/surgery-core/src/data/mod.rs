@@ -10,4 +10,4 @@ pub use corpus::{Corpus, Document, Set, read_documents, read_texts};
 pub use encoded::{Benchmark, EncodedQuestion, KEPT, encode_documents};
 pub use questions::{Question, QuestionSet, Split};
 pub use sampler::{DocumentsPerStep, Draw, Sampler};
-pub(crate) use sampler::{Stream, seeded};
+pub(crate) use sampler::{Position, seeded};

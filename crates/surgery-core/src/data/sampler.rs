@@ -1,6 +1,7 @@
-//! Which documents a step draws: without replacement, epoch after epoch, in an order the seed fixes.
+//! Which documents a step draws: without replacement, epoch after epoch, in an order the seed fixes. Where a
+//! sampler has come to can be written down, and another of the same sets and seed put there.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -114,6 +115,45 @@ impl Sampler {
         Self { streams: streams.collect() }
     }
 
+    /// A sampler over one set of `documents` texts without subjects, for pretraining; what it draws counts to
+    /// edit_update, whose gradient descends.
+    pub(crate) fn of_texts(documents: usize, count: usize, seed: u64) -> Self {
+        const STREAM: u64 = 3 << 32;
+        let stream = Stream::new(vec![None; documents], seeded(seed, STREAM));
+        Self { streams: BTreeMap::from([(Set::EditUpdate, (stream, count))]) }
+    }
+
+    /// Where it has come to.
+    pub(crate) fn position(&self) -> Position {
+        let position = |stream: &Stream| StreamPosition {
+            words: stream.generator.get_word_pos() as u64,
+            left: stream.left.iter().copied().collect(),
+        };
+        let streams = self.streams.iter();
+        Position(streams.map(|(set, (stream, _))| (set.name().to_owned(), position(stream))).collect())
+    }
+
+    /// Goes to a position of a sampler over the same sets with the same seed; says what is wrong with one that
+    /// no such sampler comes to.
+    pub(crate) fn go_to(&mut self, position: Position) -> Result<(), String> {
+        let Position(mut positions) = position;
+        for (set, (stream, _)) in &mut self.streams {
+            let position =
+                positions.remove(set.name()).ok_or_else(|| format!("says nothing of the set {set}"))?;
+            let distinct: HashSet<&usize> = position.left.iter().collect();
+            let beyond = position.left.iter().any(|&index| index >= stream.subjects.len());
+            if beyond || distinct.len() < position.left.len() {
+                return Err(format!("does not fit the {} documents of {set}", stream.subjects.len()));
+            }
+            stream.generator.set_word_pos(position.words.into());
+            stream.left = position.left.into();
+        }
+        match positions.into_keys().next() {
+            Some(other) => Err(format!("is of another set too: {other}")),
+            None => Ok(()),
+        }
+    }
+
     /// The next step's documents. Of the two edit sets the one that gives fewer documents a step is drawn
     /// first, and the other follows: of what its epoch has left it draws those subjects, in turn. So a
     /// subject's outdated and new texts meet, as in the paper's protocol: always where both sets have the same
@@ -137,9 +177,21 @@ impl Sampler {
     }
 }
 
+/// Where a sampler has come to, by the name of each set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Position(BTreeMap<String, StreamPosition>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct StreamPosition {
+    /// What the generator has given, in words of 32 bits.
+    words: u64,
+    /// What is left of the epoch.
+    left: Vec<usize>,
+}
+
 /// An endless stream of the indices of one set, each once an epoch.
 #[derive(Debug, Clone)]
-pub(crate) struct Stream {
+struct Stream {
     subjects: Vec<Option<String>>,
     generator: ChaCha8Rng,
     /// What is left of the epoch.
@@ -147,13 +199,13 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(subjects: Vec<Option<String>>, generator: ChaCha8Rng) -> Self {
+    fn new(subjects: Vec<Option<String>>, generator: ChaCha8Rng) -> Self {
         Self { subjects, generator, left: VecDeque::new() }
     }
 
     /// The next `count` indices, or all of them where there are no more than that: of each subject in `wanted`
     /// in turn, as long as the epoch has one left, and then in the epoch's order.
-    pub(crate) fn draw(&mut self, count: usize, wanted: &[String]) -> Vec<usize> {
+    fn draw(&mut self, count: usize, wanted: &[String]) -> Vec<usize> {
         if count >= self.subjects.len() {
             return (0..self.subjects.len()).collect();
         }
@@ -264,6 +316,38 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_position_is_where_another_sampler_goes_on() {
+        let (old, new) = (documents(7, 1), documents(7, 2));
+        let sampler = || {
+            let sets = [(Set::EditUnlearn, old.as_slice()), (Set::EditUpdate, new.as_slice())];
+            Sampler::new(sets, DocumentsPerStep::all(3), 1)
+        };
+        let mut first = sampler();
+        for _ in 0..20 {
+            let text = serde_json::to_string(&first.position()).unwrap();
+            let mut second = sampler();
+            second.go_to(serde_json::from_str(&text).unwrap()).unwrap();
+            let mut third = first.clone();
+            for _ in 0..9 {
+                assert_eq!(second.draw(), third.draw());
+            }
+            first.draw();
+        }
+    }
+
+    #[test]
+    fn a_position_of_other_documents_is_refused() {
+        let documents = documents(9, 1);
+        let sampler =
+            |count: usize| Sampler::new([(Set::Retain, &documents[..count])], DocumentsPerStep::all(2), 1);
+        let mut larger = sampler(9);
+        larger.draw();
+        assert!(sampler(4).go_to(larger.position()).unwrap_err().contains("4 documents of retain"));
+        let other = Sampler::of_texts(9, 2, 1).position();
+        assert!(larger.go_to(other).unwrap_err().contains("edit_update"));
     }
 
     #[test]

@@ -1,0 +1,143 @@
+//! Where a run writes: one folder, one run, one process at a time.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use surgery_core::files::Folder;
+use surgery_core::{Error, Result};
+
+/// The file whose lock says that a process is at work in the folder.
+const LOCK: &str = ".lock";
+/// The file that every run writes first.
+pub const RECIPE: &str = "recipe.toml";
+
+/// The folder of the model that a run leaves.
+pub const MODEL: &str = "model";
+
+/// An output folder, locked against any other process for as long as this lives.
+pub struct Output {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Output {
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the folder that a run writes into, after [`check_output`]: `asked`, or the next free `runs/NNNN`.
+    pub fn claim(asked: Option<&Path>) -> Result<Self> {
+        let output = match asked {
+            None => Self::lock(next_free(Path::new("runs"))?)?,
+            Some(path) => Self::lock(path.to_path_buf())?,
+        };
+        // Another run may have come first.
+        match is_empty(output.path())? {
+            true => Ok(output),
+            false => Err(refused(output.path(), "is not empty")),
+        }
+    }
+
+    /// Takes the folder of an unfinished run over, or makes it; `last` is what a finished run has written last.
+    pub fn take_over(path: &Path, inputs: &[&Folder], last: &str) -> Result<Self> {
+        refuse_unusable(path, inputs)?;
+        let output = Self::lock(path.to_path_buf())?;
+        if path.join(last).exists() {
+            return Err(refused(path, "holds a finished run"));
+        }
+        if !path.join(RECIPE).exists() && !is_empty(path)? {
+            return Err(refused(path, &format!("is no run's: it has files, and no {RECIPE} among them")));
+        }
+        Ok(output)
+    }
+
+    fn lock(path: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&path).map_err(Error::write(&path))?;
+        // Better now than after the work: this needs a folder that can be written to.
+        let lock = File::create(path.join(LOCK)).map_err(Error::write(&path))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(Error::Output {
+                path,
+                problem: "is being written to by another process".into(),
+                remedy: "wait until it is done, or give another folder with --output".into(),
+            }),
+            Err(TryLockError::Error(source)) => Err(Error::Write { path: path.join(LOCK), source }),
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // Only the lock counts; a file too many is no failure.
+        let _ = fs::remove_file(self.path.join(LOCK));
+    }
+}
+
+/// Refuses a folder that a new run may not write into: one that holds anything, or an input folder.
+pub fn check_output(asked: Option<&Path>, inputs: &[&Folder]) -> Result<()> {
+    let Some(path) = asked else { return Ok(()) };
+    refuse_unusable(path, inputs)?;
+    if path.join(RECIPE).exists() {
+        return Err(Error::Output {
+            path: path.to_path_buf(),
+            problem: "holds a run already".into(),
+            remedy: "give another folder with --output, or go on with an unfinished one with --resume".into(),
+        });
+    }
+    if path.is_dir() && !is_empty(path)? {
+        return Err(refused(path, "is not empty"));
+    }
+    Ok(())
+}
+
+fn refuse_unusable(path: &Path, inputs: &[&Folder]) -> Result<()> {
+    if path.is_file() {
+        return Err(refused(path, "is a file"));
+    }
+    // `a/..` is another folder before `a` is made than after.
+    if path.ancestors().any(|ancestor| ancestor.ends_with("..") && !ancestor.is_dir()) {
+        return Err(refused(path, "goes through a folder that is not there, and back by `..`"));
+    }
+    let same = |input: &&Folder| match input {
+        Folder::Disk(input) => fs::canonicalize(input).ok() == fs::canonicalize(path).ok(),
+        Folder::Embedded { .. } => false,
+    };
+    match path.is_dir() && inputs.iter().any(same) {
+        true => Err(refused(path, "is an input folder")),
+        false => Ok(()),
+    }
+}
+
+fn refused(path: &Path, problem: &str) -> Error {
+    Error::Output {
+        path: path.to_path_buf(),
+        problem: problem.into(),
+        remedy: "give another folder with --output".into(),
+    }
+}
+
+/// Whether a folder holds nothing but perhaps a lock.
+fn is_empty(path: &Path) -> Result<bool> {
+    for entry in fs::read_dir(path).map_err(Error::write(path))? {
+        if entry.map_err(Error::write(path))?.file_name() != LOCK {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn next_free(runs: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(runs).map_err(Error::write(runs))?;
+    for number in 1.. {
+        let path = runs.join(format!("{number:04}"));
+        // Creating is what claims the name: a run beside this one gets the next.
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::Write { path, source: error }),
+        }
+    }
+    unreachable!("some number is free")
+}

@@ -1,0 +1,113 @@
+//! `--resume`: which recipe an unfinished run has, and where it goes on.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use surgery_core::burn::tensor::backend::AutodiffBackend;
+use surgery_core::files::{Folder, write_text};
+use surgery_core::resume::{Checkpoints, Saved};
+use surgery_core::{Error, Result};
+
+use crate::output::RECIPE;
+use crate::progress::{EVALUATIONS, METRICS};
+use crate::report::Hashed;
+use crate::terminal::Log;
+
+/// The folder of a run that holds its checkpoints until it is finished.
+pub const CHECKPOINTS: &str = "checkpoints";
+
+/// The folder of a run that holds the reference's states until it is finished.
+pub const STATES: &str = "reference";
+
+/// The recipe file of the run in `output`, where nothing else was asked for than to go on with it.
+pub fn recipe_of(output: Option<&Path>, asks_for_more: bool) -> Option<String> {
+    let path = output?.join(RECIPE);
+    (!asks_for_more && path.is_file()).then(|| path.display().to_string())
+}
+
+/// Refuses to go on with a run whose recipe is not `resolved`, which is written where there is none.
+pub fn keep_recipe(output: &Path, resolved: &str) -> Result<()> {
+    let path = output.join(RECIPE);
+    if !path.exists() {
+        return write_text(&path, resolved);
+    }
+    let shown = || path.display().to_string();
+    let found = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: shown(), source })?;
+    let mut lines = found.lines();
+    match resolved.lines().find(|line| lines.next() != Some(line)) {
+        None if lines.next().is_none() => Ok(()),
+        other => Err(Error::Recipe {
+            origin: shown(),
+            problem: format!(
+                "is another recipe: the run there does not have `{}`. Go on without naming a recipe, or begin \
+                 anew in another folder",
+                other.unwrap_or("the end of the recipe")
+            ),
+        }),
+    }
+}
+
+/// The records of a run that belong to its state.
+pub fn records(output: &Path) -> Vec<PathBuf> {
+    [RECIPE, METRICS, EVALUATIONS].map(|name| output.join(name)).to_vec()
+}
+
+/// The checksums of the files that a run is made of, computed when first asked for.
+pub fn inputs<'a>(
+    hashed: impl Fn() -> Result<Vec<Hashed>> + 'a,
+) -> Box<dyn Fn() -> Result<BTreeMap<String, String>> + 'a> {
+    let known = OnceCell::new();
+    Box::new(move || {
+        if known.get().is_none() {
+            let files = hashed()?.into_iter().map(|hashed| (hashed.file, hashed.sha256));
+            let _ = known.set(files.collect());
+        }
+        Ok(BTreeMap::clone(known.get().expect("set above")))
+    })
+}
+
+/// Finds where the run in `output` goes on, tells which it is, and puts its records there: none for the beginning.
+pub fn find<B: AutodiffBackend>(
+    checkpoints: &Checkpoints<B>,
+    output: &Path,
+    log: Log,
+) -> Result<Option<Saved>> {
+    let (saved, damaged) = checkpoints.newest()?;
+    damaged.iter().for_each(|error| log.warn(&error.to_string()));
+    match &saved {
+        Some(saved) => {
+            log.info(&format!("going on after step {}, from {}", saved.step(), saved.path.display()));
+        }
+        None => log.info("there is no whole checkpoint: beginning with the first step"),
+    }
+    for name in [METRICS, EVALUATIONS] {
+        let path = output.join(name);
+        let kept = saved.as_ref().map(|saved| Folder::Disk(saved.path.clone())).filter(|at| at.has(name));
+        match kept {
+            Some(folder) => {
+                let text = folder.read(name, u64::MAX)?;
+                write_text(&path, &String::from_utf8_lossy(&text))?;
+            }
+            None if path.exists() => std::fs::remove_file(&path).map_err(Error::write(&path))?,
+            None => {}
+        }
+    }
+    Ok(saved)
+}
+
+/// Removes what only an unfinished run needs.
+pub fn finish(output: &Path, log: Log) {
+    for folder in [STATES, CHECKPOINTS].map(|name| output.join(name)) {
+        // What the run was for is written: a folder too many is no failure.
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                log.warn(&format!(
+                    "{}: is no longer needed and cannot be removed: {error}",
+                    folder.display()
+                ));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Checkpoints of a training: folders from which it goes on as if it had never stopped.
+//!
+//! `checkpoints/step-000120` holds, in this order of writing, the model as a Hugging Face folder in f32, the
+//! optimizer's moments, copies of the run's own records (recipe and metrics so far), and `state.json`: what it cost,
+//! where the sampler has come to, the checksums of what the run is made of and of every other file. The folder is
+//! written under another name, each file synced, and renamed when all is there; so a folder of that name is whole
+//! unless the disk has spoilt it, which the checksums find out.
+//!
+//! Another way would be one file for everything, with one rename and no folder; it could not be loaded by
+//! transformers, and `eval`, as this one can.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Checkpoint, SaveDtype, write_vectors};
+use crate::config::LlamaConfig;
+use crate::data::Position;
+use crate::error::{Error, Result};
+use crate::files::{Folder, remove_folder, replace_folder, write_atomically, write_text};
+use crate::model::Llama;
+use crate::optimizer::{AdamW, OptimizerConfig};
+use crate::training::{Cost, Earlier, Keep, Keeper, State};
+
+/// The file that makes a checkpoint whole.
+const STATE: &str = "state.json";
+/// The optimizer's moments, `first.NAME` and `second.NAME` for each parameter.
+const MOMENTS: &str = "optimizer.safetensors";
+/// How many checkpoints are kept, of those that are due.
+const KEPT: usize = 2;
+/// Of what a checkpoint holds; another one cannot be read by this program.
+const FORMAT: u32 = 1;
+
+/// What `state.json` holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    format: u32,
+    cost: Cost,
+    optimizer_steps: i32,
+    position: Position,
+    /// The SHA-256 of each file that the run is made of.
+    inputs: BTreeMap<String, String>,
+    /// The SHA-256 of each file of the checkpoint but this one.
+    files: BTreeMap<String, String>,
+}
+
+/// A whole checkpoint.
+#[derive(Debug, Clone)]
+pub struct Saved {
+    /// Its folder.
+    pub path: PathBuf,
+    manifest: Manifest,
+}
+
+impl Saved {
+    /// The steps done.
+    pub fn step(&self) -> usize {
+        self.manifest.cost.steps
+    }
+
+    /// Reads the checkpoint in `path`, and all of its files once to see that they are as written.
+    fn open(path: &Path) -> Result<Self> {
+        let folder = Folder::Disk(path.to_path_buf());
+        let damaged = |file: &str, problem: String| Error::Data {
+            path: folder.label(file),
+            problem,
+            remedy: "the checkpoint is damaged: an earlier one, or the beginning, must do".into(),
+        };
+        let manifest: Manifest = serde_json::from_value(folder.json(STATE)?)
+            .map_err(|error| damaged(STATE, format!("is no state of a run ({error})")))?;
+        if manifest.format != FORMAT {
+            return Err(damaged(STATE, format!("has format {}, not {FORMAT}", manifest.format)));
+        }
+        for (file, expected) in &manifest.files {
+            if file.contains(['/', '\\']) || folder.sha256(file)? != *expected {
+                return Err(damaged(file, "has another checksum than when it was written".into()));
+            }
+        }
+        Ok(Self { path: path.to_path_buf(), manifest })
+    }
+
+    /// Refuses a checkpoint of a run on other files.
+    fn refuse_other_inputs(&self, inputs: &BTreeMap<String, String>) -> Result<()> {
+        let theirs = &self.manifest.inputs;
+        if theirs == inputs {
+            return Ok(());
+        }
+        let changed = |file: &&String| theirs.get(*file) != inputs.get(*file);
+        let file = inputs.keys().chain(theirs.keys()).find(changed).map_or("a file", String::as_str);
+        Err(Error::Data {
+            path: self.path.display().to_string(),
+            problem: format!("belongs to a run on other files: {file} has changed since"),
+            remedy: "restore it, or begin anew in another folder".into(),
+        })
+    }
+
+    fn optimizer<B: AutodiffBackend>(
+        &self,
+        config: &OptimizerConfig,
+        device: &B::Device,
+    ) -> Result<AdamW<B::InnerBackend>> {
+        let file = Checkpoint::of_files(&Folder::Disk(self.path.clone()), vec![MOMENTS.into()])?;
+        let mut moments: BTreeMap<String, [Vec<f32>; 2]> = BTreeMap::new();
+        for (name, shape) in file.shapes() {
+            let (which, parameter) = name.split_once('.').unwrap_or(("", name));
+            let which = usize::from(which == "second");
+            moments.entry(parameter.to_owned()).or_default()[which] = file.read(name, shape)?;
+        }
+        Ok(AdamW::resumed(config.clone(), self.manifest.optimizer_steps, moments, device))
+    }
+}
+
+/// The checkpoints of a run, in its output folder.
+pub struct Checkpoints<'a, B: AutodiffBackend> {
+    /// `checkpoints` in the output folder.
+    pub folder: PathBuf,
+    /// Steps between those that are due; 0 for none.
+    pub every: usize,
+    /// The model that the run began with: its files, and for one that has weights its checkpoint.
+    pub input: (&'a Folder, Option<&'a Checkpoint>),
+    /// Its shape.
+    pub config: &'a LlamaConfig,
+    /// The settings of the optimizer.
+    pub optimizer: &'a OptimizerConfig,
+    /// Loads that model again.
+    pub beginning: Box<dyn Fn() -> Result<Llama<B>> + 'a>,
+    /// Records of the run that belong to its state; those that are there are copied.
+    pub records: Vec<PathBuf>,
+    /// The SHA-256 of each file that the run is made of, for which they are read once.
+    pub inputs: Box<dyn Fn() -> Result<BTreeMap<String, String>> + 'a>,
+    /// Where to load to.
+    pub device: B::Device,
+}
+
+impl<B: AutodiffBackend> Checkpoints<'_, B> {
+    /// The newest whole checkpoint, and what is wrong with each newer one. One of a run on other files is refused.
+    pub fn newest(&self) -> Result<(Option<Saved>, Vec<Error>)> {
+        let mut damaged = Vec::new();
+        for (_, path) in self.list()?.into_iter().rev() {
+            match Saved::open(&path) {
+                Ok(saved) => {
+                    saved.refuse_other_inputs(&(self.inputs)()?)?;
+                    return Ok((Some(saved), damaged));
+                }
+                Err(error) => damaged.push(error),
+            }
+        }
+        Ok((None, damaged))
+    }
+
+    /// Puts `state`, the beginning of the same run, where `saved` is.
+    pub fn restore(&self, saved: &Saved, state: &mut State<B>) -> Result<()> {
+        let position = saved.manifest.position.clone();
+        state.sampler.go_to(position).map_err(|problem| Error::Data {
+            path: saved.path.join(STATE).display().to_string(),
+            problem: format!("has a position that {problem}"),
+            remedy: "begin anew in another folder".into(),
+        })?;
+        let (_, model, optimizer) = self.load(saved)?;
+        (state.model, state.optimizer, state.cost) = (model, optimizer, saved.manifest.cost);
+        Ok(())
+    }
+
+    fn load(&self, saved: &Saved) -> Result<Earlier<B>> {
+        let weights = Checkpoint::open(&Folder::Disk(saved.path.clone()))?;
+        let model = Llama::load(self.config, &weights, &self.device)?;
+        Ok((saved.step(), Llama::trainable(model), saved.optimizer::<B>(self.optimizer, &self.device)?))
+    }
+
+    /// The folders that have the name of a checkpoint, by the steps done.
+    fn list(&self) -> Result<Vec<(usize, PathBuf)>> {
+        if !self.folder.exists() {
+            return Ok(Vec::new());
+        }
+        let shown = || self.folder.display().to_string();
+        let failed = |source| Error::Read { path: shown(), source };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if let Some(step) = name.strip_prefix("step-").and_then(|step| step.parse().ok()) {
+                found.push((step, path));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn path(&self, step: usize) -> PathBuf {
+        self.folder.join(format!("step-{step:06}"))
+    }
+
+    fn write(&self, folder: &Path, state: &Keep<B>) -> Result<()> {
+        let (input, like) = self.input;
+        state.model.valid().save(folder, input, like, SaveDtype::F32)?;
+        let moments: BTreeMap<String, Vec<f32>> = self
+            .config
+            .parameters()
+            .into_iter()
+            .filter_map(|(name, _)| {
+                let [first, second] = state.optimizer.moments(&name)?;
+                Some([(format!("first.{name}"), first), (format!("second.{name}"), second)])
+            })
+            .flatten()
+            .collect();
+        let lengths: Vec<_> = moments.iter().map(|(name, values)| (name.clone(), values.len())).collect();
+        write_vectors(&folder.join(MOMENTS), &lengths, |name| moments[name].clone())?;
+        for record in self.records.iter().filter(|record| record.exists()) {
+            let bytes = fs::read(record)
+                .map_err(|source| Error::Read { path: record.display().to_string(), source })?;
+            let copy = folder.join(record.file_name().unwrap_or_default());
+            write_atomically(&copy, |writer| writer.write_all(&bytes))?;
+        }
+        let written = Folder::Disk(folder.to_path_buf());
+        let files = written.list("")?.into_iter().map(|file| Ok((file.clone(), written.sha256(&file)?)));
+        let manifest = Manifest {
+            format: FORMAT,
+            cost: state.cost,
+            optimizer_steps: state.optimizer.steps(),
+            position: state.position.clone(),
+            inputs: (self.inputs)()?,
+            files: files.collect::<Result<_>>()?,
+        };
+        let text = serde_json::to_string_pretty(&manifest).expect("strings and numbers");
+        write_text(&folder.join(STATE), &text)
+    }
+
+    /// What a checkpoint takes, in bytes, but for the small files.
+    fn bytes(&self) -> u64 {
+        3 * 4 * self.config.num_parameters() as u64
+    }
+}
+
+impl<B: AutodiffBackend> Keeper<B> for Checkpoints<'_, B> {
+    fn is_due(&self, step: usize) -> bool {
+        self.every > 0 && step.is_multiple_of(self.every)
+    }
+
+    fn keep(&mut self, state: Keep<B>) -> Result<()> {
+        let path = self.path(state.cost.steps);
+        let due = self.is_due(state.cost.steps);
+        replace_folder(&path, |folder| self.write(folder, &state))
+            .map_err(|error| error.wanting(self.bytes()))?;
+        let older = self.list()?.into_iter().rev().filter(|(step, _)| *step < state.cost.steps);
+        // Those that came of an interruption have served when the next one that is due is whole.
+        let (of_course, others): (Vec<_>, Vec<_>) = older.partition(|(step, _)| self.is_due(*step));
+        let (of_course_left, others_left) = if due { (KEPT - 1, 0) } else { (KEPT, KEPT - 1) };
+        for (_, path) in
+            of_course.into_iter().skip(of_course_left).chain(others.into_iter().skip(others_left))
+        {
+            remove_folder(&path)?;
+        }
+        Ok(())
+    }
+
+    fn back_before(&mut self, step: usize) -> Result<Option<Earlier<B>>> {
+        let (later, earlier): (Vec<_>, Vec<_>) = self.list()?.into_iter().partition(|(at, _)| *at >= step);
+        for (_, path) in later {
+            remove_folder(&path)?;
+        }
+        // An undisturbed run has those that are due, and must end like one that was interrupted.
+        for (_, path) in earlier.into_iter().rev().filter(|(at, _)| self.is_due(*at)) {
+            if let Ok(saved) = Saved::open(&path) {
+                return self.load(&saved).map(Some);
+            }
+        }
+        Ok(Some((0, (self.beginning)()?, AdamW::new(self.optimizer.clone()))))
+    }
+}
