@@ -189,6 +189,12 @@ pub fn recipe<R: serde::de::DeserializeOwned + Check>(name: &str, overrides: &[S
             problem: format!("is neither a file nor a shipped recipe; those are: {}", shipped.join(", ")),
         });
     }
-    let text = fs::read_to_string(name).map_err(|source| Error::Read { path: name.into(), source })?;
+    /// Far longer than any recipe.
+    const LIMIT: u64 = 1 << 20;
+    let (folder, file) = file_in_folder(Path::new(name));
+    let text = String::from_utf8(folder.read(&file, LIMIT)?).map_err(|error| {
+        let problem = format!("is not UTF-8 (byte {})", error.utf8_error().valid_up_to() + 1);
+        Error::Recipe { origin: name.into(), problem }
+    })?;
     parse(name, &text, overrides)
 }

@@ -22,9 +22,22 @@ pub fn print_json(value: &impl Serialize) -> Outcome {
     print(&serde_json::to_string_pretty(value).expect("strings and numbers"))
 }
 
-/// Writes a line to standard error. That nobody reads it is no reason to stop.
-pub fn say(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+/// The longest message, in characters: what a file holds, and messages quote, may be of any length.
+const LONGEST: usize = 4000;
+
+/// Writes a message to standard error. That nobody reads it is no reason to stop.
+pub fn say(message: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", harmless(message));
+}
+
+/// A message that may quote a hostile file: no characters that a terminal obeys, and an end.
+fn harmless(message: &str) -> String {
+    let shown = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
+    let mut harmless: String = message.chars().take(LONGEST).map(shown).collect();
+    if message.chars().nth(LONGEST).is_some() {
+        harmless.push('…');
+    }
+    harmless
 }
 
 /// What to log, and how.

@@ -103,17 +103,23 @@ impl Folder {
 
     /// The whole of `file`, refused where it is larger than `limit` bytes.
     pub fn read(&self, file: &str, limit: u64) -> Result<Vec<u8>> {
-        let (mut handle, length) = self.open(file)?;
+        let (handle, length) = self.open(file)?;
+        let too_large = |size: String| Error::Data {
+            path: self.label(file),
+            problem: format!("has {size} bytes, more than the {limit} such a file may have"),
+            remedy: "check that it is the right file".into(),
+        };
         if length > limit {
-            return Err(Error::Data {
-                path: self.label(file),
-                problem: format!("has {length} bytes, more than the {limit} such a file may have"),
-                remedy: "check that it is the right file".into(),
-            });
+            return Err(too_large(length.to_string()));
         }
         let mut bytes = Vec::with_capacity(length as usize);
+        // What is no plain file, such as a device, may hold more than the length it tells.
+        let mut handle = handle.take(limit.saturating_add(1));
         handle.read_to_end(&mut bytes).map_err(|source| Error::Read { path: self.label(file), source })?;
-        Ok(bytes)
+        match bytes.len() as u64 > limit {
+            true => Err(too_large(format!("at least {}", bytes.len()))),
+            false => Ok(bytes),
+        }
     }
 
     /// The SHA-256 of `file`, in hexadecimal.
@@ -129,7 +135,7 @@ impl Folder {
         }
     }
 
-    /// The whole of `file` as JSON.
+    /// The whole of `file` as JSON: a configuration, or the index of a checkpoint.
     pub fn json(&self, file: &str) -> Result<serde_json::Value> {
         serde_json::from_slice(&self.read(file, JSON_LIMIT)?).map_err(|error| Error::Data {
             path: self.label(file),
@@ -144,8 +150,9 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The largest JSON file that is read: tokenizers reach some tens of MB.
-pub(crate) const JSON_LIMIT: u64 = 256 << 20;
+/// The largest JSON file that is read as such: it takes many times its size in memory. An index of a hundred
+/// thousand tensors has 10 MB.
+const JSON_LIMIT: u64 = 16 << 20;
 
 /// Writes a text as [`write_atomically`] does.
 pub fn write_text(path: &Path, text: &str) -> Result<()> {

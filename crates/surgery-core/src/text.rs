@@ -3,12 +3,18 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
-use crate::files::{Folder, JSON_LIMIT};
+use crate::files::Folder;
 
 const FILE: &str = "tokenizer.json";
+/// The largest file read; those of a quarter of a million tokens have some tens of MB.
+const LIMIT: u64 = 256 << 20;
+/// How much longer replacements may make a text. Llama's make it up to 3 times as long; each of a hundred in a row
+/// that doubles it would fill any memory.
+const MOST_GROWTH: f64 = 1000.0;
 
 /// A model's tokenizer. Texts are encoded with its own special tokens (Llama: BOS in front, no EOS).
 #[derive(Debug, Clone)]
@@ -31,11 +37,25 @@ impl TextEncoder {
                         .into(),
             });
         }
-        let bytes = folder.read(FILE, JSON_LIMIT)?;
+        let bytes = folder.read(FILE, LIMIT)?;
         let mut tokenizer = guarded(|| Tokenizer::from_bytes(&bytes)).map_err(|error| Error::Tokenizer {
             path: path.clone(),
             problem: format!("is not a tokenizer this program can read ({error})"),
         })?;
+        let normalizer = serde_json::to_value(tokenizer.get_normalizer());
+        let decoder = serde_json::to_value(tokenizer.get_decoder());
+        for (part, content) in [("normalizer", normalizer), ("decoder", decoder)] {
+            let growth = content.as_ref().map_or(1.0, growth);
+            if growth > MOST_GROWTH {
+                return Err(Error::Tokenizer {
+                    path,
+                    problem: format!(
+                        "has a `{part}` that may make a text {growth:.0} times as long; {MOST_GROWTH} times is \
+                         the most that is accepted"
+                    ),
+                });
+            }
+        }
         // The file may ask for padding or truncation, which would silently change the texts.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).expect("removing a truncation cannot fail");
@@ -116,6 +136,21 @@ fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String>
             let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
             Err(format!("the file is malformed: {}", said.lines().next().unwrap_or_default()))
         }
+    }
+}
+
+/// By what factor the replacements in a normalizer or decoder, one after another, can make a text longer.
+fn growth(part: &Value) -> f64 {
+    let inner = ["normalizers", "decoders"].into_iter().find_map(|key| part.get(key)?.as_array());
+    if let Some(inner) = inner {
+        return inner.iter().map(growth).product();
+    }
+    let Some(content) = part.get("content").and_then(Value::as_str) else { return 1.0 };
+    let replaced = part.get("pattern").and_then(|pattern| pattern.get("String")).and_then(Value::as_str);
+    match replaced {
+        Some(replaced) if !replaced.is_empty() => (content.len() as f64 / replaced.len() as f64).max(1.0),
+        // What stands for a regular expression may be put between any two bytes.
+        _ => content.len() as f64 + 1.0,
     }
 }
 

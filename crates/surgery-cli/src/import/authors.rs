@@ -45,7 +45,8 @@ pub fn read(args: &ImportAuthors) -> Result<Draft> {
 }
 
 fn biographies(args: &ImportAuthors, draft: &mut Draft) -> Result<()> {
-    let table = Table::read(&args.biographies, draft)?;
+    let (folder, file) = file_in_folder(&args.biographies);
+    let table = Table::read(&folder, &file, draft)?;
     let missing = [TRUE.0, NEW.0, TRUE.1, NEW.1].into_iter().filter(|column| !table.has(column));
     let missing: Vec<String> = missing.map(|column| format!("`{column}`")).collect();
     if !missing.is_empty() {
@@ -96,7 +97,8 @@ fn biographies(args: &ImportAuthors, draft: &mut Draft) -> Result<()> {
 fn retain(path: &Path, prefix: &str, rows: Option<usize>, draft: &mut Draft) -> Result<()> {
     const TEXTS: &str = "text";
     const QUESTIONS: &str = "qa";
-    let table = Table::read(path, draft)?;
+    let (folder, file) = file_in_folder(path);
+    let table = Table::read(&folder, &file, draft)?;
     if !table.has(TEXTS) && !table.has(QUESTIONS) {
         return Err(table.lacks(&format!("`{TEXTS}` or `{QUESTIONS}`")));
     }

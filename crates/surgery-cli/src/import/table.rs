@@ -1,16 +1,15 @@
 //! CSV files with a header, read row by row.
 
 use std::ops::Range;
-use std::path::Path;
 use std::rc::Rc;
 
 use csv::StringRecord;
+use surgery_core::files::Folder;
 use surgery_core::{Error, Result};
 
 use super::place::{Place, Unit, shown};
 use super::records::FILE_LIMIT;
 use super::{Draft, Reason};
-use crate::inputs::file_in_folder;
 
 /// A CSV file.
 pub struct Table {
@@ -23,15 +22,14 @@ pub struct Table {
 
 impl Table {
     /// Reads a file; a row that is not UTF-8 is left out.
-    pub fn read(path: &Path, draft: &mut Draft) -> Result<Self> {
-        let (folder, name) = file_in_folder(path);
-        let file: Rc<str> = folder.label(&name).into();
+    pub fn read(folder: &Folder, name: &str, draft: &mut Draft) -> Result<Self> {
+        let file: Rc<str> = folder.label(name).into();
         let wrong = |problem: String| Error::Data {
             path: file.to_string(),
             problem,
             remedy: "give a CSV file in UTF-8 with a header".into(),
         };
-        let bytes = folder.read(&name, FILE_LIMIT)?;
+        let bytes = folder.read(name, FILE_LIMIT)?;
         let content = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(content);
         let header = reader.headers().map_err(|_| wrong("has a header that is not UTF-8".into()))?;

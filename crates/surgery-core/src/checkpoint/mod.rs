@@ -3,13 +3,15 @@
 //! Opening reads the headers only; tensors are read one by one, as f32. The layout (which file holds
 //! which tensor, in which order and dtype) is kept, so that a checkpoint goes back as it came.
 
+mod header;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Read, SeekFrom};
 
-use safetensors::tensor::{Dtype, Metadata};
+use safetensors::tensor::Dtype;
 
+use self::header::{Entry, Header};
 use crate::error::{Error, Result};
 use crate::files::Folder;
 
@@ -41,17 +43,6 @@ struct Shard {
     metadata: Option<HashMap<String, String>>,
     /// In the order of their bytes.
     tensors: Vec<Entry>,
-}
-
-/// One tensor of a file.
-#[derive(Debug, Clone)]
-struct Entry {
-    name: String,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    /// Relative to the shard's data.
-    start: u64,
-    bytes: u64,
 }
 
 impl Checkpoint {
@@ -210,34 +201,20 @@ impl Shard {
         if header > HEADER_LIMIT || header > length - 8 {
             return Err(damaged(format!("claims a header of {header} bytes in a file of {length}")));
         }
+        // What the file is long enough to hold: this allocates no more than is there.
         let mut json = vec![0; header as usize];
         handle.read_exact(&mut json).map_err(failed)?;
-        let metadata: Metadata =
-            serde_json::from_slice(&json).map_err(|error| damaged(format!("has a bad header ({error})")))?;
         let data_start = 8 + header;
-        if metadata.data_len() as u64 != length - data_start {
-            return Err(damaged(format!(
-                "should hold {} bytes of tensors but holds {}",
-                metadata.data_len(),
-                length - data_start
-            )));
-        }
-        let tensors = metadata
-            .offset_keys()
-            .into_iter()
-            .map(|name| {
-                let info = metadata.info(&name).expect("a key of the same header");
-                let (start, end) = info.data_offsets;
-                Entry {
-                    name,
-                    dtype: info.dtype,
-                    shape: info.shape.clone(),
-                    start: start as u64,
-                    bytes: (end - start) as u64,
-                }
-            })
-            .collect();
-        Ok(Self { file: file.into(), data_start, metadata: metadata.metadata().clone(), tensors })
+        let Header { metadata, tensors } =
+            Header::parse(&json, length - data_start).map_err(|fault| match fault.tensor {
+                Some(tensor) => Error::Tensor {
+                    path: folder.label(file),
+                    tensor,
+                    problem: format!("{}: the file is damaged, download it again", fault.problem),
+                },
+                None => damaged(fault.problem),
+            })?;
+        Ok(Self { file: file.into(), data_start, metadata, tensors })
     }
 }
 

@@ -8,7 +8,8 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Checkpoint, Entry, INDEX, SINGLE, Shard};
+use super::header::Entry;
+use super::{Checkpoint, INDEX, SINGLE, Shard};
 use crate::error::{Error, Result};
 use crate::files::{Folder, replace_folder, write_atomically};
 
