@@ -145,7 +145,10 @@ fn growth(part: &Value) -> f64 {
     if let Some(inner) = inner {
         return inner.iter().map(growth).product();
     }
-    let Some(content) = part.get("content").and_then(Value::as_str) else { return 1.0 };
+    if part.get("type").and_then(Value::as_str) != Some("Replace") {
+        return 1.0;
+    }
+    let content = part.get("content").and_then(Value::as_str).unwrap_or_default();
     let replaced = part.get("pattern").and_then(|pattern| pattern.get("String")).and_then(Value::as_str);
     match replaced {
         Some(replaced) if !replaced.is_empty() => (content.len() as f64 / replaced.len() as f64).max(1.0),

@@ -1,0 +1,116 @@
+//! Hostile files, on the binary: each is refused with exit code 3 and by name, without a panic, soon, and in little
+//! memory.
+
+mod config;
+mod data;
+mod index;
+mod recipe;
+mod tokenizer;
+mod weights;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+/// How long a refusal may take: far less, but the machine may be busy.
+const SOON: Duration = Duration::from_secs(5);
+
+/// The address space that a command gets, in KiB, where the system can bound it. The program itself takes 100 MiB;
+/// the largest line that is read, twice that.
+const MEMORY: usize = 512 << 10;
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path)
+}
+
+/// An empty folder of this name for one test, which is also where its commands run.
+fn scratch(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hostile").join(name);
+    if path.exists() {
+        fs::remove_dir_all(&path).unwrap();
+    }
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// A golden model that has one file of weights, or several and an index.
+const SINGLE: &str = "llama1-mha";
+const SHARDED: &str = "tinyllama-gqa";
+
+/// Copies a golden model to `folder`, which need not be there.
+fn copy_model(variant: &str, folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    for entry in fs::read_dir(golden(&format!("models/{variant}"))).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+    }
+}
+
+/// Edits a file that is a JSON object.
+fn edit(folder: &Path, file: &str, change: impl FnOnce(&mut Map<String, Value>)) {
+    let path = folder.join(file);
+    let mut value: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(value.as_object_mut().unwrap());
+    fs::write(path, value.to_string()).unwrap();
+}
+
+/// What is done to a copy of a model, and what the refusal must name.
+type Fault<'a> = (&'a str, Box<dyn Fn(&Path)>, &'a [&'a str]);
+
+/// Lets each fault be found by a command that reads a model folder whole.
+#[track_caller]
+fn refuse_models(test: &str, variant: &str, faults: Vec<Fault>) {
+    let scratch = scratch(test);
+    for (name, fault, named) in faults {
+        let folder = scratch.join(name);
+        copy_model(variant, &folder);
+        fault(&folder);
+        refuse(&scratch, name, &["generate", "--model", name, "--prompt", "A text."], named);
+    }
+}
+
+/// Runs a command that must be refused as bad input.
+#[track_caller]
+fn refuse(folder: &Path, case: &str, arguments: &[&str], named: &[&str]) {
+    let started = Instant::now();
+    let output = bounded(env!("CARGO_BIN_EXE_surgery")).args(arguments).current_dir(folder).output().unwrap();
+    let took = started.elapsed();
+    let errors = String::from_utf8(output.stderr).expect("messages are UTF-8");
+    assert_eq!(output.status.code(), Some(3), "{case}: {:?} {errors}", output.status);
+    assert!(!errors.contains("panic") && !errors.contains("internal error"), "{case}: {errors}");
+    assert!(output.stdout.is_empty(), "{case} printed {:?}", String::from_utf8_lossy(&output.stdout));
+    assert!(errors.chars().count() < 5000, "{case}: a message of {} bytes", errors.len());
+    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    assert!(!errors.contains(obeyed), "{case}: {errors:?} holds what a terminal obeys");
+    for named in named {
+        assert!(errors.contains(named), "{case}: {errors:?} does not name {named:?}");
+    }
+    assert!(took < SOON, "{case} took {took:?}");
+}
+
+/// A command of little memory.
+fn bounded(program: &str) -> Command {
+    if !cfg!(target_os = "linux") {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -v {MEMORY} && exec \"$0\" \"$@\""), program]);
+    command
+}
+
+/// What is refused above is refused for what was done to it.
+#[test]
+fn what_nothing_was_done_to_is_accepted() {
+    let folder = scratch("nothing");
+    for variant in [SINGLE, SHARDED] {
+        let model = golden(&format!("models/{variant}"));
+        let arguments =
+            ["generate", "--model", model.to_str().unwrap(), "--prompt", "A text.", "--max-new-tokens", "1"];
+        let output =
+            bounded(env!("CARGO_BIN_EXE_surgery")).args(arguments).current_dir(&folder).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
