@@ -129,8 +129,8 @@ fn sizes_are_held_against_the_weights_before_anything_is_allocated() {
         ),
         (
             "tied",
-            with(json!({"tie_word_embeddings": true, "vocab_size": 300})),
-            &["model.embed_tokens", "300"],
+            with(json!({"tie_word_embeddings": true, "vocab_size": 369})),
+            &["model.embed_tokens", "369"],
         ),
     ];
     refuse_models("config-sizes", SINGLE, faults);

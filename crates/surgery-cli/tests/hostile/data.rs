@@ -85,7 +85,7 @@ fn questions_are_refused_by_file_and_line() {
         ("empty", Vec::new(), &["no question"]),
         ("answer-beyond", question(two, "2", test), &["line 1", "\"q\"", "answer 2", "0 to 1"]),
         ("answer-largest", question(two, "18446744073709551615", test), &["line 1", "answer 1844", "0 to 1"]),
-        ("answer-larger", question(two, "1e30", test), &["line 1", "1e30"]),
+        ("answer-larger", question(two, "1e30", test), &["line 1", "1e+30"]),
         ("answer-negative", question(two, "-1", test), &["line 1", "-1"]),
         ("answer-text", question(two, "\"x\"", test), &["line 1", "\"x\""]),
         ("no-option", question("[]", "0", test), &["line 1", "0 options"]),

@@ -50,7 +50,7 @@ fn files_that_are_no_tokenizer_are_refused() {
         ("object", content("{}"), &[FILE]),
         ("latin1", content(b"{\"caf\xe9\": 1}"), &[FILE]),
         ("deep", content("{\"model\":".repeat(1 << 18)), &[FILE]),
-        ("deep-normalizer", with("normalizer", nested("Sequence", "normalizers", 50)), &[FILE]),
+        ("deep-normalizer", with("normalizer", nested("Sequence", "normalizers", 500)), &[FILE]),
         ("version", with("version", json!("9.0")), &[FILE]),
         ("no-model", changed(|tokenizer| drop(tokenizer.remove("model"))), &[FILE]),
         ("model-type", changed(|tokenizer| tokenizer["model"]["type"] = json!("Oracle")), &[FILE]),
