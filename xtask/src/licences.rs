@@ -1,35 +1,56 @@
-//! Every package this is built of may be used under licences that ask for little more than attribution.
+//! Every package this is built of may be used under licences that ask for little more than attribution, comes from
+//! crates.io, and is none of those that `deny.toml` bans.
+//!
+//! cargo-deny says so where it is installed. It takes minutes to build, so a machine without it is not made to: there,
+//! licences and sources are held to the same file by what is below.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// SPDX identifiers. MPL-2.0 asks for the source of its own files only, which are not changed here;
-/// CDLA-Permissive-2.0 is that of data, such as root certificates.
-const ALLOWED: [&str; 15] = [
-    "0BSD",
-    "Apache-2.0",
-    "Apache-2.0 WITH LLVM-exception",
-    "BSD-2-Clause",
-    "BSD-3-Clause",
-    "BSL-1.0",
-    "CDLA-Permissive-2.0",
-    "CC0-1.0",
-    "ISC",
-    "MIT",
-    "MIT-0",
-    "MPL-2.0",
-    "Unicode-3.0",
-    "Unlicense",
-    "Zlib",
-];
+use crate::run;
 
-/// Names the packages in `cargo metadata` whose licence is not allowed.
-pub(crate) fn check(metadata: &Value) -> Result<(), String> {
+/// What may be built in.
+const RULES: &str = "deny.toml";
+
+/// Names the packages in `cargo metadata` that `deny.toml` does not allow.
+pub(crate) fn check(root: &Path, metadata: &Value) -> Result<(), String> {
+    let cargo_deny = || {
+        let mut command = Command::new("cargo-deny");
+        command.current_dir(root);
+        command
+    };
+    let quiet = cargo_deny().arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if quiet.is_ok_and(|status| status.success()) {
+        return run(cargo_deny().args(["--locked", "check", "licenses", "bans", "sources"]));
+    }
+    println!(
+        "cargo-deny is not installed (`cargo install cargo-deny --locked` does): licences and sources are checked, \
+         bans are not"
+    );
+    let path = root.join(RULES);
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let rules: toml::Table = toml::from_str(&text).map_err(|error| format!("{RULES}: {error}"))?;
+    let allowed = rules.get("licenses").and_then(|licences| licences.get("allow")?.as_array());
+    let allowed = allowed.ok_or_else(|| format!("{RULES} has no list `licenses.allow`"))?;
+    let allowed: Vec<&str> = allowed.iter().filter_map(toml::Value::as_str).collect();
+    own_check(metadata, &allowed)
+}
+
+fn own_check(metadata: &Value, allowed: &[&str]) -> Result<(), String> {
+    const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
     let packages = metadata["packages"].as_array().ok_or("cargo metadata has no packages")?;
     let refused = packages.iter().filter_map(|package| {
-        let problem = match package["license"].as_str() {
-            None => "none".to_owned(),
-            Some(licence) if is_allowed(licence) => return None,
-            Some(licence) => licence.to_owned(),
+        let licence = package["license"].as_str().unwrap_or("none");
+        // Those of this repository have no source.
+        let source = package["source"].as_str().unwrap_or(CRATES_IO);
+        let problem = if !is_allowed(licence, allowed) {
+            licence
+        } else if source != CRATES_IO {
+            source
+        } else {
+            return None;
         };
         Some(format!("  {} {}: {problem}", package["name"].as_str()?, package["version"].as_str()?))
     });
@@ -37,47 +58,47 @@ pub(crate) fn check(metadata: &Value) -> Result<(), String> {
     if refused.is_empty() {
         return Ok(());
     }
-    Err(format!("licences not allowed by xtask/src/licences.rs:\n{}", refused.join("\n")))
+    Err(format!("licences or sources not allowed by {RULES}:\n{}", refused.join("\n")))
 }
 
 /// Whether one of the choices that an SPDX expression leaves asks for allowed licences only. A slash is an OR in
 /// old packages. What cannot be read is not allowed.
-fn is_allowed(expression: &str) -> bool {
+fn is_allowed(expression: &str, allowed: &[&str]) -> bool {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let mut rest = words.as_slice();
-    either(&mut rest).is_some_and(|allowed| allowed && rest.is_empty())
+    either(&mut rest, allowed).is_some_and(|may| may && rest.is_empty())
 }
 
 /// `both (OR both)*`
-fn either(rest: &mut &[&str]) -> Option<bool> {
-    let mut allowed = both(rest)?;
+fn either(rest: &mut &[&str], allowed: &[&str]) -> Option<bool> {
+    let mut may = both(rest, allowed)?;
     while next_is(rest, "OR") {
-        allowed |= both(rest)?;
+        may |= both(rest, allowed)?;
     }
-    Some(allowed)
+    Some(may)
 }
 
 /// `one (AND one)*`
-fn both(rest: &mut &[&str]) -> Option<bool> {
-    let mut allowed = one(rest)?;
+fn both(rest: &mut &[&str], allowed: &[&str]) -> Option<bool> {
+    let mut may = one(rest, allowed)?;
     while next_is(rest, "AND") {
-        allowed &= one(rest)?;
+        may &= one(rest, allowed)?;
     }
-    Some(allowed)
+    Some(may)
 }
 
 /// `( either )`, or a licence and perhaps `WITH` an exception.
-fn one(rest: &mut &[&str]) -> Option<bool> {
+fn one(rest: &mut &[&str], allowed: &[&str]) -> Option<bool> {
     if next_is(rest, "(") {
-        let allowed = either(rest)?;
-        return next_is(rest, ")").then_some(allowed);
+        let may = either(rest, allowed)?;
+        return next_is(rest, ")").then_some(may);
     }
     let mut licence = next(rest)?.to_owned();
     if next_is(rest, "WITH") {
         licence = format!("{licence} WITH {}", next(rest)?);
     }
-    Some(ALLOWED.contains(&licence.as_str()))
+    Some(allowed.contains(&licence.as_str()))
 }
 
 fn next<'a>(rest: &mut &[&'a str]) -> Option<&'a str> {
@@ -98,6 +119,8 @@ fn next_is(rest: &mut &[&str], word: &str) -> bool {
 mod tests {
     use super::is_allowed;
 
+    const ALLOWED: [&str; 4] = ["MIT", "Apache-2.0 WITH LLVM-exception", "ISC", "Unicode-3.0"];
+
     #[test]
     fn expressions_are_read_as_spdx_means_them() {
         for allowed in [
@@ -108,7 +131,7 @@ mod tests {
             "(GPL-3.0 OR MIT) AND Unicode-3.0",
             "Apache-2.0 WITH LLVM-exception OR GPL-2.0",
         ] {
-            assert!(is_allowed(allowed), "{allowed}");
+            assert!(is_allowed(allowed, &ALLOWED), "{allowed}");
         }
         for refused in [
             "",
@@ -119,7 +142,7 @@ mod tests {
             "GPL-3.0 AND (MIT OR ISC)",
             "Apache-2.0 WITH Other-exception",
         ] {
-            assert!(!is_allowed(refused), "{refused}");
+            assert!(!is_allowed(refused, &ALLOWED), "{refused}");
         }
     }
 }

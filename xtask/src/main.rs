@@ -2,6 +2,7 @@
 
 mod dataset;
 mod features;
+mod fuzz;
 mod licences;
 #[cfg(test)]
 mod style;
@@ -19,6 +20,7 @@ usage: cargo xtask <task>
   bench [--peer] [ARGS…]                       how fast a step and an evaluation are here, and in PyTorch
   bench --micro [ARGS…]                        how fast each operation is; ARGS go to divan
   dataset [--check]                            compile the benchmark, or see whether it is as compiled
+  fuzz [--seconds N] [TARGET…]                 arbitrary bytes for every reader, N seconds each [default: 60]
   golden [--out DIR]                           compute the golden values anew, with PyTorch";
 
 fn main() -> ExitCode {
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench(&root, rest),
         ["dataset"] => dataset::run(&root, false),
         ["dataset", "--check"] => dataset::run(&root, true),
+        ["fuzz", rest @ ..] => fuzz::run(&root, rest),
         ["golden", rest @ ..] => golden(&root, rest),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -56,7 +59,7 @@ fn check(root: &Path) -> Result<(), String> {
     run(cargo(root, &["clippy", "--all-targets", "--", "-D", "warnings"]))?;
     run(cargo(root, &["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     let metadata = metadata(root)?;
-    licences::check(&metadata)?;
+    licences::check(root, &metadata)?;
     features::check(root, &metadata)
 }
 

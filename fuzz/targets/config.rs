@@ -1,0 +1,22 @@
+//! `config.json` and `generation_config.json`: the same bytes for both.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use surgery_core::config::LlamaConfig;
+use surgery_fuzz::{Scratch, refused};
+
+static SCRATCH: LazyLock<Scratch> = LazyLock::new(Scratch::new);
+
+fuzz_target!(|bytes: &[u8]| {
+    SCRATCH.put("config.json", bytes);
+    SCRATCH.put("generation_config.json", bytes);
+    let Some(config) = refused(LlamaConfig::load(&SCRATCH.folder)) else { return };
+    assert_eq!(config.parameters().iter().map(|(_, shape)| count(shape)).sum::<u128>(), config.num_parameters());
+    assert_eq!(config.rope.frequencies(config.head_dim).len(), config.head_dim / 2);
+});
+
+fn count(shape: &[usize]) -> u128 {
+    shape.iter().map(|&size| size as u128).product()
+}
