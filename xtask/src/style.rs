@@ -25,7 +25,8 @@ fn files(folder: &str, extension: &str) -> Vec<(PathBuf, String)> {
 }
 
 fn sources() -> Vec<(PathBuf, String)> {
-    ["crates", "datasets", "tests", "xtask"].into_iter().flat_map(|folder| files(folder, "rs")).collect()
+    let folders = ["crates", "datasets", "fuzz/src", "fuzz/targets", "tests", "xtask"];
+    folders.into_iter().flat_map(|folder| files(folder, "rs")).collect()
 }
 
 #[test]
@@ -60,6 +61,28 @@ fn core_names_no_backend_and_prints_nothing() {
         for word in ["println!", "print!", "dbg!", "std::net"] {
             assert!(!text.contains(word), "{} holds {word}", path.display());
         }
+    }
+}
+
+/// What each block relies on, clippy asks for.
+#[test]
+fn only_kernels_and_drivers_are_unsafe() {
+    let may = [
+        "crates/surgery-ndarray/src/attention.rs",
+        "crates/surgery-ndarray/src/gemm/",
+        "crates/surgery-ndarray/src/simd.rs",
+        // A library is loaded, to see whether it is there.
+        "crates/surgery-cuda/src/lib.rs",
+        // Another's kernels, to compare with.
+        "crates/surgery-gemm/src/main.rs",
+    ];
+    // Written so that this file does not hold what it looks for.
+    let needle = ["unsafe", "_code"].concat();
+    for (path, text) in sources() {
+        let is_unsafe = text.lines().any(|line| line.trim_start().starts_with('#') && line.contains(&needle));
+        let shown = path.to_string_lossy().replace('\\', "/");
+        let allowed = may.iter().any(|place| shown.starts_with(place));
+        assert!(!is_unsafe || allowed, "{shown} allows unsafe code");
     }
 }
 

@@ -125,32 +125,37 @@ pub(super) trait Register: Copy {
 
 macro_rules! register {
     ($type:ident, $lanes:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident) => {
-        // SAFETY of all: a register's own instructions, on pointers that the caller vouches for.
         #[cfg(target_arch = "x86_64")]
         impl Register for std::arch::x86_64::$type {
             const LANES: usize = $lanes;
             #[inline(always)]
             unsafe fn zero() -> Self {
+                // SAFETY: the caller's promise that the processor has it.
                 unsafe { std::arch::x86_64::$zero() }
             }
             #[inline(always)]
             unsafe fn splat(value: f32) -> Self {
+                // SAFETY: the caller's promise that the processor has it.
                 unsafe { std::arch::x86_64::$splat(value) }
             }
             #[inline(always)]
             unsafe fn load(from: *const f32) -> Self {
+                // SAFETY: the caller's promise, for the processor and for the pointer.
                 unsafe { std::arch::x86_64::$load(from) }
             }
             #[inline(always)]
             unsafe fn store(to: *mut f32, value: Self) {
+                // SAFETY: the caller's promise, for the processor and for the pointer.
                 unsafe { std::arch::x86_64::$store(to, value) }
             }
             #[inline(always)]
             unsafe fn add(a: Self, b: Self) -> Self {
+                // SAFETY: the caller's promise that the processor has it.
                 unsafe { std::arch::x86_64::$add(a, b) }
             }
             #[inline(always)]
             unsafe fn fma(a: Self, b: Self, c: Self) -> Self {
+                // SAFETY: the caller's promise that the processor has it.
                 unsafe { std::arch::x86_64::$fma(a, b, c) }
             }
         }
