@@ -94,6 +94,15 @@ impl TextEncoder {
         self.tokenizer.get_vocab(true) == other.tokenizer.get_vocab(true)
     }
 
+    /// The tokens that the model has no row for, by id. A text that contains one is refused.
+    pub fn tokens_without_row(&self) -> Vec<(u32, String)> {
+        let tokens = self.tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token));
+        let mut without: Vec<(u32, String)> =
+            tokens.filter(|(id, _)| *id as usize >= self.vocab_size).collect();
+        without.sort();
+        without
+    }
+
     /// The text of `ids`, special tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         guarded(|| self.tokenizer.decode(ids, true)).map_err(|error| Error::Tokenizer {

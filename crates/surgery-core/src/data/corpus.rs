@@ -128,6 +128,12 @@ impl Corpus {
     }
 }
 
+impl FromIterator<(Set, Vec<Document>)> for Corpus {
+    fn from_iter<T: IntoIterator<Item = (Set, Vec<Document>)>>(sets: T) -> Self {
+        Self { sets: sets.into_iter().collect() }
+    }
+}
+
 /// The documents of one JSONL file as they stand: a text may be empty, an id may occur twice.
 pub fn read_texts(folder: &Folder, file: &str) -> Result<Vec<Document>> {
     let records = jsonl::read(folder, file)?;

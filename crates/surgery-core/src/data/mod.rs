@@ -3,6 +3,7 @@
 mod corpus;
 mod encoded;
 mod jsonl;
+pub mod lint;
 mod questions;
 mod sampler;
 
