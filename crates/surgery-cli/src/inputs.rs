@@ -1,15 +1,15 @@
 //! From what the user names to what the library reads: models, data folders, recipes.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::config::LlamaConfig;
+use surgery_core::data::lint::{Finding, Inspected, lint};
 use surgery_core::data::{Benchmark, Corpus, QuestionSet, Set};
 use surgery_core::files::Folder;
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
-use surgery_core::recipe::{Check, EMBEDDED, parse};
+use surgery_core::recipe::{Check, EMBEDDED, Recipe, parse};
 use surgery_core::text::TextEncoder;
 use surgery_core::{Error, Result};
 
@@ -98,6 +98,23 @@ impl DataFiles {
         let questions = QuestionSet::load_all(&folder)?;
         let benchmark = Benchmark::encode(&folder, &corpus, &questions, encoder)?;
         Ok(Self { folder, corpus, questions, benchmark })
+    }
+
+    /// The number of tokens of its longest document.
+    pub fn longest(&self) -> usize {
+        self.benchmark.sets.iter().flat_map(|(_, texts)| texts).map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// What may be wrong with it, for an operation on `model` by `recipe`.
+    pub fn lint(&self, model: &ModelFiles, recipe: &Recipe) -> Vec<Finding> {
+        lint(Inspected {
+            corpus: &self.corpus,
+            questions: &self.questions,
+            benchmark: &self.benchmark,
+            encoder: &model.encoder,
+            sets: &recipe.objective.sets(),
+            context: model.config.context(recipe.train.max_tokens),
+        })
     }
 }
 

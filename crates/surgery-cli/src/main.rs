@@ -4,6 +4,7 @@ mod args;
 mod backend;
 mod commands;
 mod exit;
+mod fit;
 mod hub;
 mod import;
 mod inputs;

@@ -4,15 +4,14 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use surgery_core::Result;
-use surgery_core::account::{Account, Plan};
 use surgery_core::batch::windows;
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::config::LlamaConfig;
-use surgery_core::data::{Draw, EncodedQuestion, Set};
+use surgery_core::data::lint::Finding;
+use surgery_core::data::{EncodedQuestion, Set};
 use surgery_core::evaluate::{score, score_options};
 use surgery_core::event::Silent;
-use surgery_core::kernels::Kernels;
-use surgery_core::memory::resident_bytes;
+use surgery_core::memory::{resident_bytes, shown};
 use surgery_core::model::Llama;
 use surgery_core::optimizer::AdamW;
 use surgery_core::platform::{DeviceOf, Platform};
@@ -22,8 +21,9 @@ use surgery_core::step::{gradients, update};
 use surgery_core::surgery::{drawn_documents, sampler};
 
 use crate::exit::Outcome;
+use crate::fit;
 use crate::inputs::{DataFiles, ModelFiles};
-use crate::terminal::{print, print_json};
+use crate::terminal::{Log, print, print_json};
 
 /// Prints the plan of a run.
 pub fn show<P: Platform>(
@@ -33,6 +33,7 @@ pub fn show<P: Platform>(
     data: &DataFiles,
     device: &DeviceOf<P>,
     as_json: bool,
+    log: Log,
 ) -> Outcome {
     let context = files.config.context(recipe.train.max_tokens);
     let sets: Vec<Contents> =
@@ -40,11 +41,17 @@ pub fn show<P: Platform>(
     let options = |questions: &[EncodedQuestion]| -> usize {
         questions.iter().map(|question| question.options.len()).sum()
     };
-    let resident = resident_bytes().unwrap_or(0);
-    let seconds = estimate_seconds::<P>(recipe, files, data, device)?;
-    let account = account::<P>(recipe, &files.config, data, context);
+    let findings = data.lint(files, recipe);
+    findings.iter().for_each(|finding| log.warn(&finding.to_string()));
+    let account = fit::of_step::<P>(recipe, &files.config, Some(data));
     // What this process holds now, the data and the tokenizer, it will hold then too.
-    let memory = account.total() + resident;
+    let memory = fit::of_operation::<P>(recipe, files, Some(data)) + resident_bytes().unwrap_or(0);
+    let room = P::room(device);
+    let refusal = fit::operation::<P>("", recipe, files, Some(data), device).err();
+    let seconds = match fit::probes::<P>(recipe, files, device) {
+        Ok(()) => Some(estimate_seconds::<P>(recipe, files, data, device)?),
+        Err(_) => None,
+    };
     if as_json {
         let sets: Vec<Value> = sets.iter().map(Contents::json).collect();
         let questions: Vec<Value> = data
@@ -53,7 +60,7 @@ pub fn show<P: Platform>(
             .iter()
             .map(|(name, list)| json!({ "set": name, "questions": list.len(), "options": options(list) }))
             .collect();
-        return print_json(&json!({
+        print_json(&json!({
             "recipe": recipe,
             "model": {
                 "parameters": files.config.num_parameters() as u64,
@@ -61,11 +68,15 @@ pub fn show<P: Platform>(
             },
             "sets": sets,
             "questions": questions,
+            "findings": findings,
             "memory_bytes": memory,
             "memory": account,
-            "train_seconds": seconds.train,
-            "evaluate_seconds": seconds.evaluate,
-        }));
+            "memory_room_bytes": room.map(|room| room.bytes),
+            "fits": refusal.is_none(),
+            "train_seconds": seconds.as_ref().map(|seconds| seconds.train),
+            "evaluate_seconds": seconds.as_ref().map(|seconds| seconds.evaluate),
+        }))?;
+        return refusal.map_or(Ok(()), |refusal| Err(refusal.into()));
     }
     print(toml::to_string(recipe).expect("a recipe is TOML").trim_end())?;
     print(&format!("\nmodel: {} parameters", files.config.num_parameters()))?;
@@ -75,12 +86,19 @@ pub fn show<P: Platform>(
     for (name, list) in &data.benchmark.questions {
         print(&format!("questions/{name}: {} questions, {} options", list.len(), options(list)))?;
     }
-    print(&format!(
-        "\nmemory: about {:.0} MiB\ntime:   about {} of training, {} of evaluation",
-        memory as f64 / f64::from(1 << 20),
-        shown(seconds.train),
-        shown(seconds.evaluate)
-    ))
+    for Finding { file, count, problem, .. } in &findings {
+        print(&format!("finding: {file}: {count} {problem}"))?;
+    }
+    let room = room
+        .map_or(String::new(), |room| format!("; {} has room for {} more", room.limit, shown(room.bytes)));
+    print(&format!("\nmemory: about {}{room}", shown(memory)))?;
+    print(&match seconds {
+        Some(Seconds { train, evaluate }) => {
+            format!("time:   about {} of training, {} of evaluation", of_time(train), of_time(evaluate))
+        }
+        None => "time:   not measured, for which there is not the memory".into(),
+    })?;
+    refusal.map_or(Ok(()), |refusal| Err(refusal.into()))
 }
 
 /// What a set holds.
@@ -121,7 +139,7 @@ impl Contents {
 }
 
 /// Tokens on which a step is timed, at most about that many.
-const PROBED_TOKENS: usize = 1024;
+pub const PROBED_TOKENS: usize = 1024;
 /// How often each is timed; the median counts.
 const PROBES: usize = 3;
 /// Documents, and questions, on which an evaluation is timed.
@@ -238,40 +256,11 @@ fn estimate_seconds<P: Platform>(
     Ok(Seconds { train: whole(0) * steps, evaluate: 2.0 * whole(1) })
 }
 
-fn shown(seconds: f64) -> String {
+fn of_time(seconds: f64) -> String {
     if seconds < 10.0 { format!("{seconds:.1} s") } else { format!("{seconds:.0} s") }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// What a step holds at its peak, counted.
-fn account<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: &DataFiles, context: usize) -> Account {
-    let lengths = |set: Set| data.benchmark.documents(set).iter().map(Vec::len);
-    let sets = recipe.objective.sets();
-    let longest = sets.iter().flat_map(|&set| lengths(set)).max().unwrap_or(0).min(context);
-    // The seed says which documents the steps will draw: the step with the most tokens decides.
-    let mut sampler = sampler(&data.corpus, recipe);
-    let tokens_of = |set: Set, drawn: &[usize]| -> usize {
-        drawn.iter().map(|&index| data.benchmark.documents(set)[index].len()).sum()
-    };
-    let of_step = |draw: Draw| {
-        let retained = draw.get(&Set::Retain).map_or(0, |drawn| tokens_of(Set::Retain, drawn));
-        (draw.iter().map(|(&set, drawn)| tokens_of(set, drawn)).sum::<usize>(), retained)
-    };
-    let (tokens, retained) =
-        (0..recipe.train.steps).map(|_| of_step(sampler.draw())).max().unwrap_or_default();
-    let plan = Plan {
-        precision: recipe.model.precision,
-        tokens,
-        retained,
-        recompute: recipe.train.recompute,
-        live_reference: recipe.train.reference == ReferenceForm::Live,
-        kept_values: <P::Kernels as Kernels<P::Train>>::kept_values(config, longest),
-        work_values: <P::Kernels as Kernels<P::Train>>::work_values(config),
-        reserve: <P::Kernels as Kernels<P::Train>>::RESERVE,
-    };
-    Account::new(config, &plan)
 }

@@ -98,6 +98,36 @@ impl Account {
         }
     }
 
+    /// Counts what a model of this shape holds where it is not trained: in f32, over `tokens` at once, with the keys
+    /// and values of `remembered` tokens in a cache.
+    pub fn of_inference(config: &LlamaConfig, tokens: usize, remembered: usize, kept_values: usize) -> Self {
+        let f32s = 4;
+        let [hidden, vocab, blocks, tokens, remembered, kept_values] = [
+            config.hidden_size,
+            config.vocab_size,
+            config.num_hidden_layers,
+            tokens,
+            remembered,
+            kept_values,
+        ]
+        .map(|count| count as u64);
+        let keys = 2 * (config.num_key_value_heads * config.head_dim) as u64;
+        let chunk = tokens.min(HEAD_CHUNK as u64);
+        // Of one block at a time what a way back would keep, or the logits and the head's matrix as products read it.
+        let block = tokens * (2 * hidden + kept_values) * f32s;
+        let at_head = tokens * hidden * f32s + 2 * chunk * vocab * f32s + hidden * vocab * f32s;
+        Self {
+            weights: config.num_parameters() as u64 * f32s,
+            copies: 0,
+            gradients: 0,
+            moments: 0,
+            reference: 0,
+            activations: blocks * remembered * keys * f32s,
+            work: block.max(at_head),
+            reserve: 0,
+        }
+    }
+
     /// All of it.
     pub fn total(&self) -> u64 {
         let Self { weights, copies, gradients, moments, reference, activations, work, reserve } = *self;
@@ -140,6 +170,17 @@ mod tests {
         let kept = Account::new(&llama2_7b(), &Plan { recompute: false, ..plan() });
         let live = Account::new(&llama2_7b(), &Plan { live_reference: true, ..plan() });
         assert!(kept.total() > account.total() && live.total() > account.total());
+    }
+
+    #[test]
+    fn inference_takes_a_fraction_of_training() {
+        let account = Account::of_inference(&llama2_7b(), 2048, 0, plan().kept_values);
+        assert_eq!(account.weights, 4 * llama2_7b().num_parameters() as u64);
+        let training = Account::new(&llama2_7b(), &Plan { precision: Precision::F32, ..plan() });
+        assert!(account.total() < training.total() / 3, "{account:?}");
+        // Llama 2's cache: 32 blocks, keys and values of 4096 each, f32: 1 MiB a token.
+        let remembering = Account::of_inference(&llama2_7b(), 2048, 100, plan().kept_values);
+        assert_eq!(remembering.total() - account.total(), 100 << 20);
     }
 
     #[test]

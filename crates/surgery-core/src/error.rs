@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::memory::{Room, shown};
+
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -139,6 +141,21 @@ pub enum Error {
         /// What to do.
         remedy: String,
     },
+    /// What is to be done would not fit in memory; nothing was loaded.
+    #[error(
+        "{what} would fill {} more of memory (what is predicted and a tenth, for it is that exact), and {} has room for \
+         {}; {remedy}", shown(*needed), room.limit, shown(room.bytes)
+    )]
+    Memory {
+        /// What was to be done.
+        what: String,
+        /// What it would fill, in bytes.
+        needed: u64,
+        /// What may be filled.
+        room: Room,
+        /// With what it would fit.
+        remedy: String,
+    },
     /// The network or the hub did not give what was asked of it.
     #[error("{what}: {problem}; {remedy}")]
     Network {
@@ -202,6 +219,7 @@ impl Error {
             Error::Write { .. } | Error::Full { .. } => Kind::Storage,
             Error::Network { .. } => Kind::Network,
             Error::Backend { .. } => Kind::Backend,
+            Error::Memory { .. } => Kind::Memory,
             Error::NotFinite { .. } | Error::Collapsed { .. } => Kind::Diverged,
             Error::Interrupted { .. } => Kind::Interrupted,
         }

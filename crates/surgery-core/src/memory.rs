@@ -1,18 +1,153 @@
-//! How much memory this process has held.
+//! How much memory this process has held, and how much more it may take.
+
+use std::fmt;
+#[cfg(target_os = "linux")]
+use std::path::Path;
+
+/// What bounds the memory that is computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// What nobody on this machine uses.
+    Machine,
+    /// The control group of this process: a container's limit.
+    Group,
+    /// The address space that this process may map.
+    AddressSpace,
+    /// The memory of the device.
+    Device,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Limit::Machine => "this machine",
+            Limit::Group => "the control group of this process (a container's limit)",
+            Limit::AddressSpace => "the address space of this process (`ulimit -v`)",
+            Limit::Device => "the device",
+        })
+    }
+}
+
+/// Memory that may still be filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// How much, in bytes.
+    pub bytes: u64,
+    /// What allows no more.
+    pub limit: Limit,
+}
+
+/// How much more memory this process may fill; none where the system does not tell.
+pub fn room() -> Option<Room> {
+    #[cfg(target_os = "linux")]
+    {
+        let rooms = [
+            (Limit::Machine, available()),
+            (
+                Limit::Group,
+                group_room(Path::new("/sys/fs/cgroup"), &read("/proc/self/cgroup").unwrap_or_default()),
+            ),
+            (Limit::AddressSpace, address_space()),
+        ];
+        let known = rooms.into_iter().filter_map(|(limit, bytes)| Some(Room { bytes: bytes?, limit }));
+        known.min_by_key(|room| room.bytes)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        None
+    }
+}
+
+/// A size as a person reads it.
+pub fn shown(bytes: u64) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 10_000.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+}
+
+#[cfg(target_os = "linux")]
+fn read(path: impl AsRef<Path>) -> Option<String> {
+    std::fs::read_to_string(path).ok()
+}
+
+/// The number behind `field` in a file of lines such as `field: 12 kB`, in its own unit.
+#[cfg(target_os = "linux")]
+fn field(text: &str, field: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix([':', ' ']))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// What the kernel holds to be available without swapping.
+#[cfg(target_os = "linux")]
+fn available() -> Option<u64> {
+    Some(field(&read("/proc/meminfo")?, "MemAvailable")? * 1024)
+}
+
+/// What the control groups of a process leave, the least of the one it is in and those around it. `membership` is its
+/// `/proc/self/cgroup`, `root` where their file systems are. Cached files are given up before memory runs out.
+#[cfg(target_os = "linux")]
+fn group_room(root: &Path, membership: &str) -> Option<u64> {
+    let mut rooms = Vec::new();
+    for line in membership.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let (folders, [limit, usage], files) = match controllers {
+            // Version 2 has one tree, mounted beside those of version 1 where there are both.
+            "" => (["", "unified"], ["memory.max", "memory.current"], ["inactive_file", "active_file"]),
+            _ if controllers.split(',').any(|controller| controller == "memory") => (
+                ["memory", "memory"],
+                ["memory.limit_in_bytes", "memory.usage_in_bytes"],
+                ["total_inactive_file", "total_active_file"],
+            ),
+            _ => continue,
+        };
+        // In a container the path may be the host's; its own group is then the root.
+        for group in Path::new(path.trim_start_matches('/')).ancestors() {
+            for folder in folders.map(|folder| root.join(folder).join(group)) {
+                let number = |file: &str| read(folder.join(file))?.trim().parse::<u64>().ok();
+                let Some((limit, used)) = number(limit).zip(number(usage)) else { continue };
+                let stat = read(folder.join("memory.stat")).unwrap_or_default();
+                let cached: u64 = files.iter().filter_map(|name| field(&stat, name)).sum();
+                rooms.push(limit.saturating_sub(used.saturating_sub(cached)));
+            }
+        }
+    }
+    rooms.into_iter().min()
+}
+
+/// What a thread reserves of the address space, and hardly fills: its stack, and the arena that glibc's allocator makes
+/// for it.
+#[cfg(target_os = "linux")]
+const OF_A_THREAD: u64 = (2 + 64) << 20;
+
+/// What is left of the address space that may be mapped, when all threads have started: one for each processor, one
+/// that burn starts, and this one.
+#[cfg(target_os = "linux")]
+fn address_space() -> Option<u64> {
+    let limits = read("/proc/self/limits")?;
+    let limit: u64 = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max address space"))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()?;
+    let status = read("/proc/self/status")?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64 + 2;
+    let to_start = threads.saturating_sub(field(&status, "Threads")?);
+    Some(limit.saturating_sub(field(&status, "VmSize")? * 1024 + to_start * OF_A_THREAD))
+}
 
 /// A size that Linux tells of this process.
 #[cfg(target_os = "linux")]
-fn status_bytes(field: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+fn status_bytes(name: &str) -> Option<u64> {
+    Some(field(&read("/proc/self/status")?, name)? * 1024)
 }
 
 /// The memory that this process holds now, in bytes, where the system tells.
 pub fn resident_bytes() -> Option<u64> {
     #[cfg(target_os = "linux")]
     {
-        status_bytes("VmRSS:")
+        status_bytes("VmRSS")
     }
     #[cfg(not(target_os = "linux"))]
     {
@@ -24,7 +159,7 @@ pub fn resident_bytes() -> Option<u64> {
 pub fn peak_bytes() -> Option<u64> {
     #[cfg(target_os = "linux")]
     {
-        status_bytes("VmHWM:")
+        status_bytes("VmHWM")
     }
     #[cfg(all(unix, not(target_os = "linux")))]
     {
@@ -41,6 +176,39 @@ pub fn peak_bytes() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_group_has_the_room_of_the_narrowest_around_it() {
+        use super::group_room;
+        let root = std::env::temp_dir().join(format!("surgery-groups-{}", std::process::id()));
+        let write = |group: &str, files: &[(&str, &str)]| {
+            let folder = root.join(group);
+            std::fs::create_dir_all(&folder).unwrap();
+            files.iter().for_each(|(name, text)| std::fs::write(folder.join(name), text).unwrap());
+        };
+        let stat = "anon 500\nfile 200\ninactive_file 30\nactive_file 20\n";
+        write("a", &[("memory.max", "1000\n"), ("memory.current", "700\n"), ("memory.stat", stat)]);
+        write("a/b", &[("memory.max", "max\n"), ("memory.current", "600\n")]);
+        assert_eq!(group_room(&root, "0::/a/b\n"), Some(350), "the cached 50 can be given up");
+        write("a/b", &[("memory.max", "650\n")]);
+        assert_eq!(group_room(&root, "0::/a/b\n"), Some(50));
+        assert_eq!(group_room(&root, "0::/elsewhere\n1:cpu:/a/b\n"), None);
+        let one = |limit| [("memory.limit_in_bytes", limit), ("memory.usage_in_bytes", "400")];
+        write("memory", &one("500"));
+        write("memory/c", &[("memory.stat", "inactive_file 9\ntotal_inactive_file 70\n")]);
+        write("memory/c", &one("9223372036854771712"));
+        assert_eq!(group_room(&root, "4:cpu:/\n3:hugetlb,memory:/c\n"), Some(100));
+        assert_eq!(group_room(&root, "3:memory:/docker/of-the-host\n"), Some(100));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_machine_has_room() {
+        let room = super::room().unwrap();
+        assert!(room.bytes > 1 << 20, "{room:?}");
+    }
+
     #[cfg(unix)]
     #[test]
     fn the_peak_covers_what_was_held() {

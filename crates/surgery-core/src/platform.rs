@@ -4,6 +4,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
+use crate::memory::Room;
 use crate::recipe::Precision;
 
 /// A backend that the operation can run on. Each backend crate has one type that implements this.
@@ -25,6 +26,11 @@ pub trait Platform: Sized {
 
     /// What a person asking about this machine should know: one line per device, or what is wrong.
     fn describe() -> Vec<String>;
+
+    /// How much more memory may be filled on `device`; none where that cannot be told.
+    fn room(_device: &<Self::Infer as burn::tensor::backend::BackendTypes>::Device) -> Option<Room> {
+        None
+    }
 
     /// Refuses a precision that this backend lacks.
     fn check_precision(precision: Precision) -> Result<()> {

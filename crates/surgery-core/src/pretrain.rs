@@ -15,8 +15,7 @@ use crate::training::{Cost, Course, Keeper, OnTheWay, State, train};
 
 /// The state before the first step, on `documents` documents.
 pub fn beginning<B: AutodiffBackend>(model: Llama<B>, documents: usize, recipe: &PretrainRecipe) -> State<B> {
-    let sampler = Sampler::of_texts(documents, recipe.train.documents_per_step, recipe.train.seed);
-    State::new(model, &recipe.optimizer, sampler)
+    State::new(model, &recipe.optimizer, sampler(documents, recipe))
 }
 
 /// Trains from `state` on: until `recipe.train.steps` steps on `documents` (token ids) are done, with an evaluation
@@ -44,4 +43,16 @@ pub fn pretrain<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     let (optimizer, guard) = (&recipe.optimizer, &Guard::default());
     let course = Course { optimizer, guard, steps: section.steps, max_tokens: section.max_tokens };
     train::<B, K>(state, &course, keeper, observer, step, after)
+}
+
+/// The most tokens that a step of a pretraining will draw: the seed decides.
+pub fn most_tokens(documents: &[Vec<u32>], recipe: &PretrainRecipe) -> usize {
+    let mut sampler = sampler(documents.len(), recipe);
+    let of_step = |draw: Draw| draw.into_values().flatten().map(|index| documents[index].len()).sum();
+    (0..recipe.train.steps).map(|_| of_step(sampler.draw())).max().unwrap_or(0)
+}
+
+/// What the steps draw from.
+fn sampler(documents: usize, recipe: &PretrainRecipe) -> Sampler {
+    Sampler::of_texts(documents, recipe.train.documents_per_step, recipe.train.seed)
 }

@@ -15,6 +15,7 @@ use cudarc::driver::DriverError;
 use cudarc::driver::result::{device, init};
 use surgery_core::burn::backend::Autodiff;
 use surgery_core::kernels::Portable;
+use surgery_core::memory::{Limit, Room};
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
 use surgery_core::{Error, Result};
@@ -39,6 +40,14 @@ impl Platform for Cuda {
         }
         check_toolkit()?;
         Ok(CudaDevice::new(number))
+    }
+
+    fn room(device: &CudaDevice) -> Option<Room> {
+        let device = device::get(device.index as i32).ok()?;
+        // SAFETY: the driver gave this handle.
+        #[expect(unsafe_code, reason = "the driver is a C library")]
+        let bytes = unsafe { device::total_mem(device) }.ok()?;
+        Some(Room { bytes: bytes as u64, limit: Limit::Device })
     }
 
     fn precisions() -> &'static [Precision] {

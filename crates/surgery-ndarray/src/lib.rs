@@ -12,6 +12,7 @@ mod sublayers;
 
 use burn_ndarray::{NdArray, NdArrayDevice};
 use surgery_core::burn::backend::Autodiff;
+use surgery_core::memory::{Room, room};
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
 use surgery_core::{Error, Result};
@@ -36,6 +37,10 @@ impl Platform for Cpu {
                 remedy: "leave out --device".into(),
             }),
         }
+    }
+
+    fn room(_device: &NdArrayDevice) -> Option<Room> {
+        room()
     }
 
     fn precisions() -> &'static [Precision] {

@@ -11,6 +11,7 @@ use surgery_core::reference::Live;
 
 use crate::args::{Common, Compare};
 use crate::exit::Outcome;
+use crate::fit;
 use crate::inputs::{DataFiles, ModelFiles};
 use crate::look::{fluency, look, prompts};
 use crate::output::{Output, check_output};
@@ -36,6 +37,7 @@ impl crate::backend::Job for Job {
         second.refuse_other_vocabulary(&first)?;
         let data = DataFiles::open(&compare.data, &[], &first.encoder)?;
         check_output(compare.output.as_deref(), &[&first.folder, &second.folder, &data.folder])?;
+        fit::inference::<P>("the comparison", &[&first.config, &second.config], data.longest(), 0, &device)?;
         let model: Llama<P::Infer> = first.load::<P>(&device)?;
         let other: Llama<P::Infer> = second.load::<P>(&device)?;
         let claimed = Output::claim(compare.output.as_deref())?;
@@ -75,6 +77,7 @@ impl crate::backend::Job for Job {
             tokens_per_second: 0.0,
             peak_memory_bytes: peak_bytes(),
             documents_split: 0,
+            findings: Vec::new(),
             fluency,
             model: format!("{} and {}", first.folder.label(""), second.folder.label("")),
             data: data.folder.label(""),

@@ -7,10 +7,14 @@ use surgery_core::reference::Live;
 
 use crate::args::{Common, Eval};
 use crate::exit::Outcome;
+use crate::fit;
 use crate::inputs::{DataFiles, ModelFiles};
 use crate::progress::Progress;
 use crate::report::table;
 use crate::terminal::{Log, print, print_json};
+
+/// What may not fit.
+const WHAT: &str = "the evaluation";
 
 /// The command on a backend.
 pub struct Job {
@@ -27,9 +31,12 @@ impl crate::backend::Job for Job {
         let log = Log::new(&common);
         let files = ModelFiles::open(&eval.model, log)?;
         let data = DataFiles::open(&eval.data, &[], &files.encoder)?;
+        let longest = data.longest();
+        fit::inference::<P>(WHAT, &[&files.config], longest, 0, &device)?;
         let reference = eval.reference.as_deref().map(|source| -> surgery_core::Result<_> {
             let reference = ModelFiles::open(source, log)?;
             files.refuse_other_vocabulary(&reference)?;
+            fit::inference::<P>(WHAT, &[&files.config, &reference.config], longest, 0, &device)?;
             Ok(Live::<P::Infer, P::Kernels>::new(reference.load::<P>(&device)?))
         });
         let mut reference = reference.transpose()?;

@@ -6,6 +6,7 @@ use surgery_core::platform::Platform;
 
 use crate::args::{Common, Generate};
 use crate::exit::{Failure, Outcome};
+use crate::fit;
 use crate::inputs::ModelFiles;
 use crate::terminal::{Log, print, print_json};
 
@@ -32,6 +33,8 @@ impl crate::backend::Job for Job {
         let device = P::device(common.device)?;
         let files = ModelFiles::open(&args.model, Log::new(&common))?;
         let prompt = files.encoder.encode(&args.prompt)?;
+        let remembered = files.config.context(prompt.len().saturating_add(args.max_new_tokens));
+        fit::inference::<P>("the generation", &[&files.config], prompt.len(), remembered, &device)?;
         let model = files.load::<P>(&device)?;
         let sampling = Sampling { temperature: args.temperature, seed: args.seed };
         let tokens = generate::<P::Infer, P::Kernels>(&model, &prompt, args.max_new_tokens, sampling)?;

@@ -15,6 +15,7 @@ use surgery_core::resume::Checkpoints;
 
 use crate::args::{Common, Pretrain};
 use crate::exit::Outcome;
+use crate::fit;
 use crate::inputs::{EMPTY, ModelFiles, file_in_folder, recipe};
 use crate::output::{MODEL, Output, check_output};
 use crate::progress::{Metrics, Progress};
@@ -51,6 +52,7 @@ impl crate::backend::Job for Job {
         if taken_over.is_none() {
             check_output(args.output.as_deref(), &[&files.folder])?;
         }
+        fit::pretraining::<P>("", &recipe, &files.config, &[], &device)?;
         let mut documents = Vec::new();
         for path in &recipe.data.files {
             let (folder, file) = file_in_folder(path.as_ref());
@@ -64,6 +66,7 @@ impl crate::backend::Job for Job {
         if let Some(checkpoint) = &checkpoint {
             files.config.check(checkpoint)?;
         }
+        fit::pretraining::<P>("", &recipe, &files.config, &documents, &device)?;
         let claimed = match taken_over {
             Some(output) => output,
             None => Output::claim(args.output.as_deref())?,

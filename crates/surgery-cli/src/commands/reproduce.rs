@@ -19,6 +19,7 @@ use surgery_core::{Error, Result};
 use super::run::Operation;
 use crate::args::{Common, Reproduce};
 use crate::exit::{Failure, Outcome};
+use crate::fit;
 use crate::inputs::{self, DataFiles, ModelFiles};
 use crate::output::{Output, check_output};
 use crate::progress::{EVALUATIONS, METRICS, Metrics, Progress, read_lines};
@@ -105,6 +106,12 @@ impl crate::backend::Job for Job {
         let data = DataFiles::open(&reproduce.data, &needed, &pre.encoder)?;
         refuse_without_questions(&data)?;
         check_output(reproduce.output.as_deref(), &[&base.folder, &pre.folder, &data.folder])?;
+        for (name, recipe) in [("default.", &surgery), ("paper.", &paper)] {
+            fit::operation::<P>(name, recipe, &pre, Some(&data), &device)?;
+        }
+        fit::pretraining::<P>("baseline.", &baseline, &base.config, &in_proportion(&data), &device)?;
+        let texts = data.benchmark.documents(Set::Unlearn);
+        fit::pretraining::<P>("relearn.", &relearn, &pre.config, texts, &device)?;
         let claimed = Output::claim(reproduce.output.as_deref())?;
         let output = claimed.path();
         let bench: Bench<P> = Bench { data: &data, output, device: &device, log };

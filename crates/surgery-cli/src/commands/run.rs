@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use surgery_core::batch::windows;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::data::Set;
+use surgery_core::data::lint::{Finding, documents_split};
 use surgery_core::evaluate::{Against, context};
 use surgery_core::files::Folder;
 use surgery_core::memory::peak_bytes;
@@ -21,6 +21,7 @@ use surgery_core::{Error, Result};
 
 use crate::args::{Common, Run};
 use crate::exit::Outcome;
+use crate::fit;
 use crate::inputs::{DataFiles, ModelFiles, recipe};
 use crate::look::{Look, Prompt, fluency, look, prompts};
 use crate::output::{MODEL, Output, check_output};
@@ -70,9 +71,12 @@ impl crate::backend::Job for Job {
         recipe.model.source = files.pinned.clone().unwrap_or(recipe.model.source);
         let checkpoint = files.checkpoint()?;
         files.config.check(&checkpoint)?;
+        if !dry_run {
+            fit::operation::<P>("", &recipe, &files, None, &device)?;
+        }
         let data = DataFiles::open(&recipe.data.path, &recipe.objective.sets(), &files.encoder)?;
         if dry_run {
-            return plan::show::<P>(&recipe, &files, &checkpoint, &data, &device, common.json);
+            return plan::show::<P>(&recipe, &files, &checkpoint, &data, &device, common.json, log);
         }
 
         // Before any work is done that a refusal would waste; a new folder is made when the model has proved sound.
@@ -84,6 +88,7 @@ impl crate::backend::Job for Job {
         if taken_over.is_none() {
             check_output(output.as_deref(), &inputs)?;
         }
+        fit::operation::<P>("", &recipe, &files, Some(&data), &device)?;
         let model: Llama<P::Infer> = Llama::load(&files.config, &checkpoint, &device)?;
         let claimed = match taken_over {
             Some(output) => output,
@@ -143,12 +148,8 @@ impl Operation<'_> {
         let Self { recipe, files, data, output, resume } = *self;
         let resolved = toml::to_string(recipe).expect("a recipe is TOML");
         keep_recipe(output, &resolved)?;
-        match self.documents_split() {
-            0 => {}
-            count => log.warn(&format!(
-                "{count} documents are longer than the context and are split into windows that overlap by one token"
-            )),
-        }
+        let findings = data.lint(files, recipe);
+        findings.iter().for_each(|finding| log.warn(&finding.to_string()));
         if self.is_cached() && !self.keeps_all_states(checkpoint) {
             log.info(
                 "the reference's states of all documents that should stay would take more of the disk than the \
@@ -161,7 +162,7 @@ impl Operation<'_> {
         let done = self
             .perform::<P>(model, checkpoint, (&mut checkpoints, saved), device, &mut progress)
             .map_err(|error| progress.explain(error))?;
-        let report = self.report(&done)?;
+        let report = self.report(&done, findings)?;
         let curves = Curves {
             recipe: &resolved,
             metrics: read_lines(&output.join(METRICS))?,
@@ -307,15 +308,7 @@ impl Operation<'_> {
         bytes <= checkpoint.bytes().max(MOST_STATES)
     }
 
-    /// How many documents of the sets trained on are longer than a window.
-    fn documents_split(&self) -> usize {
-        let context = self.files.config.context(self.recipe.train.max_tokens);
-        let texts =
-            self.recipe.objective.sets().into_iter().flat_map(|set| self.data.benchmark.documents(set));
-        texts.filter(|text| windows(text.len(), context).len() > 1).count()
-    }
-
-    fn report(&self, done: &Done) -> Result<Report> {
+    fn report(&self, done: &Done, findings: Vec<Finding>) -> Result<Report> {
         let Done { before, after, cost, .. } = done;
         let written = Folder::Disk(self.output.join(MODEL));
         let mut files = Hashed::of_model(&self.files.folder)?;
@@ -333,7 +326,8 @@ impl Operation<'_> {
             evaluate_seconds: done.evaluate_seconds,
             tokens_per_second: cost.tokens_per_second(),
             peak_memory_bytes: peak_bytes(),
-            documents_split: self.documents_split(),
+            documents_split: documents_split(&findings),
+            findings,
             fluency: done.fluency,
             model: self.files.folder.label(""),
             data: self.data.folder.label(""),

@@ -8,6 +8,7 @@ use surgery_core::platform::Platform;
 
 use crate::args::{Common, Score};
 use crate::exit::Outcome;
+use crate::fit;
 use crate::inputs::{ModelFiles, file_in_folder};
 use crate::progress::Progress;
 use crate::terminal::{Log, print};
@@ -30,6 +31,8 @@ impl crate::backend::Job for Job {
         let files = ModelFiles::open(&args.model, log)?;
         let encode = |document: &surgery_core::data::Document| files.encoder.encode(&document.text);
         let tokens = texts.iter().map(encode).collect::<surgery_core::Result<Vec<_>>>()?;
+        let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
+        fit::inference::<P>("scoring", &[&files.config], longest, 0, &device)?;
         let model = files.load::<P>(&device)?;
         let mut progress = Progress::new(log);
         progress.stage("scoring");

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use surgery_core::Result;
+use surgery_core::data::lint::Finding;
 use surgery_core::evaluate::Evaluation;
 use surgery_core::files::{Folder, write_text};
 
@@ -47,6 +48,8 @@ pub struct Report {
     pub peak_memory_bytes: Option<u64>,
     /// Documents that were longer than the context, and were split into windows.
     pub documents_split: usize,
+    /// What may be wrong with the data.
+    pub findings: Vec<Finding>,
     /// How the model before judges greedy continuations of retain prompts.
     pub fluency: Option<Fluency>,
     /// What was operated on.

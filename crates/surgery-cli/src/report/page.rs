@@ -4,6 +4,7 @@ use minijinja::{Environment, Value, context};
 use serde::Serialize;
 use serde_json::json;
 use surgery_core::data::Set;
+use surgery_core::data::lint::Finding;
 use surgery_core::evaluate::Evaluation;
 
 use super::Report;
@@ -61,6 +62,7 @@ pub fn html(report: &Report, page: &Page) -> String {
         report => Value::from_serialize(report),
         sentence => sentence(report, page),
         rows => Value::from_serialize(rows(report, page)),
+        findings => report.findings.iter().map(Finding::to_string).collect::<Vec<_>>(),
         curves => Value::from_serialize(curves),
         figure => Value::from_serialize(figure(page)),
         subjects => Value::from_serialize(subjects(page)),

@@ -130,6 +130,12 @@ pub fn lint(inspected: Inspected) -> Vec<Finding> {
     findings
 }
 
+/// How many documents are longer than a window, by what [`lint`] found.
+pub fn documents_split(findings: &[Finding]) -> usize {
+    let split = findings.iter().filter(|finding| finding.kind == FindingKind::DocumentSplit);
+    split.map(|finding| finding.count).sum()
+}
+
 /// Documents of `set`, which are to be forgotten, that are nearly the same as one of `kept`.
 fn nearly_kept(corpus: &Corpus, texts: &HashMap<Set, Vec<Vec<u32>>>, set: Set, kept: Set) -> Option<Finding> {
     let found = near_duplicates(texts.get(&set)?, texts.get(&kept)?);

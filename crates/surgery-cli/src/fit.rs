@@ -1,0 +1,298 @@
+//! Whether there is the memory for what is to be done: told before anything is loaded, with what would fit.
+//!
+//! What will be held at the fullest moment is [counted](Account); it is asked for with a tenth more, for the count is
+//! that exact, and refused where [less may still be filled](Platform::room). Where no one tells how much may be filled,
+//! nothing is refused. Before the data is read, what needs none of it is counted: weights, gradients and moments.
+
+use surgery_core::account::{Account, Plan};
+use surgery_core::batch::BATCH_TOKENS;
+use surgery_core::config::LlamaConfig;
+use surgery_core::data::{DocumentsPerStep, Draw, Set};
+use surgery_core::evaluate;
+use surgery_core::kernels::Kernels;
+use surgery_core::memory::shown;
+use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::pretrain::most_tokens;
+use surgery_core::recipe::{Precision, PretrainRecipe, Recipe, ReferenceForm};
+use surgery_core::surgery::sampler;
+use surgery_core::{Error, Result};
+
+use crate::inputs::{DataFiles, ModelFiles};
+use crate::plan::PROBED_TOKENS;
+
+/// The shortest window that is proposed, in tokens.
+const SHORTEST: usize = 64;
+
+/// What is to be asked for, of what was counted.
+fn asked(bytes: u64) -> u64 {
+    bytes + bytes / 10
+}
+
+/// Refuses an operation that does not fit, as far as can be told without the data where there is none. `prefix` stands
+/// before the recipe's keys where they are named.
+pub fn operation<P: Platform>(
+    prefix: &str,
+    recipe: &Recipe,
+    files: &ModelFiles,
+    data: Option<&DataFiles>,
+    device: &DeviceOf<P>,
+) -> Result<()> {
+    type Options = Vec<Vec<Change<Recipe>>>;
+    let mut options: Options = Vec::new();
+    let mut one =
+        |name: String, change: Box<dyn Fn(&mut Recipe)>| options.push(vec![Change { name, change }]);
+    one("train.recompute = true".into(), Box::new(|recipe| recipe.train.recompute = true));
+    one(
+        "train.reference = \"cached\"".into(),
+        Box::new(|recipe| recipe.train.reference = ReferenceForm::Cached),
+    );
+    for (name, precision) in precisions::<P>() {
+        one(name, Box::new(move |recipe| recipe.model.precision = precision));
+    }
+    options.push(windows(files.config.context(recipe.train.max_tokens), |recipe: &mut Recipe, length| {
+        recipe.train.max_tokens = length;
+    }));
+    options.push(fewer(recipe.train.documents_per_step));
+    let bytes = |recipe: &Recipe| of_operation::<P>(recipe, files, data);
+    refuse::<P, Recipe>("the operation", prefix, recipe, &options, bytes, device)
+}
+
+/// As [`operation`], for a pretraining.
+pub fn pretraining<P: Platform>(
+    prefix: &str,
+    recipe: &PretrainRecipe,
+    config: &LlamaConfig,
+    documents: &[Vec<u32>],
+    device: &DeviceOf<P>,
+) -> Result<()> {
+    let mut options: Vec<Vec<Change<PretrainRecipe>>> = vec![vec![Change {
+        name: "train.recompute = true".into(),
+        change: Box::new(|recipe| recipe.train.recompute = true),
+    }]];
+    for (name, precision) in precisions::<P>() {
+        let change = Box::new(move |recipe: &mut PretrainRecipe| recipe.model.precision = precision);
+        options.push(vec![Change { name, change }]);
+    }
+    options.push(windows(config.context(recipe.train.max_tokens), |recipe: &mut PretrainRecipe, length| {
+        recipe.train.max_tokens = length;
+    }));
+    let fewer = halves(recipe.train.documents_per_step, 1).map(|count| Change {
+        name: format!("train.documents_per_step = {count}"),
+        change: Box::new(move |recipe: &mut PretrainRecipe| recipe.train.documents_per_step = count),
+    });
+    options.push(fewer.collect());
+    let longest = documents.iter().map(Vec::len).max().unwrap_or(0);
+    let bytes = |recipe: &PretrainRecipe| {
+        let kept = longest.min(config.context(recipe.train.max_tokens));
+        let plan = plan::<P>(config, recipe.model.precision, recipe.train.recompute, kept);
+        let account = Account::new(config, &Plan { tokens: most_tokens(documents, recipe), ..plan });
+        Account { reference: 0, ..account }.total()
+    };
+    refuse::<P, PretrainRecipe>("the training", prefix, recipe, &options, bytes, device)
+}
+
+/// Refuses to run models over texts of at most `longest` tokens, with the keys and values of `remembered` in a cache,
+/// where that does not fit.
+pub fn inference<P: Platform>(
+    what: &str,
+    models: &[&LlamaConfig],
+    longest: usize,
+    remembered: usize,
+    device: &DeviceOf<P>,
+) -> Result<()> {
+    let accounts = || models.iter().map(|config| of_inference::<P>(config, longest, remembered));
+    let weights: u64 = accounts().map(|account| account.weights).sum();
+    let work = accounts().map(|account| account.total() - account.weights).max().unwrap_or(0);
+    refuse::<P, ()>(what, "", &(), &[], |()| weights + work, device)
+}
+
+/// Refuses the models on which a dry run measures its times, of one block and of two, where they do not fit.
+pub fn probes<P: Platform>(recipe: &Recipe, files: &ModelFiles, device: &DeviceOf<P>) -> Result<()> {
+    let of_layers = |num_hidden_layers| {
+        let config = LlamaConfig { num_hidden_layers, ..files.config.clone() };
+        let live_reference = recipe.train.reference == ReferenceForm::Live;
+        let plan = plan::<P>(&config, recipe.model.precision, recipe.train.recompute, PROBED_TOKENS);
+        Account::new(
+            &config,
+            &Plan { tokens: PROBED_TOKENS, retained: PROBED_TOKENS, live_reference, ..plan },
+        )
+    };
+    let bytes = of_layers(1).total() + of_layers(2).total();
+    refuse::<P, ()>("measuring the time", "", &(), &[], |()| bytes, device)
+}
+
+/// What an operation holds at its fullest moment: in a step, or in an evaluation.
+pub fn of_operation<P: Platform>(recipe: &Recipe, files: &ModelFiles, data: Option<&DataFiles>) -> u64 {
+    let longest = data.map_or(0, DataFiles::longest);
+    let evaluation = of_inference::<P>(&files.config, longest, 0);
+    of_step::<P>(recipe, &files.config, data).total().max(evaluation.total())
+}
+
+/// What a step of an operation holds.
+pub fn of_step<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<&DataFiles>) -> Account {
+    let live_reference = recipe.train.reference == ReferenceForm::Live;
+    let of_tokens = |[tokens, retained]: [usize; 2], longest| {
+        let plan = plan::<P>(config, recipe.model.precision, recipe.train.recompute, longest);
+        Account::new(config, &Plan { tokens, retained, live_reference, ..plan })
+    };
+    let Some(data) = data else { return of_tokens([0, 0], 0) };
+    let lengths = |set: Set| data.benchmark.documents(set).iter().map(Vec::len);
+    let sets = recipe.objective.sets();
+    let longest = sets.iter().flat_map(|&set| lengths(set)).max().unwrap_or(0);
+    // The seed says which documents the steps will draw: the step with the most tokens decides.
+    let mut sampler = sampler(&data.corpus, recipe);
+    let tokens_of = |set: Set, drawn: &[usize]| -> usize {
+        drawn.iter().map(|&index| data.benchmark.documents(set)[index].len()).sum()
+    };
+    let of_step = |draw: Draw| {
+        let retained = draw.get(&Set::Retain).map_or(0, |drawn| tokens_of(Set::Retain, drawn));
+        [draw.iter().map(|(&set, drawn)| tokens_of(set, drawn)).sum::<usize>(), retained]
+    };
+    let most = (0..recipe.train.steps).map(|_| of_step(sampler.draw())).max().unwrap_or_default();
+    of_tokens(most, longest.min(config.context(recipe.train.max_tokens)))
+}
+
+/// What running a model over texts of at most `longest` tokens holds.
+fn of_inference<P: Platform>(config: &LlamaConfig, longest: usize, remembered: usize) -> Account {
+    let longest = longest.min(evaluate::context(config));
+    let kept = <P::Kernels as Kernels<P::Infer>>::kept_values(config, longest);
+    Account::of_inference(config, longest.max(BATCH_TOKENS), remembered, kept)
+}
+
+/// The plan of a step without a token, of windows of at most `longest`.
+fn plan<P: Platform>(config: &LlamaConfig, precision: Precision, recompute: bool, longest: usize) -> Plan {
+    Plan {
+        precision,
+        tokens: 0,
+        retained: 0,
+        recompute,
+        live_reference: false,
+        kept_values: <P::Kernels as Kernels<P::Train>>::kept_values(config, longest),
+        work_values: <P::Kernels as Kernels<P::Train>>::work_values(config),
+        reserve: <P::Kernels as Kernels<P::Train>>::RESERVE,
+    }
+}
+
+/// A change of a recipe, by the name that its key and value have there.
+struct Change<R> {
+    name: String,
+    change: Box<dyn Fn(&mut R)>,
+}
+
+/// The precisions of a platform.
+fn precisions<P: Platform>() -> impl Iterator<Item = (String, Precision)> {
+    P::precisions().iter().map(|&precision| (format!("model.precision = {:?}", precision.name()), precision))
+}
+
+/// Half of `count`, half of that, and so on down to `least`.
+fn halves(count: usize, least: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(count / 2), |count| Some(count / 2)).take_while(move |&count| count >= least)
+}
+
+/// Shorter windows.
+fn windows<R>(context: usize, set: impl Fn(&mut R, usize) + Copy + 'static) -> Vec<Change<R>> {
+    let change = |length| Change {
+        name: format!("train.max_tokens = {length}"),
+        change: Box::new(move |recipe: &mut R| set(recipe, length)),
+    };
+    halves(context, SHORTEST).map(change).collect()
+}
+
+/// Fewer documents of each set in a step.
+fn fewer(documents: DocumentsPerStep) -> Vec<Change<Recipe>> {
+    let DocumentsPerStep { unlearn, edit_unlearn, edit_update, retain } = documents;
+    let most = unlearn.max(edit_unlearn).max(edit_update).max(retain);
+    let rounds = halves(most, 1).count();
+    let change = |round: usize| {
+        let part = |count: usize| (count >> round).max(1);
+        let [unlearn, edit_unlearn, edit_update, retain] =
+            [unlearn, edit_unlearn, edit_update, retain].map(part);
+        let fewer = DocumentsPerStep { unlearn, edit_unlearn, edit_update, retain };
+        let value = match fewer == DocumentsPerStep::all(unlearn) {
+            true => unlearn.to_string(),
+            false => format!(
+                "{{ unlearn = {unlearn}, edit_unlearn = {edit_unlearn}, edit_update = {edit_update}, retain = {retain} }}"
+            ),
+        };
+        Change {
+            name: format!("train.documents_per_step = {value}"),
+            change: Box::new(move |recipe: &mut Recipe| recipe.train.documents_per_step = fewer),
+        }
+    };
+    (1..=rounds).map(change).collect()
+}
+
+/// Refuses what takes `bytes` of `recipe` where there is not the room. Each of `options` is a series of changes, the
+/// slightest first.
+fn refuse<P: Platform, R: Clone>(
+    what: &str,
+    prefix: &str,
+    recipe: &R,
+    options: &[Vec<Change<R>>],
+    bytes: impl Fn(&R) -> u64,
+    device: &DeviceOf<P>,
+) -> Result<()> {
+    let Some(room) = P::room(device) else { return Ok(()) };
+    let needed = asked(bytes(recipe));
+    if needed <= room.bytes {
+        return Ok(());
+    }
+    let remedy = what_fits(prefix, recipe, options, |recipe| asked(bytes(recipe)), room.bytes);
+    Err(Error::Memory { what: what.into(), needed, room, remedy })
+}
+
+/// The options that alone bring what is needed within `room`, or those that do so together.
+fn what_fits<R: Clone>(
+    prefix: &str,
+    recipe: &R,
+    options: &[Vec<Change<R>>],
+    needed: impl Fn(&R) -> u64,
+    room: u64,
+) -> String {
+    const OTHERWISE: &str = "take a smaller model, or a machine with more memory";
+    let changed = |recipe: &R, change: &Change<R>| {
+        let mut recipe = recipe.clone();
+        (change.change)(&mut recipe);
+        recipe
+    };
+    let alone: Vec<String> = options
+        .iter()
+        .filter_map(|series| {
+            let fitting = series.iter().map(|change| (change, needed(&changed(recipe, change))));
+            let (change, needed) = fitting.into_iter().find(|(_, needed)| *needed <= room)?;
+            Some(format!("`{prefix}{}` ({})", change.name, shown(needed)))
+        })
+        .collect();
+    if !alone.is_empty() {
+        return format!("it would fit with {}", alone.join(", or with "));
+    }
+    let (mut together, mut names) = (recipe.clone(), Vec::new());
+    for series in options {
+        let before = needed(&together);
+        let mut best = None;
+        for change in series {
+            let next = changed(&together, change);
+            let bytes = needed(&next);
+            if bytes < before {
+                best = Some((format!("`{prefix}{}`", change.name), next));
+            }
+            if bytes <= room {
+                break;
+            }
+        }
+        let Some((name, next)) = best else { continue };
+        names.push(name);
+        together = next;
+        let bytes = needed(&together);
+        if bytes <= room {
+            return format!("it would fit with {} together ({})", names.join(", "), shown(bytes));
+        }
+    }
+    match names.is_empty() {
+        true => OTHERWISE.into(),
+        false => {
+            let least = shown(needed(&together));
+            format!("with {} it would still be {least}: {OTHERWISE}", names.join(", "))
+        }
+    }
+}
