@@ -53,7 +53,7 @@ fn documents(vocab: usize, seed: u64) -> Vec<(Set, Vec<u32>)> {
 
 fn step(documents: &[(Set, Vec<u32>)], recompute: bool) -> StepDocuments<'_> {
     let documents = documents.iter().map(|(set, tokens)| (*set, tokens.as_slice())).collect();
-    StepDocuments { documents, context: 280, recompute }
+    StepDocuments { documents, context: 280, recompute, bounds: None }
 }
 
 /// A model to train, and one that it is held to, which is not the same.

@@ -128,7 +128,7 @@ fn a_step_is_the_same_against_either_form() {
         documents.extend(benchmark.documents(set)[..3].iter().map(|tokens| (set, tokens.as_slice())));
     }
     let retained: Vec<&[u32]> = benchmark.documents(Set::Retain).iter().map(Vec::as_slice).collect();
-    let step = StepDocuments { documents, context: CONTEXT, recompute: false };
+    let step = StepDocuments { documents, context: CONTEXT, recompute: false, bounds: None };
     let grade = |reference: &mut dyn Reference<Infer>| -> Graded<Infer> {
         gradients::<Train, Kernels>(&model, &step, &Objective::default(), Some(reference)).unwrap()
     };
@@ -176,7 +176,7 @@ fn an_operation_asks_for_what_it_was_known_to_draw() {
         let model = Llama::<Train>::trainable(model.clone());
         let state = beginning(model, &corpus, &recipe);
         let keeper = &mut KeepNothing;
-        operate::<Train, Kernels>(state, &benchmark, &recipe, reference, keeper, &mut records).unwrap();
+        operate::<Train, Kernels>(state, &benchmark, &recipe, reference, None, keeper, &mut records).unwrap();
         records.0
     };
     let found = operate_against(&mut cached(&model, Store::in_memory(), &drawn));

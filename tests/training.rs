@@ -89,8 +89,12 @@ fn gradients_agree_with_pytorch() {
         let (_, _, encoder) = open(variant);
         let tokens = encoder.encode(expected["text"].as_str().unwrap()).unwrap();
         let model = train(variant);
-        let documents =
-            StepDocuments { documents: vec![(Set::EditUpdate, &tokens)], context: 256, recompute: false };
+        let documents = StepDocuments {
+            documents: vec![(Set::EditUpdate, &tokens)],
+            context: 256,
+            recompute: false,
+            bounds: None,
+        };
         let graded = gradients::<Train, Kernels>(&model, &documents, &TokenMean, None).unwrap();
         assert_close(variant, graded.record.loss, number(&expected["loss"]), 1e-5, 0.0);
 
@@ -124,6 +128,7 @@ fn operations_agree_with_pytorch() {
             &benchmark,
             &recipe,
             &mut reference,
+            None,
             &mut KeepNothing,
             &mut records,
         )
@@ -172,9 +177,16 @@ fn short_operation(seed: u64) -> Vec<(String, Vec<f32>)> {
     let mut reference = Live::<Infer, Kernels>::new(load("llama1-mha"));
     let state = beginning(train("llama1-mha"), &corpus, &recipe);
     let mut records = Records::default();
-    let (after, _) =
-        operate::<Train, Kernels>(state, &benchmark, &recipe, &mut reference, &mut KeepNothing, &mut records)
-            .unwrap();
+    let (after, _) = operate::<Train, Kernels>(
+        state,
+        &benchmark,
+        &recipe,
+        &mut reference,
+        None,
+        &mut KeepNothing,
+        &mut records,
+    )
+    .unwrap();
     values(&after.valid())
 }
 
@@ -192,8 +204,12 @@ fn one_seed_one_result_bit_for_bit() {
 fn a_gradient_that_is_not_finite_updates_nothing() {
     let model = train("llama1-mha");
     let tokens = [1, 5, 9, 7];
-    let documents =
-        StepDocuments { documents: vec![(Set::EditUpdate, &tokens)], context: 16, recompute: false };
+    let documents = StepDocuments {
+        documents: vec![(Set::EditUpdate, &tokens)],
+        context: 16,
+        recompute: false,
+        bounds: None,
+    };
     let mut graded = gradients::<Train, Kernels>(&model, &documents, &TokenMean, None).unwrap();
     graded.record.grad_norm = f64::NAN;
     let mut optimizer = AdamW::new(Default::default());

@@ -83,7 +83,7 @@ pub(crate) struct Draw {
 impl Draw {
     pub(crate) fn step(&self) -> StepDocuments<'_> {
         let documents = self.documents.iter().map(|(set, tokens)| (*set, tokens.as_slice())).collect();
-        StepDocuments { documents, context: CONTEXT, recompute: false }
+        StepDocuments { documents, context: CONTEXT, recompute: false, bounds: None }
     }
 
     /// The length of each document, and whether the reference is to be kept to on it.

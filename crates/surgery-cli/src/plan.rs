@@ -160,8 +160,13 @@ fn estimate_seconds<P: Platform>(
 ) -> Result<Seconds> {
     let benchmark = &data.benchmark;
     let context = files.config.context(recipe.train.max_tokens);
-    let mut step =
-        drawn_documents(&sampler(&data.corpus, recipe).draw(), benchmark, context, recipe.train.recompute);
+    let mut step = drawn_documents(
+        &sampler(&data.corpus, recipe).draw(),
+        benchmark,
+        context,
+        recipe.train.recompute,
+        None,
+    );
     let drawn: usize = step.documents.iter().map(|(_, tokens)| tokens.len()).sum();
     // A step's time grows with its tokens; a few of them tell, in little memory.
     let stride = drawn.div_ceil(PROBED_TOKENS);

@@ -9,6 +9,7 @@ pub mod account;
 pub mod activations;
 mod backward;
 pub mod batch;
+pub mod bounds;
 pub mod checkpoint;
 pub mod config;
 pub mod data;

@@ -16,8 +16,9 @@
 //!   cross-entropy with an epsilon inside the logarithm, which has the same gradient but for the epsilon.
 //! - Means run over real predicted tokens; theirs also count the last position and padding, and leave out
 //!   tokens whose loss happens to be exactly 0.
-//! - The ascent may be bounded ([`Objective::ascent_cap`]). Without a cap it is the paper's: unbounded, held
-//!   back only by the clipping of the gradient.
+//! - The ascent may be bounded, token by token ([`Objective::ascent_model`]) and for a document as a whole
+//!   ([`Objective::ascent_cap`]). Without a bound it is the paper's, held back only by the clipping of the
+//!   gradient.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,11 +40,26 @@ pub struct Objective {
     /// `-w min(NLL_d, cap)`. Unbounded where it is missing, as in the paper.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ascent_cap: Option<f64>,
+    /// A model that has never seen what is to be forgotten. A token whose NLL has reached what this model gives it
+    /// is pushed no further: the ascent on a document is `-w mean_t min(NLL_t, bound_t)`. Unbounded where it is
+    /// missing or [`NO_MODEL`], as in the paper.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ascent_model: Option<String>,
 }
+
+/// What `ascent_model` says for no model.
+pub const NO_MODEL: &str = "none";
 
 impl Default for Objective {
     fn default() -> Self {
-        Self { unlearn: 0.1, edit_unlearn: 0.1, edit_update: 2.0, retain: 0.5, ascent_cap: None }
+        Self {
+            unlearn: 0.1,
+            edit_unlearn: 0.1,
+            edit_update: 2.0,
+            retain: 0.5,
+            ascent_cap: None,
+            ascent_model: None,
+        }
     }
 }
 
@@ -57,6 +73,8 @@ pub struct DocumentLoss {
     pub tokens: usize,
     /// Mean over them.
     pub mean: f64,
+    /// The same mean with no token counted for more than its bound, where it has one.
+    pub bounded: f64,
 }
 
 /// The terms of a step, unweighted, in nats; none for a set that the step did not draw from.
@@ -122,6 +140,11 @@ impl Objective {
         Set::TRAINED.into_iter().filter(|&set| self.signed_weight(set) != 0.0).collect()
     }
 
+    /// The model that bounds the ascent token by token.
+    pub fn bounding_model(&self) -> Option<&str> {
+        self.ascent_model.as_deref().filter(|&source| source != NO_MODEL)
+    }
+
     /// Whether the ascent on a document has reached its bound.
     fn is_capped(&self, document: &DocumentLoss) -> bool {
         let ascends = self.signed_weight(document.set) < 0.0;
@@ -132,11 +155,13 @@ impl Objective {
 impl Weighing for Objective {
     fn loss(&self, documents: &[DocumentLoss]) -> f64 {
         let part = |document: &DocumentLoss| {
-            let bounded = match self.ascent_cap {
-                Some(cap) if self.is_capped(document) => cap,
+            let weight = self.signed_weight(document.set);
+            let counted = match self.ascent_cap {
+                Some(cap) if self.is_capped(document) => cap.min(document.bounded),
+                _ if weight < 0.0 => document.bounded,
                 _ => document.mean,
             };
-            self.signed_weight(document.set) * bounded / count(documents, document.set)
+            weight * counted / count(documents, document.set)
         };
         documents.iter().map(part).sum()
     }
@@ -153,7 +178,8 @@ impl Weighing for Objective {
     }
 
     fn looks_at_losses(&self, set: Set) -> bool {
-        self.ascent_cap.is_some() && self.signed_weight(set) < 0.0
+        let is_bounded = self.ascent_cap.is_some() || self.bounding_model().is_some();
+        is_bounded && self.signed_weight(set) < 0.0
     }
 }
 
@@ -183,7 +209,7 @@ mod tests {
     use super::*;
 
     fn document(set: Set, tokens: usize, mean: f64) -> DocumentLoss {
-        DocumentLoss { set, tokens, mean }
+        DocumentLoss { set, tokens, mean, bounded: mean }
     }
 
     #[test]

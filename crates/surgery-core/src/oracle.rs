@@ -12,7 +12,7 @@ use crate::model::Llama;
 use crate::objective::{Terms, Weighing};
 use crate::optimizer::{Gradients, collect_gradients, global_norm};
 use crate::reference::at_positions;
-use crate::step::{Graded, StepDocuments, StepRecord, document_losses};
+use crate::step::{Graded, Losses, StepDocuments, StepRecord};
 
 /// As [`step::gradients`](crate::step::gradients), held to `reference` as it is.
 pub fn gradients<B: AutodiffBackend>(
@@ -46,10 +46,10 @@ pub fn gradients<B: AutodiffBackend>(
         loss.clone().inner().into_data().convert::<f32>().to_vec().expect("converted to f32")
     };
     let known = losses.iter().flat_map(|(loss, targets)| targets.iter().copied().zip(values(loss)));
-    let documents = document_losses(step, &rows.targets, known);
-    let coefficients = weighing.coefficients(&documents);
+    let known = Losses::new(step, weighing, &rows.targets, known);
+    let coefficients = weighing.coefficients(&known.documents);
     let weighted = losses.into_iter().map(|(loss, targets)| {
-        let weights: Vec<f32> = targets.iter().map(|target| coefficients[target.document] as f32).collect();
+        let weights = known.weights(&coefficients, &targets);
         let count = weights.len();
         (loss * Tensor::from_data(TensorData::new(weights, [count]), &model.device())).sum()
     });
@@ -58,8 +58,8 @@ pub fn gradients<B: AutodiffBackend>(
     let mut gradients = Gradients::new();
     collect_gradients(model, &[], &loss.backward(), &mut gradients);
     let record = StepRecord {
-        loss: weighing.loss(&documents),
-        terms: Terms::of(&documents),
+        loss: weighing.loss(&known.documents),
+        terms: Terms::of(&known.documents),
         grad_norm: global_norm::<_, Portable>(&gradients),
         learning_rate: 0.0,
         tokens: rows.num_tokens(),

@@ -33,7 +33,8 @@ pub fn pretrain<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
         let drawn = draw
             .iter()
             .flat_map(|(&set, indices)| indices.iter().map(move |&index| (set, documents[index].as_slice())));
-        let drawn = StepDocuments { documents: drawn.collect(), context, recompute: section.recompute };
+        let drawn =
+            StepDocuments { documents: drawn.collect(), context, recompute: section.recompute, bounds: None };
         gradients::<B, K>(model, &drawn, &TokenMean, None)
     };
     let after = |model: &Llama<B>, number: usize, observer: &mut dyn Observer| match &mut on_the_way {

@@ -321,7 +321,7 @@ impl Check for OptimizerConfig {
 
 impl Check for Recipe {
     fn check(&self) -> Result<(), String> {
-        let Objective { unlearn, edit_unlearn, edit_update, retain, ascent_cap } = self.objective;
+        let Objective { unlearn, edit_unlearn, edit_update, retain, ascent_cap, .. } = self.objective;
         for (key, weight) in [
             ("objective.unlearn", unlearn),
             ("objective.edit_unlearn", edit_unlearn),

@@ -63,7 +63,7 @@ impl<B: Backend, K: Kernels<B>> Reference<B> for Live<B, K> {
 }
 
 /// The windows of `documents` in which a token is predicted.
-fn windows_of<'a>(documents: &[&'a [u32]], context: usize) -> Vec<&'a [u32]> {
+pub(crate) fn windows_of<'a>(documents: &[&'a [u32]], context: usize) -> Vec<&'a [u32]> {
     let windows = documents
         .iter()
         .flat_map(|document| windows(document.len(), context).into_iter().map(|window| &document[window]));
@@ -72,7 +72,10 @@ fn windows_of<'a>(documents: &[&'a [u32]], context: usize) -> Vec<&'a [u32]> {
 
 /// The hidden states of `model` that predict each token of `windows` but the first of each, laid out as an
 /// evaluation does: `[predicted tokens, hidden]`.
-fn states<B: Backend, K: Kernels<B>>(model: &Llama<B>, windows: &[&[u32]]) -> Result<Tensor<B, 2>> {
+pub(crate) fn states<B: Backend, K: Kernels<B>>(
+    model: &Llama<B>,
+    windows: &[&[u32]],
+) -> Result<Tensor<B, 2>> {
     let trees: Vec<Tree> = windows.iter().map(|window| Tree::of(&[window])).collect();
     let rows = Rows::pack_trees(&trees, K::ONE_ROW);
     let hidden = model.hidden::<K>(&rows)?;

@@ -11,11 +11,14 @@
 //! states come from one operation on the head ([`Kernels::head_gradient`]), a chunk of tokens at a time; the rest of
 //! the gradient follows from there. `oracle.rs` has the same gradient from burn's autodiff on plain tensor ops.
 
+use std::collections::HashSet;
+
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use crate::backward::Pass;
 use crate::batch::{Rows, Target};
+use crate::bounds::Bounds;
 use crate::data::Set;
 use crate::error::{Error, Result};
 use crate::kernels::{HEAD_CHUNK, Kernels, Predictions};
@@ -33,6 +36,62 @@ pub struct StepDocuments<'a> {
     pub context: usize,
     /// Keep only the blocks' inputs, and run each block once more on the way back.
     pub recompute: bool,
+    /// How far the ascent on these documents may go, where that is bounded token by token.
+    pub bounds: Option<&'a Bounds>,
+}
+
+impl StepDocuments<'_> {
+    /// For each document the bounds of its tokens, from the second on; none of those that descend.
+    fn bounds(&self, weighing: &dyn Weighing) -> Vec<Option<&[f32]>> {
+        let of = |&(set, tokens): &(Set, &[u32])| {
+            self.bounds.filter(|_| weighing.looks_at_losses(set))?.of_document(tokens)
+        };
+        self.documents.iter().map(of).collect()
+    }
+}
+
+/// What is known of the losses of a step's tokens, document by document, and which tokens have reached their bound.
+pub(crate) struct Losses {
+    /// Each document's number of predicted tokens, and the mean over them of the losses that are known.
+    pub(crate) documents: Vec<DocumentLoss>,
+    /// The positions of the tokens whose loss is known and has reached its bound.
+    reached: HashSet<usize>,
+}
+
+impl Losses {
+    pub(crate) fn new<'a>(
+        step: &StepDocuments,
+        weighing: &dyn Weighing,
+        targets: &[Target],
+        losses: impl Iterator<Item = (&'a Target, f32)>,
+    ) -> Self {
+        let bounds = step.bounds(weighing);
+        let empty = |&(set, _): &(Set, &[u32])| DocumentLoss { set, tokens: 0, mean: 0.0, bounded: 0.0 };
+        let mut documents: Vec<DocumentLoss> = step.documents.iter().map(empty).collect();
+        for target in targets {
+            documents[target.document].tokens += 1;
+        }
+        let mut reached = HashSet::new();
+        for (target, loss) in losses {
+            let document = &mut documents[target.document];
+            let bound = bounds[target.document].map_or(f32::INFINITY, |bounds| bounds[target.index - 1]);
+            document.mean += f64::from(loss) / document.tokens as f64;
+            document.bounded += f64::from(loss.min(bound)) / document.tokens as f64;
+            if loss >= bound {
+                reached.insert(target.position);
+            }
+        }
+        Self { documents, reached }
+    }
+
+    /// By how much the loss of the step grows with each target's loss: a_t or b_t.
+    pub(crate) fn weights(&self, coefficients: &[f64], targets: &[&Target]) -> Vec<f32> {
+        let weight = |target: &&Target| match self.reached.contains(&target.position) {
+            true => 0.0,
+            false => coefficients[target.document] as f32,
+        };
+        targets.iter().map(weight).collect()
+    }
 }
 
 /// What a step measured before its update.
@@ -91,11 +150,9 @@ pub fn gradients<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     let seen = |target: &&&Target| weighing.looks_at_losses(step.documents[target.document].0);
     let seen: Vec<&Target> = pushed.iter().filter(seen).copied().collect();
     let known = nll::<_, K>(&hidden, &head, &seen);
-    let documents = document_losses(step, &rows.targets, seen.into_iter().zip(known));
-    let coefficients = weighing.coefficients(&documents);
-    let weights = |targets: &[&Target]| -> Vec<f32> {
-        targets.iter().map(|target| coefficients[target.document] as f32).collect()
-    };
+    let seen = Losses::new(step, weighing, &rows.targets, seen.into_iter().zip(known));
+    let coefficients = weighing.coefficients(&seen.documents);
+    let weights = |targets: &[&Target]| seen.weights(&coefficients, targets);
     let positions = |targets: &[&Target]| targets.iter().map(|target| target.position).collect();
     let reference = if kept.is_empty() {
         None
@@ -117,7 +174,7 @@ pub fn gradients<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     drop(predictions.reference);
 
     let losses = pushed.into_iter().zip(graded.nll).chain(kept.into_iter().zip(graded.kl));
-    let documents = document_losses(step, &rows.targets, losses);
+    let documents = Losses::new(step, weighing, &rows.targets, losses).documents;
     let gradients = pass.backward_with_head::<K>(graded.hidden.reshape(shape), graded.head);
     let record = StepRecord {
         loss: weighing.loss(&documents),
@@ -169,22 +226,4 @@ pub(crate) fn refuse_not_finite<B: Backend>(model: &Llama<B>, step: usize) -> Re
             Err(Error::NotFinite { step, what: format!("the sum of tensor `{name}`"), value: f64::NAN })
         }
     }
-}
-
-/// Each document's number of predicted tokens, and the mean over them of the losses that are known.
-pub(crate) fn document_losses<'a>(
-    step: &StepDocuments,
-    targets: &[Target],
-    losses: impl Iterator<Item = (&'a Target, f32)>,
-) -> Vec<DocumentLoss> {
-    let mut documents: Vec<DocumentLoss> =
-        step.documents.iter().map(|&(set, _)| DocumentLoss { set, tokens: 0, mean: 0.0 }).collect();
-    for target in targets {
-        documents[target.document].tokens += 1;
-    }
-    for (target, loss) in losses {
-        let document = &mut documents[target.document];
-        document.mean += f64::from(loss) / document.tokens as f64;
-    }
-    documents
 }

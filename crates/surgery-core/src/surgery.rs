@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use burn::tensor::backend::AutodiffBackend;
 
+use crate::bounds::Bounds;
 use crate::data::{Benchmark, Corpus, Draw, Sampler, Set};
 use crate::error::Result;
 use crate::event::Observer;
@@ -34,12 +35,13 @@ pub fn drawn_documents<'a>(
     benchmark: &'a Benchmark,
     context: usize,
     recompute: bool,
+    bounds: Option<&'a Bounds>,
 ) -> StepDocuments<'a> {
     let documents = draw.iter().flat_map(|(&set, indices)| {
         let texts = benchmark.documents(set);
         indices.iter().map(move |&index| (set, texts[index].as_slice()))
     });
-    StepDocuments { documents: documents.collect(), context, recompute }
+    StepDocuments { documents: documents.collect(), context, recompute, bounds }
 }
 
 /// The state before the first step.
@@ -48,18 +50,19 @@ pub fn beginning<B: AutodiffBackend>(model: Llama<B>, corpus: &Corpus, recipe: &
 }
 
 /// Operates from `state` on: until `recipe.train.steps` steps are done, on documents whose token ids `benchmark`
-/// holds in the order of the corpus, held to `reference` on the retain set.
+/// holds in the order of the corpus, held to `reference` on the retain set, with the ascent within `bounds`.
 pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     state: State<B>,
     benchmark: &Benchmark,
     recipe: &Recipe,
     reference: &mut dyn Reference<B::InnerBackend>,
+    bounds: Option<&Bounds>,
     keeper: &mut dyn Keeper<B>,
     observer: &mut dyn Observer,
 ) -> Result<(Llama<B>, Cost)> {
     let Recipe { objective, optimizer, train: section, guard, .. } = recipe;
     let step = |model: &Llama<B>, draw: &Draw, context: usize| {
-        let documents = drawn_documents(draw, benchmark, context, section.recompute);
+        let documents = drawn_documents(draw, benchmark, context, section.recompute, bounds);
         gradients::<B, K>(model, &documents, objective, Some(&mut *reference))
     };
     let mut on_the_way = OnTheWay::new(benchmark, section.evaluate_every);

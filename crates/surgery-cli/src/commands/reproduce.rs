@@ -16,7 +16,7 @@ use surgery_core::recipe::{Check, PretrainRecipe, Recipe};
 use surgery_core::training::{Cost, KeepNothing, OnTheWay};
 use surgery_core::{Error, Result};
 
-use super::run::Operation;
+use super::run::{Operation, bounding_model};
 use crate::args::{Common, Reproduce};
 use crate::exit::{Failure, Outcome};
 use crate::fit;
@@ -93,8 +93,8 @@ impl crate::backend::Job for Job {
         let Self { reproduce, common } = self;
         let log = Log::new(&common);
         let overrides = Overrides::of(&reproduce.overrides)?;
-        let surgery: Recipe = overrides.recipe("default")?;
-        let paper: Recipe = overrides.recipe("paper")?;
+        let mut surgery: Recipe = overrides.recipe("default")?;
+        let mut paper: Recipe = overrides.recipe("paper")?;
         let baseline: PretrainRecipe = overrides.recipe("baseline")?;
         let relearn: PretrainRecipe = overrides.recipe("relearn")?;
         P::check_precision(surgery.model.precision)?;
@@ -102,6 +102,8 @@ impl crate::backend::Job for Job {
         let base = ModelFiles::open(&reproduce.base, log)?;
         let pre = ModelFiles::open(&reproduce.model, log)?;
         pre.refuse_other_vocabulary(&base)?;
+        let bounding = bounding_model(&mut surgery, &pre, log)?;
+        let bounding_paper = bounding_model(&mut paper, &pre, log)?;
         let needed = [Set::Unlearn, Set::EditUnlearn, Set::EditUpdate, Set::Retain];
         let data = DataFiles::open(&reproduce.data, &needed, &pre.encoder)?;
         refuse_without_questions(&data)?;
@@ -119,8 +121,8 @@ impl crate::backend::Job for Job {
         let mut models = vec![bench.measured("off-the-shelf", &base)?];
         let (row, cost_of_baseline) = bench.baseline(&base, &baseline)?;
         let theta_baseline = ModelFiles::open_folder(Folder::Disk(output.join("baseline").join("model")))?;
-        let operated = bench.surgery("surgery", &pre, &surgery)?;
-        let plain = bench.surgery("surgery-paper", &pre, &paper)?;
+        let operated = bench.surgery("surgery", &pre, (&surgery, bounding.as_ref()))?;
+        let plain = bench.surgery("surgery-paper", &pre, (&paper, bounding_paper.as_ref()))?;
         models.push(Priced::unpaid("θ_pre", operated.0));
         models.push(row);
         let theta_surgery = ModelFiles::open_folder(Folder::Disk(output.join("surgery").join("model")))?;
@@ -252,13 +254,19 @@ impl<P: Platform> Bench<'_, P> {
     }
 
     /// Operates by `recipe`, as `surgery run` does: the model before, and after.
-    fn surgery(&self, name: &str, pre: &ModelFiles, recipe: &Recipe) -> Result<(Evaluation, Priced)> {
+    fn surgery(
+        &self,
+        name: &str,
+        pre: &ModelFiles,
+        (recipe, bounding): (&Recipe, Option<&ModelFiles>),
+    ) -> Result<(Evaluation, Priced)> {
         self.log.info(name);
         let started = Instant::now();
         let output = self.folder(name)?;
         let checkpoint = pre.checkpoint()?;
         let model: Llama<P::Infer> = Llama::load(&pre.config, &checkpoint, self.device)?;
-        let operation = Operation { recipe, files: pre, data: self.data, output: &output, resume: false };
+        let operation =
+            Operation { recipe, files: pre, bounding, data: self.data, output: &output, resume: false };
         let report = operation.run::<P>(model, &checkpoint, self.device, self.log)?;
         self.log.detail(&format!("{name}: {:.1} s in all", started.elapsed().as_secs_f64()));
         let priced = Priced {

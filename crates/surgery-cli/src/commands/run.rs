@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use surgery_core::bounds::Bounds;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::data::Set;
@@ -11,6 +12,7 @@ use surgery_core::evaluate::{Against, context};
 use surgery_core::files::Folder;
 use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
+use surgery_core::objective::NO_MODEL;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Recipe, ReferenceForm};
 use surgery_core::reference::{Cached, Live, Reference, Store, bytes_of_states};
@@ -69,6 +71,7 @@ impl crate::backend::Job for Job {
         let files = ModelFiles::open(&recipe.model.source, log)?;
         // The resolved recipe must mean the same model when its branch has moved on.
         recipe.model.source = files.pinned.clone().unwrap_or(recipe.model.source);
+        let bounding = bounding_model(&mut recipe, &files, log)?;
         let checkpoint = files.checkpoint()?;
         files.config.check(&checkpoint)?;
         if !dry_run {
@@ -95,7 +98,14 @@ impl crate::backend::Job for Job {
             None => Output::claim(output.as_deref())?,
         };
         let output = claimed.path();
-        let operation = Operation { recipe: &recipe, files: &files, data: &data, output, resume };
+        let operation = Operation {
+            recipe: &recipe,
+            files: &files,
+            bounding: bounding.as_ref(),
+            data: &data,
+            output,
+            resume,
+        };
         let report = operation.run::<P>(model, &checkpoint, &device, Log::new(&common))?;
         if common.json {
             return print_json(&report);
@@ -112,12 +122,29 @@ impl crate::backend::Job for Job {
     }
 }
 
+/// Opens the model that bounds the ascent, where the recipe has one.
+pub fn bounding_model(recipe: &mut Recipe, files: &ModelFiles, log: Log) -> Result<Option<ModelFiles>> {
+    let Some(source) = recipe.objective.bounding_model().map(str::to_owned) else { return Ok(None) };
+    let bounding = ModelFiles::open(&source, log)?;
+    files.refuse_other_vocabulary(&bounding).map_err(|error| Error::Recipe {
+        origin: "objective.ascent_model".into(),
+        problem: format!(
+            "is `{source}`, which cannot bound what this model forgets ({error}). Give a model of the same tokenizer \
+             that has never seen the texts, such as the one that this model was made from, or `{NO_MODEL}`"
+        ),
+    })?;
+    recipe.objective.ascent_model = Some(bounding.pinned.clone().unwrap_or(source));
+    Ok(Some(bounding))
+}
+
 /// What an operation is made of.
 pub struct Operation<'a> {
     /// How it is done.
     pub recipe: &'a Recipe,
     /// On what.
     pub files: &'a ModelFiles,
+    /// The model that bounds the ascent.
+    pub bounding: Option<&'a ModelFiles>,
     /// With what.
     pub data: &'a DataFiles,
     /// Where everything goes that it leaves.
@@ -145,7 +172,7 @@ impl Operation<'_> {
         device: &DeviceOf<P>,
         log: Log,
     ) -> Result<Report> {
-        let Self { recipe, files, data, output, resume } = *self;
+        let Self { recipe, files, data, output, resume, .. } = *self;
         let resolved = toml::to_string(recipe).expect("a recipe is TOML");
         keep_recipe(output, &resolved)?;
         let findings = data.lint(files, recipe);
@@ -186,13 +213,9 @@ impl Operation<'_> {
         checkpoint: &'a Checkpoint,
         device: &DeviceOf<P>,
     ) -> Checkpoints<'a, P::Train> {
-        let Self { recipe, files, data, output, .. } = *self;
+        let Self { recipe, files, output, .. } = *self;
         let at = device.clone();
-        let hashed = || {
-            let mut hashed = Hashed::of_model(&files.folder)?;
-            hashed.extend(Hashed::of_data(&data.folder)?);
-            Ok(hashed)
-        };
+        let hashed = || self.hashed_inputs();
         Checkpoints {
             folder: output.join(CHECKPOINTS),
             every: recipe.train.checkpoint_every,
@@ -229,6 +252,7 @@ impl Operation<'_> {
         let started = Instant::now();
         reference.complete(&model)?;
         let prepared = started.elapsed().as_secs_f64();
+        let bounds = self.bounds::<P>(device)?;
         let mut state = beginning(Llama::<P::Train>::trainable(model), &self.data.corpus, self.recipe);
         if let Some(saved) = saved {
             checkpoints.restore(&saved, &mut state)?;
@@ -240,6 +264,7 @@ impl Operation<'_> {
             benchmark,
             self.recipe,
             &mut *reference,
+            bounds.as_ref(),
             checkpoints,
             progress,
         )?;
@@ -271,6 +296,17 @@ impl Operation<'_> {
         evaluate_seconds += started.elapsed().as_secs_f64();
         progress.finish();
         Ok(Done { prompts, before, after, fluency, cost, evaluate_seconds })
+    }
+
+    /// How far the ascent may go on each document, where the recipe asks a model.
+    fn bounds<P: Platform>(&self, device: &DeviceOf<P>) -> Result<Option<Bounds>> {
+        let Some(files) = self.bounding else { return Ok(None) };
+        let model = files.load::<P>(device)?;
+        let forgotten =
+            [Set::Unlearn, Set::EditUnlearn].into_iter().flat_map(|set| self.data.benchmark.documents(set));
+        let context = self.files.config.context(self.recipe.train.max_tokens);
+        let documents = forgotten.map(Vec::as_slice);
+        Bounds::of::<P::Infer, P::Kernels>(&model, documents, context).map(Some)
     }
 
     /// The reference, which is `model` as it is now, in the form that the recipe asks for.
@@ -308,11 +344,20 @@ impl Operation<'_> {
         bytes <= checkpoint.bytes().max(MOST_STATES)
     }
 
+    /// The files that the run is made of.
+    fn hashed_inputs(&self) -> Result<Vec<Hashed>> {
+        let mut hashed = Hashed::of_model(&self.files.folder)?;
+        if let Some(bounding) = self.bounding {
+            hashed.extend(Hashed::of_model(&bounding.folder)?);
+        }
+        hashed.extend(Hashed::of_data(&self.data.folder)?);
+        Ok(hashed)
+    }
+
     fn report(&self, done: &Done, findings: Vec<Finding>) -> Result<Report> {
         let Done { before, after, cost, .. } = done;
         let written = Folder::Disk(self.output.join(MODEL));
-        let mut files = Hashed::of_model(&self.files.folder)?;
-        files.extend(Hashed::of_data(&self.data.folder)?);
+        let mut files = self.hashed_inputs()?;
         files.extend(Hashed::of_model(&written)?);
         Ok(Report {
             difference: after.evaluation.minus(&before.evaluation),
