@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
     for name in checkpoint.names() {
         for shape in [[2, 3].as_slice(), &[4], &[0], &[]] {
             let values = refused(checkpoint.read(name, shape));
-            assert!(values.is_none_or(|values| values.len() == shape.iter().product()));
+            assert!(values.is_none_or(|values| values.len() == shape.iter().product::<usize>()));
         }
     }
 });
