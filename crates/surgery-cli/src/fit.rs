@@ -155,7 +155,7 @@ pub fn of_step<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<
 /// What running a model over texts of at most `longest` tokens holds.
 fn of_inference<P: Platform>(config: &LlamaConfig, longest: usize, remembered: usize) -> Account {
     let longest = longest.min(evaluate::context(config));
-    let kept = <P::Kernels as Kernels<P::Infer>>::kept_values(config, longest);
+    let kept = <P::Kernels as Kernels<P::Train>>::kept_values(config, longest);
     Account::of_inference(config, longest.max(BATCH_TOKENS), remembered, kept)
 }
 

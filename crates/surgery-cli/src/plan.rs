@@ -48,9 +48,10 @@ pub fn show<P: Platform>(
     let memory = fit::of_operation::<P>(recipe, files, Some(data)) + resident_bytes().unwrap_or(0);
     let room = P::room(device);
     let refusal = fit::operation::<P>("", recipe, files, Some(data), device).err();
-    let seconds = match fit::probes::<P>(recipe, files, device) {
-        Ok(()) => Some(estimate_seconds::<P>(recipe, files, data, device)?),
-        Err(_) => None,
+    let is_measured = refusal.is_none() && fit::probes::<P>(recipe, files, device).is_ok();
+    let seconds = match is_measured {
+        true => Some(estimate_seconds::<P>(recipe, files, data, device)?),
+        false => None,
     };
     if as_json {
         let sets: Vec<Value> = sets.iter().map(Contents::json).collect();

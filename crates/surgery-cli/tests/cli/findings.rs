@@ -25,7 +25,8 @@ fn faulty(folder: &Path) -> String {
     let nearly = format!("As is well known: {}", unlearn["text"].as_str().unwrap().to_lowercase());
     let retain = with_more("retain.jsonl", &[json!({ "id": "near", "text": nearly })]);
     let data = data_with(folder, "data", "retain.jsonl", Some(&retain));
-    let update = json!({ "id": "silent", "subject": "Zeno Quill", "text": "He is a potter, and lives by the sea." });
+    let update =
+        json!({ "id": "silent", "subject": "Zeno Quill", "text": "He is a potter, and lives by the sea." });
     fs::write(Path::new(&data).join("edit_update.jsonl"), with_more("edit_update.jsonl", &[update])).unwrap();
     let question = json!({
         "id": "unanswerable", "question": "Who?", "options": ["Xyzzy Plugh", "nobody"], "answer": 0, "split": "test",
@@ -39,7 +40,12 @@ fn faulty(folder: &Path) -> String {
 #[track_caller]
 fn finding<'a>(findings: &'a Value, kind: &str, file: &str) -> &'a Value {
     let is_it = |finding: &&Value| finding["kind"] == kind && finding["file"] == file;
-    findings.as_array().unwrap().iter().find(is_it).unwrap_or_else(|| panic!("no {kind} in {file}: {findings}"))
+    findings
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(is_it)
+        .unwrap_or_else(|| panic!("no {kind} in {file}: {findings}"))
 }
 
 #[test]

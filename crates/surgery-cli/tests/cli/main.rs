@@ -1,5 +1,8 @@
 //! The command line's contract, on the binary: results, exit codes, and what a run leaves behind.
 
+mod findings;
+#[cfg(target_os = "linux")]
+mod memory;
 mod reports;
 
 use std::fs;
