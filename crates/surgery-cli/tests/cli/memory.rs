@@ -44,7 +44,7 @@ fn missing(refusal: &str) -> u64 {
 fn climb(folder: &Path, arguments: &[&str]) -> (u64, Vec<String>) {
     // What a refusal cannot tell, for it sees no room at all: what the threads will reserve.
     let threads = std::thread::available_parallelism().unwrap().get() as u64 + 1;
-    let mut limit = (80 + 66 * threads) << 10;
+    let mut limit = (40 + 66 * threads) << 10;
     let mut refusals = Vec::new();
     loop {
         let output = within(folder, limit, arguments);
@@ -52,7 +52,7 @@ fn climb(folder: &Path, arguments: &[&str]) -> (u64, Vec<String>) {
             return (limit, refusals);
         }
         let refused = refusal(&output);
-        assert!(refused.contains("ulimit -v") && refusals.len() < 5, "{refused} after {refusals:?}");
+        assert!(refused.contains("ulimit -v") && refusals.len() < 8, "{refused} after {refusals:?}");
         // Both figures are rounded.
         limit += (missing(&refused) + 2) << 10;
         refusals.push(refused);
@@ -85,10 +85,15 @@ fn giant(folder: &Path) -> String {
     for layer in 0..layers {
         let mut add =
             |name: &str, shape: Vec<u64>| shapes.push((format!("model.layers.{layer}.{name}.weight"), shape));
-        ["input_layernorm", "post_attention_layernorm"].map(|name| add(name, vec![hidden]));
-        ["q_proj", "k_proj", "v_proj", "o_proj"]
-            .map(|name| add(&format!("self_attn.{name}"), vec![hidden, hidden]));
-        ["gate_proj", "up_proj"].map(|name| add(&format!("mlp.{name}"), vec![wide, hidden]));
+        for name in ["input_layernorm", "post_attention_layernorm"] {
+            add(name, vec![hidden]);
+        }
+        for name in ["q_proj", "k_proj", "v_proj", "o_proj"] {
+            add(&format!("self_attn.{name}"), vec![hidden, hidden]);
+        }
+        for name in ["gate_proj", "up_proj"] {
+            add(&format!("mlp.{name}"), vec![wide, hidden]);
+        }
         add("mlp.down_proj", vec![hidden, wide]);
     }
     shapes.push(("model.norm.weight".into(), vec![hidden]));
@@ -123,7 +128,7 @@ fn a_run_is_refused_until_it_has_what_it_asks_for() {
 fn the_remedies_that_a_refusal_names_do_fit() {
     let folder = scratch("memory-remedies");
     let wider = json!({
-        "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 4,
+        "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 4,
         "num_key_value_heads": 4,
     });
     shape(&folder, "shape", &wider);
@@ -182,9 +187,10 @@ fn a_giant_is_refused_before_it_is_loaded() {
     let folder = scratch("memory-giant");
     let (giant, data) = (giant(&folder), data());
     let output = ["--output", "out"];
+    let files = format!("data.files=[{:?}]", golden("pretrain/documents.jsonl").to_str().unwrap());
     for command in [
         &["run", "paper", "--model", &giant, "--data", &data][..],
-        &["pretrain", "--model", &giant, "--set", "model.from_scratch=true"],
+        &["pretrain", "--model", &giant, "--set", "model.from_scratch=true", "--set", &files],
         &["eval", "--model", &giant, "--data", &data],
         &["generate", "--model", &giant, "--prompt", "A text"],
     ] {

@@ -367,4 +367,30 @@ mod tests {
         assert_eq!((found.count, &found.examples[0][..]), (1, r#""b": 17 tokens, 2 windows"#));
         assert_eq!(split(&corpus, &benchmark, Set::Unlearn, 17), None);
     }
+
+    #[test]
+    fn ten_thousand_texts_are_compared_in_seconds() {
+        // 5,000 words, the first ones often; every text begins like all others.
+        let mut state = 1u64;
+        let mut word = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let uniform = (state >> 40) as f64 / f64::from(1 << 24);
+            format!("w{}", (5000.0 * uniform * uniform) as u32)
+        };
+        let mut text = |_| {
+            let own: Vec<String> = (0..200).map(|_| word()).collect();
+            format!("This passage is of the collection that was made at the time of {}", own.join(" "))
+        };
+        let mut words = Words::default();
+        let started = std::time::Instant::now();
+        let texts: Vec<Vec<u32>> = (0..5000).map(&mut text).map(|text| words.of(&text)).collect();
+        let mut others: Vec<Vec<u32>> = (0..5000).map(&mut text).map(|text| words.of(&text)).collect();
+        others[4000][20..110].copy_from_slice(&texts[3000][50..140]);
+        let found = near_duplicates(&texts, &others);
+        println!("{:.2} s", started.elapsed().as_secs_f64());
+        assert_eq!(found.iter().flatten().count(), 0, "not quite half");
+        others[4000][20..150].copy_from_slice(&texts[3000][50..180]);
+        assert_eq!(near_duplicates(&texts, &others)[3000], Some(4000));
+        assert!(started.elapsed().as_secs() < 60);
+    }
 }
