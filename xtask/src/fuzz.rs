@@ -49,7 +49,11 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
         let corpus = corpus(root, target)?;
         println!("fuzzing {target} for {seconds} s");
         let mut command = cargo_fuzz(root);
-        command.args(["run", "--release", target]).arg(corpus).arg(root.join("fuzz/seeds").join(target)).arg("--");
+        command
+            .args(["run", "--release", target])
+            .arg(corpus)
+            .arg(root.join("fuzz/seeds").join(target))
+            .arg("--");
         command.args([
             format!("-max_total_time={seconds}"),
             format!("-max_len={LARGEST}"),

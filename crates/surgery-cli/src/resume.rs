@@ -111,3 +111,12 @@ pub fn finish(output: &Path, log: Log) {
         }
     }
 }
+
+/// Where the last good weights of a run are that diverged.
+pub fn last_good(output: &Path) -> String {
+    let folder = output.join(CHECKPOINTS);
+    match std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
+        true => format!("the last good weights are the newest in {}", folder.display()),
+        false => "no good weights were kept: those of the beginning are the last (`train.checkpoint_every` keeps some)".into(),
+    }
+}

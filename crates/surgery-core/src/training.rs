@@ -176,17 +176,14 @@ pub(crate) fn train<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
     let State { mut model, mut optimizer, mut sampler, mut cost } = state;
     let context = model.config().context(course.max_tokens);
     while cost.steps < course.steps {
-        let (number, position) = (cost.steps + 1, sampler.position());
+        let number = cost.steps + 1;
         let started = Instant::now();
         let graded = gradients(&model, &sampler.draw(), context)?;
         let mut record = graded.record;
         if let Err(error) = record.refuse_not_finite(number) {
-            // The state before this step is the last good one, unless the last update has spoilt it already.
-            let is_sound = model.valid().not_finite().is_none();
-            if !is_sound || cost.skipped == course.guard.skip_not_finite {
-                if is_sound {
-                    keeper.keep(Keep { model: &model, optimizer: &optimizer, position, cost })?;
-                }
+            if cost.skipped == course.guard.skip_not_finite {
+                // What the step before it left is spoilt; what is left now was found good by a step.
+                keeper.back_before(number - 1)?;
                 return Err(error);
             }
             cost.skipped += 1;
@@ -194,10 +191,7 @@ pub(crate) fn train<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
         } else if let Some((kl, limit)) = course.guard.collapse(&record) {
             // Measured before this step's update: what the step before it left is bad already.
             let collapsed = Error::Collapsed { step: number, kl, limit };
-            let earlier = match cost.rolled_back {
-                0 => keeper.back_before(number - 1)?,
-                _ => None,
-            };
+            let earlier = keeper.back_before(number - 1)?.filter(|_| cost.rolled_back == 0);
             let Some((to, earlier, its_optimizer)) = earlier else { return Err(collapsed) };
             (model, optimizer) = (earlier, its_optimizer);
             cost.rolled_back += 1;

@@ -19,7 +19,7 @@ use surgery_core::reference::{Cached, Live, Reference, Store, bytes_of_states};
 use surgery_core::resume::{Checkpoints, Saved};
 use surgery_core::surgery::{beginning, operate, retain_to_be_drawn};
 use surgery_core::training::Cost;
-use surgery_core::{Error, Result};
+use surgery_core::{Error, Kind, Result};
 
 use crate::args::{Common, Run};
 use crate::exit::Outcome;
@@ -188,7 +188,12 @@ impl Operation<'_> {
         let mut progress = Progress::recording(log, output, Metrics::Surgery)?.resumable("run", output);
         let done = self
             .perform::<P>(model, checkpoint, (&mut checkpoints, saved), device, &mut progress)
-            .map_err(|error| progress.explain(error))?;
+            .map_err(|error| {
+                if error.kind() == Kind::Diverged {
+                    log.warn(&resume::last_good(output));
+                }
+                progress.explain(error)
+            })?;
         let report = self.report(&done, findings)?;
         let curves = Curves {
             recipe: &resolved,

@@ -1,0 +1,334 @@
+//! What an interrupted, killed or diverging run leaves behind, and that it goes on to the very same end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+fn golden(path: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path).to_str().unwrap().to_owned()
+}
+
+/// An empty folder of this name for one test, in which its commands run.
+fn scratch(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("trust-{name}"));
+    if path.exists() {
+        fs::remove_dir_all(&path).unwrap();
+    }
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// A short operation on golden files, with a checkpoint every 5 of its 40 steps.
+fn operation(output: &str, more: &[&str]) -> Vec<String> {
+    let (model, data) = (golden("models/llama1-mha"), golden("steps/data"));
+    let arguments = ["run", "paper", "--model", &model, "--data", &data, "--output", output];
+    let settings = [
+        "--set",
+        "train.steps=40",
+        "--set",
+        "train.documents_per_step=2",
+        "--set",
+        "train.checkpoint_every=5",
+        "--set",
+        "train.evaluate_every=4",
+    ];
+    let all = arguments.iter().chain(&settings).chain(more);
+    all.map(|argument| argument.to_string()).collect()
+}
+
+fn resumption(output: &str) -> Vec<String> {
+    ["run", "--resume", "--output", output].map(str::to_owned).to_vec()
+}
+
+fn command(folder: &Path, arguments: &[String]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_surgery"));
+    command.args(arguments).current_dir(folder);
+    command
+}
+
+fn run(folder: &Path, arguments: &[String]) -> Output {
+    command(folder, arguments).output().unwrap()
+}
+
+/// Runs a command that must end with this code, and gives what it said.
+#[track_caller]
+fn ends_in(code: i32, folder: &Path, arguments: &[String]) -> String {
+    let output = run(folder, arguments);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    assert!(!said.contains("panic") && !said.contains("internal error"), "{said}");
+    said
+}
+
+fn start(folder: &Path, arguments: &[String]) -> Child {
+    command(folder, arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits until `file` has `lines` lines.
+#[track_caller]
+fn wait_for_lines(file: &Path, lines: usize) {
+    let started = Instant::now();
+    while fs::read_to_string(file).unwrap_or_default().lines().count() < lines {
+        assert!(started.elapsed() < Duration::from_secs(120), "{} never had {lines} lines", file.display());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// What a run left, without what may differ between two that are the same: times, memory and places.
+fn left(folder: &Path, output: &str) -> (Vec<u8>, Vec<Value>, Value) {
+    let place = folder.join(output);
+    let weights = fs::read(place.join("model/model.safetensors")).unwrap();
+    let lines = |name: &str| -> Vec<Value> {
+        let text = fs::read_to_string(place.join(name)).unwrap();
+        text.lines()
+            .map(|line| {
+                let mut line: Value = serde_json::from_str(line).unwrap();
+                line.as_object_mut().unwrap().remove("seconds");
+                line
+            })
+            .collect()
+    };
+    let mut report: Value = serde_json::from_slice(&fs::read(place.join("report.json")).unwrap()).unwrap();
+    let entries = report.as_object_mut().unwrap();
+    for key in
+        ["train_seconds", "evaluate_seconds", "tokens_per_second", "peak_memory_bytes", "output", "files"]
+    {
+        assert!(entries.remove(key).is_some(), "{key}");
+    }
+    (weights, [lines("metrics.jsonl"), lines("evaluations.jsonl")].concat(), report)
+}
+
+/// The names in a folder that do not begin with a dot, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| !name.starts_with('.'));
+    names.sort();
+    names
+}
+
+const FINISHED: [&str; 6] =
+    ["evaluations.jsonl", "metrics.jsonl", "model", "recipe.toml", "report.html", "report.json"];
+
+/// Kills a run at moments spread over all of its length, `kills` times, until it is finished.
+fn survives(kills: usize, name: &str) {
+    let folder = scratch(name);
+    let started = Instant::now();
+    ends_in(0, &folder, &operation("undisturbed", &["-q"]));
+    let length = started.elapsed();
+    let expected = left(&folder, "undisturbed");
+    let (mut killed, mut round) = (0, 0);
+    while killed < kills {
+        let output = format!("killed-{round}");
+        round += 1;
+        let mut arguments = operation(&output, &["-q"]);
+        loop {
+            let mut child = start(&folder, &arguments);
+            // The moments of a low-discrepancy sequence cover the length evenly.
+            let moment = (killed as f64 * 0.618_033_988_75).fract() * 1.1;
+            std::thread::sleep(length.mul_f64(moment));
+            if child.try_wait().unwrap().is_none() {
+                signal(&child, "KILL");
+                killed += 1;
+            }
+            let ended = child.wait_with_output().unwrap();
+            if ended.status.code() == Some(0) {
+                break;
+            }
+            assert_eq!(ended.status.code(), None, "{}", String::from_utf8_lossy(&ended.stderr));
+            if folder.join(&output).join("report.json").exists() {
+                // Killed after its last word.
+                break;
+            }
+            arguments = resumption(&output);
+        }
+        assert_eq!(left(&folder, &output), expected, "after {killed} kills");
+        fs::remove_dir_all(folder.join(output)).unwrap();
+    }
+}
+
+#[test]
+fn a_run_killed_again_and_again_ends_as_one_undisturbed() {
+    survives(50, "kill");
+}
+
+#[test]
+#[ignore = "takes long: `cargo xtask soak`"]
+fn soak() {
+    survives(1000, "soak");
+}
+
+#[test]
+fn the_first_signal_saves_and_the_second_quits() {
+    let folder = scratch("signals");
+    ends_in(0, &folder, &operation("undisturbed", &["-q"]));
+    for (name, at) in [("INT", 7), ("TERM", 13)] {
+        let child = start(&folder, &operation(name, &[]));
+        wait_for_lines(&folder.join(name).join("metrics.jsonl"), at);
+        signal(&child, name);
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(130), "{said}");
+        assert!(said.contains(&format!("surgery run --output {name} --resume")), "{said}");
+        assert!(!folder.join(name).join("model").exists());
+
+        // Going on names the step, and loses none.
+        let steps = fs::read_to_string(folder.join(name).join("metrics.jsonl")).unwrap().lines().count();
+        let said = ends_in(0, &folder, &resumption(name));
+        assert!(said.contains(&format!("going on after step {steps}")), "{said}");
+        assert_eq!(left(&folder, name), left(&folder, "undisturbed"));
+        assert_eq!(names(&folder.join(name)), FINISHED);
+    }
+
+    let mut child = start(&folder, &operation("twice", &["--set", "train.steps=100000"]));
+    wait_for_lines(&folder.join("twice/metrics.jsonl"), 3);
+    signal(&child, "INT");
+    std::thread::sleep(Duration::from_millis(1));
+    signal(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn the_last_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over() {
+    let folder = scratch("damaged");
+    ends_in(0, &folder, &operation("undisturbed", &["-q"]));
+    let damages: [(&str, fn(&Path)); 3] = [
+        ("no state", |at| fs::remove_file(at.join("state.json")).unwrap()),
+        ("another byte", |at| {
+            let path = at.join("optimizer.safetensors");
+            let mut bytes = fs::read(&path).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            fs::write(path, bytes).unwrap();
+        }),
+        ("cut off", |at| {
+            let path = at.join("model.safetensors");
+            let bytes = fs::read(&path).unwrap();
+            fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+        }),
+    ];
+    for (what, damage) in damages {
+        let child = start(&folder, &operation(what, &[]));
+        wait_for_lines(&folder.join(what).join("metrics.jsonl"), 17);
+        signal(&child, "KILL");
+        child.wait_with_output().unwrap();
+        let checkpoints = folder.join(what).join("checkpoints");
+        let kept = names(&checkpoints);
+        assert_eq!(kept.len(), 2, "{kept:?}");
+        damage(&checkpoints.join(&kept[1]));
+        let said = ends_in(0, &folder, &resumption(what));
+        assert!(said.contains("warning") && said.contains(&kept[1]), "{what}: {said}");
+        assert!(said.contains(&format!("from {what}/checkpoints/{}", kept[0])), "{what}: {said}");
+        assert_eq!(left(&folder, what), left(&folder, "undisturbed"), "{what}");
+    }
+}
+
+#[test]
+fn only_its_own_unfinished_run_is_gone_on_with_and_by_one_process() {
+    let folder = scratch("foreign");
+    // Nothing there is a beginning, and says so.
+    let mut fresh = operation("fresh", &["--resume"]);
+    assert!(ends_in(0, &folder, &fresh).contains("beginning with the first step"));
+    assert!(ends_in(3, &folder, &resumption("fresh")).contains("finished run"));
+    fresh.retain(|argument| argument != "--resume");
+    assert!(ends_in(3, &folder, &fresh).contains("holds a run already"));
+
+    fs::create_dir(folder.join("other")).unwrap();
+    fs::write(folder.join("other/notes.txt"), "mine").unwrap();
+    assert!(ends_in(3, &folder, &operation("other", &["--resume"])).contains("no run's"));
+    assert_eq!(names(&folder.join("other")), ["notes.txt"]);
+
+    let child = start(&folder, &operation("busy", &["--set", "train.steps=100000"]));
+    wait_for_lines(&folder.join("busy/metrics.jsonl"), 6);
+    assert!(ends_in(3, &folder, &resumption("busy")).contains("another process"));
+    signal(&child, "KILL");
+    child.wait_with_output().unwrap();
+    // The lock of a dead process holds nobody up; another recipe does not go on with its run.
+    let said = ends_in(3, &folder, &operation("busy", &["--resume"]));
+    assert!(said.contains("busy/recipe.toml") && said.contains("steps = 40"), "{said}");
+    assert!(!run(&folder, &["run".into(), "--resume".into()]).status.success(), "--resume needs --output");
+}
+
+#[test]
+fn a_step_that_is_no_number_leaves_the_last_good_weights() {
+    let folder = scratch("diverged");
+    // The first step's rate is 0, the second's spoils the model, and the third finds out.
+    let settings = ["optimizer.learning_rate=1e18", "optimizer.warmup_steps=1", "train.checkpoint_every=1"];
+    let more = settings.map(|setting| ["--set", setting]).concat();
+    let said = ends_in(5, &folder, &operation("out", &more));
+    assert!(said.contains("step 3") && said.contains("last good weights"), "{said}");
+    assert!(!folder.join("out/model").exists());
+    assert_eq!(names(&folder.join("out/checkpoints")), ["step-000001"]);
+    // They are those that the run began with, and can be used as they are.
+    let score = |model: &str| -> Vec<u8> {
+        let input = golden("steps/data/retain.jsonl");
+        let arguments = ["score", "--model", model, "--input", &input, "-q"].map(str::to_owned);
+        let output = run(&folder, &arguments);
+        assert!(output.status.success());
+        output.stdout
+    };
+    assert_eq!(score("out/checkpoints/step-000001"), score(&golden("models/llama1-mha")));
+}
+
+#[test]
+fn a_collapse_is_rolled_back_once_and_then_ends_the_run() {
+    let folder = scratch("collapse");
+    let limit = |limit: &str| format!("guard.retain_kl={limit}");
+    // The KL of this operation grows to 0.17 over its 40 steps, and first passes 0.15 near their end.
+    let said = ends_in(0, &folder, &operation("once", &["--set", &limit("0.15")]));
+    assert!(said.contains("went back to what it was after step"), "{said}");
+    let report: Value = serde_json::from_slice(&fs::read(folder.join("once/report.json")).unwrap()).unwrap();
+    assert_eq!(report["rolled_back"], 1);
+    assert_eq!(report["steps"], 40);
+
+    let said = ends_in(5, &folder, &operation("again", &["--set", &limit("0.03")]));
+    assert!(said.contains("went back") && said.contains("guard.retain_kl"), "{said}");
+    assert!(!folder.join("again/model").exists());
+    let kept = names(&folder.join("again/checkpoints"));
+    assert!(!kept.is_empty());
+}
+
+/// A file system of so many KiB, where the system lets this process make one.
+fn small_disk(folder: &Path, kib: usize) -> bool {
+    fs::create_dir_all(folder).unwrap();
+    let size = format!("size={kib}k");
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder).output();
+    mount.is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_when_there_is_room() {
+    let folder = scratch("full");
+    ends_in(0, &folder, &operation("undisturbed", &["-q"]));
+    let disk = folder.join("disk");
+    if !small_disk(&disk, 1 << 14) {
+        println!("not run: this process may not mount a file system");
+        return;
+    }
+    let child = start(&folder, &operation("disk/out", &[]));
+    wait_for_lines(&disk.join("out/metrics.jsonl"), 8);
+    let mut filler = fs::File::create(disk.join("filler")).unwrap();
+    let block = vec![0u8; 1 << 12];
+    while std::io::Write::write_all(&mut filler, &block).is_ok() {}
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let kept = names(&disk.join("out/checkpoints"));
+    fs::remove_file(disk.join("filler")).unwrap();
+    let outcome = std::panic::catch_unwind(|| {
+        assert_eq!(ended.status.code(), Some(8), "{said}");
+        assert!(said.contains("disk/out") && said.contains("cannot be written"), "{said}");
+        assert!(!kept.is_empty());
+        ends_in(0, &folder, &resumption("disk/out"));
+        assert_eq!(left(&folder, "disk/out"), left(&folder, "undisturbed"));
+    });
+    assert!(Command::new("umount").arg(&disk).status().unwrap().success());
+    outcome.unwrap();
+}
