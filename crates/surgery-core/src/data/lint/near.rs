@@ -6,6 +6,7 @@
 //! text only the rarest of these, keep it from comparing every text with every other.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// Words of a run.
 const RUN: usize = 5;
@@ -49,6 +50,24 @@ fn runs(words: &[u32]) -> Vec<u64> {
     runs
 }
 
+/// The hash of a run's number, which is as good as random: itself.
+#[derive(Default)]
+struct Itself(u64);
+
+impl Hasher for Itself {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
+
 /// How many runs of a text of so many must stand in another.
 fn needed(runs: usize) -> usize {
     runs.min(runs.div_ceil(2).max(LEAST))
@@ -66,7 +85,7 @@ struct Index {
 
 impl Index {
     fn pair(sides: &[Vec<Vec<u64>>; 2]) -> [Self; 2] {
-        let mut number = HashMap::new();
+        let mut number: HashMap<u64, Option<usize>, BuildHasherDefault<Itself>> = HashMap::default();
         for run in sides[0].iter().flatten() {
             number.insert(*run, None);
         }
