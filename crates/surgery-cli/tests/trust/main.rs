@@ -321,6 +321,7 @@ fn a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_when_there_is_room(
     let ended = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     let kept = names(&disk.join("out/checkpoints"));
+    drop(filler);
     fs::remove_file(disk.join("filler")).unwrap();
     let outcome = std::panic::catch_unwind(|| {
         assert_eq!(ended.status.code(), Some(8), "{said}");
