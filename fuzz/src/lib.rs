@@ -47,9 +47,11 @@ impl Scratch {
         scratch
     }
 
-    /// Writes a file.
+    /// Writes a file, anew: some file systems flush one that is cut and written over.
     pub fn put(&self, file: &str, bytes: &[u8]) {
-        fs::write(self.path.join(file), bytes).expect("a file can be written");
+        let path = self.path.join(file);
+        let _ = fs::remove_file(&path);
+        fs::write(path, bytes).expect("a file can be written");
     }
 }
 

@@ -13,7 +13,10 @@ fuzz_target!(|bytes: &[u8]| {
     SCRATCH.put("config.json", bytes);
     SCRATCH.put("generation_config.json", bytes);
     let Some(config) = refused(LlamaConfig::load(&SCRATCH.folder)) else { return };
-    assert_eq!(config.parameters().iter().map(|(_, shape)| count(shape)).sum::<u128>(), config.num_parameters());
+    assert_eq!(
+        config.parameters().iter().map(|(_, shape)| count(shape)).sum::<u128>(),
+        config.num_parameters()
+    );
     assert_eq!(config.rope.frequencies(config.head_dim).len(), config.head_dim / 2);
 });
 

@@ -56,6 +56,7 @@ fn main() -> ExitCode {
 /// What is seen without running anything. The two GPU crates are left out, as they are of a plain build.
 fn check(root: &Path) -> Result<(), String> {
     run(cargo(root, &["fmt", "--all", "--check"]))?;
+    run(cargo(root, &["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))?;
     run(cargo(root, &["clippy", "--all-targets", "--", "-D", "warnings"]))?;
     run(cargo(root, &["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     let metadata = metadata(root)?;

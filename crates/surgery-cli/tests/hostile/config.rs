@@ -139,7 +139,7 @@ fn sizes_are_held_against_the_weights_before_anything_is_allocated() {
 #[test]
 fn files_that_are_no_configuration_are_refused() {
     let remove = |folder: &Path| fs::remove_file(folder.join(FILE)).unwrap();
-    #[allow(unused_mut)]
+    #[cfg_attr(not(unix), allow(unused_mut))]
     let mut faults: Vec<Fault> = vec![
         ("missing", Box::new(remove), &[FILE]),
         ("empty", content(FILE, ""), &[FILE, "JSON"]),
