@@ -17,6 +17,7 @@ usage: cargo xtask <task>
 
   check                                        format, lints, documentation, licences, one build of burn
   test [ARGS…]                                 every test; ARGS go to `cargo test`
+  soak                                         a thousand kills of a run that must end as one undisturbed
   bench [--peer] [ARGS…]                       how fast a step and an evaluation are here, and in PyTorch
   bench --micro [ARGS…]                        how fast each operation is; ARGS go to divan
   dataset [--check]                            compile the benchmark, or see whether it is as compiled
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         ["check"] => check(&root),
         ["test", rest @ ..] => test(&root, rest),
+        ["soak"] => soak(&root),
         ["bench", rest @ ..] => bench(&root, rest),
         ["dataset"] => dataset::run(&root, false),
         ["dataset", "--check"] => dataset::run(&root, true),
@@ -67,6 +69,12 @@ fn check(root: &Path) -> Result<(), String> {
 /// The default members at once, in the profile of `cargo run`: what was built to run is not built again.
 fn test(root: &Path, arguments: &[&str]) -> Result<(), String> {
     run(cargo(root, &["test"]).args(arguments))
+}
+
+/// The long form of a test that is always run with fewer kills.
+fn soak(root: &Path) -> Result<(), String> {
+    let arguments = ["test", "--package", "surgery-cli", "--test", "trust", "--", "--ignored", "soak"];
+    run(cargo(root, &arguments))
 }
 
 /// In the development profile, which is as optimised and already built: the release profile would build burn

@@ -122,11 +122,11 @@ const FINISHED: [&str; 6] =
 /// Kills a run at moments spread over all of its length, `kills` times, until it is finished.
 fn survives(kills: usize, name: &str) {
     let folder = scratch(name);
-    let started = Instant::now();
+    let clock = Instant::now();
     ends_in(0, &folder, &operation("undisturbed", &["-q"]));
-    let length = started.elapsed();
+    let length = clock.elapsed();
     let expected = left(&folder, "undisturbed");
-    let (mut killed, mut round) = (0, 0);
+    let (mut killed, mut started, mut round) = (0, 0, 0);
     while killed < kills {
         let output = format!("killed-{round}");
         round += 1;
@@ -134,7 +134,8 @@ fn survives(kills: usize, name: &str) {
         loop {
             let mut child = start(&folder, &arguments);
             // The moments of a low-discrepancy sequence cover the length evenly.
-            let moment = (killed as f64 * 0.618_033_988_75).fract() * 1.1;
+            let moment = (f64::from(started) * 0.618_033_988_75).fract() * 1.1;
+            started += 1;
             std::thread::sleep(length.mul_f64(moment));
             if child.try_wait().unwrap().is_none() {
                 signal(&child, "KILL");
