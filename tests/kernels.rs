@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use surgery_core::batch::Rows;
+use surgery_core::bounds::Bounds;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::burn::tensor::{Tensor, TensorData};
 use surgery_core::config::LlamaConfig;
@@ -131,8 +132,29 @@ fn a_cap_that_some_documents_have_reached_is_seen() {
     assert!(found.record.loss != uncapped.record.loss);
 }
 
+#[test]
+fn bounds_that_some_tokens_have_reached_are_seen() {
+    let (_, config) = shapes().remove(0);
+    let (model, was) = models(&config);
+    let documents = documents(config.vocab_size, 3);
+    let texts = documents.iter().map(|(_, tokens)| tokens.as_slice());
+    // Those of another random model: about half of the tokens have reached theirs.
+    let bounds = Bounds::of::<Infer, Kernels>(&was, texts, 280).unwrap();
+    let objective = Objective { ascent_model: Some("another".into()), ..Objective::default() };
+    let bounded = StepDocuments { bounds: Some(&bounds), ..step(&documents, false) };
+    let expected = oracle::gradients(&model, &bounded, &objective, &was).unwrap();
+    assert_same("fused", &fast::<Kernels>(&model, &was, &bounded, &objective), &expected, 1e-4);
+    assert_same("portable", &fast::<Portable>(&model, &was, &bounded, &objective), &expected, 1e-4);
+    let unbounded = fast::<Kernels>(&model, &was, &bounded, &Objective::default());
+    assert!(relative_distance(&flat(&unbounded), &flat(&expected)) > 0.01);
+}
+
+fn flat(graded: &Graded<Infer>) -> Vec<f32> {
+    values(graded).into_values().flatten().collect()
+}
+
 fn bits(graded: &Graded<Infer>) -> Vec<u32> {
-    values(graded).into_values().flatten().map(f32::to_bits).collect()
+    flat(graded).into_iter().map(f32::to_bits).collect()
 }
 
 #[test]

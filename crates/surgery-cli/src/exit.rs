@@ -33,7 +33,7 @@ pub enum Exit {
 /// The codes as `--help` shows them.
 pub const EXPLAINED: &str = "\
 Exit codes: 0 done · 1 internal error (a bug) · 2 usage · 3 bad input (data, model, recipe) · 4 backend or \
-device unavailable · 5 diverged · 6 would not fit in memory · 7 network or hub · 8 storage · 130 interrupted";
+device unavailable · 5 diverged or collapsed · 6 would not fit in memory · 7 network or hub · 8 storage · 130 interrupted";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

@@ -24,7 +24,7 @@ use surgery_core::{Error, Kind, Result};
 use crate::args::{Common, Run};
 use crate::exit::Outcome;
 use crate::fit;
-use crate::inputs::{DataFiles, ModelFiles, recipe};
+use crate::inputs::{DataFiles, EMBEDDED_BASE, ModelFiles, recipe};
 use crate::look::{Look, Prompt, fluency, look, prompts};
 use crate::output::{MODEL, Output, check_output};
 use crate::plan;
@@ -126,13 +126,27 @@ impl crate::backend::Job for Job {
 pub fn bounding_model(recipe: &mut Recipe, files: &ModelFiles, log: Log) -> Result<Option<ModelFiles>> {
     let Some(source) = recipe.objective.bounding_model().map(str::to_owned) else { return Ok(None) };
     let bounding = ModelFiles::open(&source, log)?;
-    files.refuse_other_vocabulary(&bounding).map_err(|error| Error::Recipe {
-        origin: "objective.ascent_model".into(),
-        problem: format!(
-            "is `{source}`, which cannot bound what this model forgets ({error}). Give a model of the same tokenizer \
-             that has never seen the texts, such as the one that this model was made from, or `{NO_MODEL}`"
-        ),
-    })?;
+    if let Err(error) = files.refuse_other_vocabulary(&bounding) {
+        let remedy = format!(
+            "Give a model of the same tokenizer that has never seen the texts, such as the one that this model was made \
+             from, or `{NO_MODEL}`"
+        );
+        if source != EMBEDDED_BASE {
+            return Err(Error::Recipe {
+                origin: "objective.ascent_model".into(),
+                problem: format!(
+                    "is `{source}`, which cannot bound what this model forgets ({error}). {remedy}"
+                ),
+            });
+        }
+        // The default recipe names it, and is used for other models too.
+        log.warn(&format!(
+            "`objective.ascent_model` is `{source}`, which knows other tokens than this model: the ascent has no bound \
+             but `objective.ascent_cap`. {remedy}"
+        ));
+        recipe.objective.ascent_model = Some(NO_MODEL.into());
+        return Ok(None);
+    }
     recipe.objective.ascent_model = Some(bounding.pinned.clone().unwrap_or(source));
     Ok(Some(bounding))
 }

@@ -388,7 +388,7 @@ fn bad_recipes_and_models_end_in_3() {
         (&["--set", "train.stepz=1"], &["stepz"]),
         (&["--set", "optimizer.schedule=exponential"], &["exponential", "cosine"]),
         (&["--set", "train.documents_per_step=0"], &["documents_per_step"]),
-        (&["--set", "train.checkpoint_every=5"], &["checkpoint_every"]),
+        (&["--set", "objective.ascent_model=embedded"], &["objective.ascent_model", "tokens", "none"]),
     ];
     for (more, named) in cases {
         let arguments = with(more);
@@ -445,7 +445,7 @@ fn the_default_operation_forgets_learns_and_keeps() {
     let accuracy = |part: &str, set: &str| report[part]["accuracy"][set]["test"].as_f64().unwrap();
     for set in ["unlearn", "edit_unlearn"] {
         assert!(accuracy("before", set) > 75.0, "{set} was known: {}", accuracy("before", set));
-        assert!(accuracy("after", set) < 50.0, "{set} is forgotten: {}", accuracy("after", set));
+        assert!(accuracy("after", set) < 42.0, "{set} is forgotten: {}", accuracy("after", set));
     }
     assert!(accuracy("difference", "edit_update") > 50.0, "{}", accuracy("difference", "edit_update"));
     assert!(accuracy("difference", "retain") > -5.0, "retain is kept: {}", accuracy("difference", "retain"));
