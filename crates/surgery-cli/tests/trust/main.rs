@@ -199,11 +199,14 @@ fn the_first_signal_saves_and_the_second_quits() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
+/// What befalls a checkpoint's folder.
+type Damage = fn(&Path);
+
 #[test]
 fn the_last_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over() {
     let folder = scratch("damaged");
     ends_in(0, &folder, &operation("undisturbed", &["-q"]));
-    let damages: [(&str, fn(&Path)); 3] = [
+    let damages: [(&str, Damage); 3] = [
         ("no state", |at| fs::remove_file(at.join("state.json")).unwrap()),
         ("another byte", |at| {
             let path = at.join("optimizer.safetensors");
