@@ -388,7 +388,7 @@ fn bad_recipes_and_models_end_in_3() {
         (&["--set", "train.stepz=1"], &["stepz"]),
         (&["--set", "optimizer.schedule=exponential"], &["exponential", "cosine"]),
         (&["--set", "train.documents_per_step=0"], &["documents_per_step"]),
-        (&["--set", "objective.ascent_model=embedded"], &["objective.ascent_model", "tokens", "none"]),
+        (&["--set", "objective.ascent_model=embedded"], &["objective.ascent_model", "tokenizer", "none"]),
     ];
     for (more, named) in cases {
         let arguments = with(more);
