@@ -95,12 +95,16 @@ pub fn pretraining<P: Platform>(
 /// where that does not fit.
 pub fn inference<P: Platform>(
     what: &str,
-    models: &[&LlamaConfig],
+    models: &[&ModelFiles],
     longest: usize,
     remembered: usize,
     device: &DeviceOf<P>,
 ) -> Result<()> {
-    let accounts = || models.iter().map(|config| of_inference::<P>(config, longest, remembered));
+    // Sizes that the weights belie are bad input, not a lack of memory.
+    for files in models {
+        files.config.check(&files.checkpoint()?)?;
+    }
+    let accounts = || models.iter().map(|files| of_inference::<P>(&files.config, longest, remembered));
     let weights: u64 = accounts().map(|account| account.weights).sum();
     let work = accounts().map(|account| account.total() - account.weights).max().unwrap_or(0);
     refuse::<P, ()>(what, "", &(), &[], |()| weights + work, device)

@@ -37,7 +37,7 @@ impl crate::backend::Job for Job {
         second.refuse_other_vocabulary(&first)?;
         let data = DataFiles::open(&compare.data, &[], &first.encoder)?;
         check_output(compare.output.as_deref(), &[&first.folder, &second.folder, &data.folder])?;
-        fit::inference::<P>("the comparison", &[&first.config, &second.config], data.longest(), 0, &device)?;
+        fit::inference::<P>("the comparison", &[&first, &second], data.longest(), 0, &device)?;
         let model: Llama<P::Infer> = first.load::<P>(&device)?;
         let other: Llama<P::Infer> = second.load::<P>(&device)?;
         let claimed = Output::claim(compare.output.as_deref())?;

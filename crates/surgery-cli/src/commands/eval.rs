@@ -32,11 +32,11 @@ impl crate::backend::Job for Job {
         let files = ModelFiles::open(&eval.model, log)?;
         let data = DataFiles::open(&eval.data, &[], &files.encoder)?;
         let longest = data.longest();
-        fit::inference::<P>(WHAT, &[&files.config], longest, 0, &device)?;
+        fit::inference::<P>(WHAT, &[&files], longest, 0, &device)?;
         let reference = eval.reference.as_deref().map(|source| -> surgery_core::Result<_> {
             let reference = ModelFiles::open(source, log)?;
             files.refuse_other_vocabulary(&reference)?;
-            fit::inference::<P>(WHAT, &[&files.config, &reference.config], longest, 0, &device)?;
+            fit::inference::<P>(WHAT, &[&files, &reference], longest, 0, &device)?;
             Ok(Live::<P::Infer, P::Kernels>::new(reference.load::<P>(&device)?))
         });
         let mut reference = reference.transpose()?;

@@ -34,7 +34,7 @@ impl crate::backend::Job for Job {
         let files = ModelFiles::open(&args.model, Log::new(&common))?;
         let prompt = files.encoder.encode(&args.prompt)?;
         let remembered = files.config.context(prompt.len().saturating_add(args.max_new_tokens));
-        fit::inference::<P>("the generation", &[&files.config], prompt.len(), remembered, &device)?;
+        fit::inference::<P>("the generation", &[&files], prompt.len(), remembered, &device)?;
         let model = files.load::<P>(&device)?;
         let sampling = Sampling { temperature: args.temperature, seed: args.seed };
         let tokens = generate::<P::Infer, P::Kernels>(&model, &prompt, args.max_new_tokens, sampling)?;
