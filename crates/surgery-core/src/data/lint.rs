@@ -388,7 +388,6 @@ mod tests {
         let mut others = texts.split_off(5000);
         others[4000][20..110].copy_from_slice(&texts[3000][50..140]);
         let found = near_duplicates(&texts, &others);
-        println!("{:.2} s", started.elapsed().as_secs_f64());
         assert_eq!(found.iter().flatten().count(), 0, "not quite half");
         others[4000][20..150].copy_from_slice(&texts[3000][50..180]);
         assert_eq!(near_duplicates(&texts, &others)[3000], Some(4000));
