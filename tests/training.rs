@@ -13,7 +13,7 @@ use surgery_core::recipe::{PretrainRecipe, Recipe, parse};
 use surgery_core::reference::Live;
 use surgery_core::step::{StepDocuments, StepRecord, gradients, update};
 use surgery_core::surgery::{beginning, operate};
-use surgery_core::training::KeepNothing;
+use surgery_core::training::{Cost, KeepNothing};
 use surgery_tests::{
     Cpu, Infer, Kernels, Train, assert_close, golden, golden_folder, golden_json, load, number, open,
     read_tensors, relative_distance,
@@ -109,6 +109,23 @@ fn gradients_agree_with_pytorch() {
     }
 }
 
+/// A golden model after an operation from beginning to end, what it cost, and what its steps measured.
+fn operated(
+    variant: &str,
+    corpus: &Corpus,
+    benchmark: &Benchmark,
+    recipe: &Recipe,
+) -> (Llama<Train>, Cost, Records) {
+    let mut reference = Live::<Infer, Kernels>::new(load(variant));
+    let mut records = Records::default();
+    let state = beginning(train(variant), corpus, recipe);
+    let keeper = &mut KeepNothing;
+    let (after, cost) =
+        operate::<Train, Kernels>(state, benchmark, recipe, &mut reference, None, keeper, &mut records)
+            .unwrap();
+    (after, cost, records)
+}
+
 #[test]
 fn operations_agree_with_pytorch() {
     for case in ["paper", "schedule", "schedule-linear", "windows", "update-only"] {
@@ -121,18 +138,7 @@ fn operations_agree_with_pytorch() {
         let corpus = Corpus::load(&folder, &recipe.objective.sets()).unwrap();
         let benchmark = Benchmark::encode(&folder, &corpus, &[], &encoder).unwrap();
         let before = load(variant);
-        let mut reference = Live::<Infer, Kernels>::new(before.clone());
-        let mut records = Records::default();
-        let (after, cost) = operate::<Train, Kernels>(
-            beginning(train(variant), &corpus, &recipe),
-            &benchmark,
-            &recipe,
-            &mut reference,
-            None,
-            &mut KeepNothing,
-            &mut records,
-        )
-        .unwrap();
+        let (after, cost, records) = operated(variant, &corpus, &benchmark, &recipe);
         assert_steps(case, &records.0, &expected);
         assert_eq!(cost.steps, recipe.train.steps);
         if recipe.objective.retain > 0.0 {
@@ -174,20 +180,7 @@ fn short_operation(seed: u64) -> Vec<(String, Vec<f32>)> {
     let folder = golden_folder("steps/data");
     let corpus = Corpus::load(&folder, &recipe.objective.sets()).unwrap();
     let benchmark = Benchmark::encode(&folder, &corpus, &[], &encoder).unwrap();
-    let mut reference = Live::<Infer, Kernels>::new(load("llama1-mha"));
-    let state = beginning(train("llama1-mha"), &corpus, &recipe);
-    let mut records = Records::default();
-    let (after, _) = operate::<Train, Kernels>(
-        state,
-        &benchmark,
-        &recipe,
-        &mut reference,
-        None,
-        &mut KeepNothing,
-        &mut records,
-    )
-    .unwrap();
-    values(&after.valid())
+    values(&operated("llama1-mha", &corpus, &benchmark, &recipe).0.valid())
 }
 
 #[test]

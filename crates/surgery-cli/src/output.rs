@@ -26,6 +26,21 @@ impl Output {
         &self.path
     }
 
+    /// Refuses, before any work that a refusal would waste, a folder that may not be written into. One to go on in
+    /// (where `resume`; `last` is what a finished run has written last) is taken over at once; a new one is
+    /// [claimed](Self::claim) when the inputs have proved sound.
+    pub fn prepare(
+        asked: Option<&Path>,
+        inputs: &[&Folder],
+        resume: bool,
+        last: &str,
+    ) -> Result<Option<Self>> {
+        match asked.filter(|_| resume) {
+            Some(path) => Self::take_over(path, inputs, last).map(Some),
+            None => check_output(asked, inputs).map(|()| None),
+        }
+    }
+
     /// Makes the folder that a run writes into, after [`check_output`]: `asked`, or the next free `runs/NNNN`.
     pub fn claim(asked: Option<&Path>) -> Result<Self> {
         let output = match asked {
@@ -40,7 +55,7 @@ impl Output {
     }
 
     /// Takes the folder of an unfinished run over, or makes it; `last` is what a finished run has written last.
-    pub fn take_over(path: &Path, inputs: &[&Folder], last: &str) -> Result<Self> {
+    fn take_over(path: &Path, inputs: &[&Folder], last: &str) -> Result<Self> {
         refuse_unusable(path, inputs)?;
         let output = Self::lock(path.to_path_buf())?;
         if path.join(last).exists() {

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use surgery_core::burn::tensor::backend::AutodiffBackend;
 use surgery_core::files::{Folder, write_text};
@@ -49,9 +49,7 @@ pub fn keep_recipe(output: &Path, resolved: &str) -> Result<()> {
 }
 
 /// The records of a run that belong to its state.
-pub fn records(output: &Path) -> Vec<PathBuf> {
-    [RECIPE, METRICS, EVALUATIONS].map(|name| output.join(name)).to_vec()
-}
+pub const RECORDS: [&str; 3] = [RECIPE, METRICS, EVALUATIONS];
 
 /// The checksums of the files that a run is made of, computed when first asked for.
 pub fn inputs<'a>(
@@ -85,10 +83,7 @@ pub fn find<B: AutodiffBackend>(
         let path = output.join(name);
         let kept = saved.as_ref().map(|saved| Folder::Disk(saved.path.clone())).filter(|at| at.has(name));
         match kept {
-            Some(folder) => {
-                let text = folder.read(name, u64::MAX)?;
-                write_text(&path, &String::from_utf8_lossy(&text))?;
-            }
+            Some(folder) => folder.copy(name, output)?,
             None if path.exists() => std::fs::remove_file(&path).map_err(Error::write(&path))?,
             None => {}
         }

@@ -1,6 +1,8 @@
 //! `surgery import`, on the binary: what is written of small files in each format, what is left out, and how bad
 //! input ends.
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -9,12 +11,7 @@ use serde_json::{Value, json};
 
 /// An empty folder of this name for one test, which is also where its commands run.
 fn scratch(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("import").join(name);
-    if path.exists() {
-        fs::remove_dir_all(&path).unwrap();
-    }
-    fs::create_dir_all(&path).unwrap();
-    path
+    common::scratch("import", name)
 }
 
 fn put(folder: &Path, file: &str, content: impl AsRef<[u8]>) {

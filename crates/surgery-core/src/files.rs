@@ -122,6 +122,12 @@ impl Folder {
         }
     }
 
+    /// Copies `file` into `to`, as [`write_atomically`] writes.
+    pub fn copy(&self, file: &str, to: &Path) -> Result<()> {
+        let bytes = self.read(file, u64::MAX)?;
+        write_atomically(&to.join(file), |writer| writer.write_all(&bytes))
+    }
+
     /// The SHA-256 of `file`, in hexadecimal.
     pub fn sha256(&self, file: &str) -> Result<String> {
         let failed = |source| Error::Read { path: self.label(file), source };

@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn::module::AutodiffModule;
@@ -22,7 +21,7 @@ use crate::checkpoint::{Checkpoint, SaveDtype, write_vectors};
 use crate::config::LlamaConfig;
 use crate::data::Position;
 use crate::error::{Error, Result};
-use crate::files::{Folder, remove_folder, replace_folder, write_atomically, write_text};
+use crate::files::{Folder, remove_folder, replace_folder, write_text};
 use crate::model::Llama;
 use crate::optimizer::{AdamW, OptimizerConfig};
 use crate::training::{Cost, Earlier, Keep, Keeper, State};
@@ -130,8 +129,10 @@ pub struct Checkpoints<'a, B: AutodiffBackend> {
     pub optimizer: &'a OptimizerConfig,
     /// Loads that model again.
     pub beginning: Box<dyn Fn() -> Result<Llama<B>> + 'a>,
-    /// Records of the run that belong to its state; those that are there are copied.
-    pub records: Vec<PathBuf>,
+    /// The run's output folder.
+    pub run: Folder,
+    /// Records in it that belong to the state; those that are there are copied.
+    pub records: &'a [&'a str],
     /// The SHA-256 of each file that the run is made of, for which they are read once.
     pub inputs: Box<dyn Fn() -> Result<BTreeMap<String, String>> + 'a>,
     /// Where to load to.
@@ -211,11 +212,8 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
             .collect();
         let lengths: Vec<_> = moments.iter().map(|(name, values)| (name.clone(), values.len())).collect();
         write_vectors(&folder.join(MOMENTS), &lengths, |name| moments[name].clone())?;
-        for record in self.records.iter().filter(|record| record.exists()) {
-            let bytes = fs::read(record)
-                .map_err(|source| Error::Read { path: record.display().to_string(), source })?;
-            let copy = folder.join(record.file_name().unwrap_or_default());
-            write_atomically(&copy, |writer| writer.write_all(&bytes))?;
+        for record in self.records.iter().filter(|record| self.run.has(record)) {
+            self.run.copy(record, folder)?;
         }
         let written = Folder::Disk(folder.to_path_buf());
         let files = written.list("")?.into_iter().map(|file| Ok((file.clone(), written.sha256(&file)?)));

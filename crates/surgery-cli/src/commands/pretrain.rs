@@ -6,6 +6,7 @@ use serde_json::json;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::{encode_documents, read_documents};
+use surgery_core::files::Folder;
 use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::platform::Platform;
@@ -17,10 +18,10 @@ use crate::args::{Common, Pretrain};
 use crate::exit::Outcome;
 use crate::fit;
 use crate::inputs::{EMPTY, ModelFiles, file_in_folder, recipe};
-use crate::output::{MODEL, Output, check_output};
+use crate::output::{MODEL, Output};
 use crate::progress::{Metrics, Progress};
 use crate::report::Hashed;
-use crate::resume::{self, CHECKPOINTS, keep_recipe, recipe_of, records};
+use crate::resume::{self, CHECKPOINTS, RECORDS, keep_recipe, recipe_of};
 use crate::terminal::{Log, print, print_json};
 
 /// The command on a backend.
@@ -45,13 +46,7 @@ impl crate::backend::Job for Job {
         let device = P::device(common.device)?;
         let files = ModelFiles::open(&recipe.model.source, log)?;
         recipe.model.source = files.pinned.clone().unwrap_or(recipe.model.source);
-        let taken_over = match (&args.output, args.resume) {
-            (Some(output), true) => Some(Output::take_over(output, &[&files.folder], MODEL)?),
-            _ => None,
-        };
-        if taken_over.is_none() {
-            check_output(args.output.as_deref(), &[&files.folder])?;
-        }
+        let prepared = Output::prepare(args.output.as_deref(), &[&files.folder], args.resume, MODEL)?;
         fit::pretraining::<P>("", &recipe, &files.config, &[], &device)?;
         let mut documents = Vec::new();
         for path in &recipe.data.files {
@@ -67,10 +62,7 @@ impl crate::backend::Job for Job {
             files.config.check(checkpoint)?;
         }
         fit::pretraining::<P>("", &recipe, &files.config, &documents, &device)?;
-        let claimed = match taken_over {
-            Some(output) => output,
-            None => Output::claim(args.output.as_deref())?,
-        };
+        let claimed = prepared.map_or_else(|| Output::claim(args.output.as_deref()), Ok)?;
         let output = claimed.path();
         keep_recipe(output, &toml::to_string(&recipe).expect("a recipe is TOML"))?;
 
@@ -94,7 +86,8 @@ impl crate::backend::Job for Job {
             config,
             optimizer: &recipe.optimizer,
             beginning: Box::new(load),
-            records: records(output),
+            run: Folder::Disk(output.to_path_buf()),
+            records: &RECORDS,
             inputs: resume::inputs(hashed),
             device: device.clone(),
         };

@@ -26,11 +26,11 @@ use crate::exit::Outcome;
 use crate::fit;
 use crate::inputs::{DataFiles, EMBEDDED_BASE, ModelFiles, recipe};
 use crate::look::{Look, Prompt, fluency, look, prompts};
-use crate::output::{MODEL, Output, check_output};
+use crate::output::{MODEL, Output};
 use crate::plan;
 use crate::progress::{EVALUATIONS, METRICS, Metrics, OPERATING, Progress, read_lines};
 use crate::report::{Curves, Fluency, Hashed, Page, REPORT, Report, table_of_change};
-use crate::resume::{self, CHECKPOINTS, STATES, keep_recipe, recipe_of, records};
+use crate::resume::{self, CHECKPOINTS, RECORDS, STATES, keep_recipe, recipe_of};
 use crate::terminal::{Log, print, print_json};
 
 /// The states of all documents that should stay may take this much of the disk, or as much as the model.
@@ -82,21 +82,11 @@ impl crate::backend::Job for Job {
             return plan::show::<P>(&recipe, &files, &checkpoint, &data, &device, common.json, log);
         }
 
-        // Before any work is done that a refusal would waste; a new folder is made when the model has proved sound.
         let inputs = [&files.folder, &data.folder];
-        let taken_over = match (&output, resume) {
-            (Some(output), true) => Some(Output::take_over(output, &inputs, REPORT)?),
-            _ => None,
-        };
-        if taken_over.is_none() {
-            check_output(output.as_deref(), &inputs)?;
-        }
+        let prepared = Output::prepare(output.as_deref(), &inputs, resume, REPORT)?;
         fit::operation::<P>("", &recipe, &files, Some(&data), &device)?;
         let model: Llama<P::Infer> = Llama::load(&files.config, &checkpoint, &device)?;
-        let claimed = match taken_over {
-            Some(output) => output,
-            None => Output::claim(output.as_deref())?,
-        };
+        let claimed = prepared.map_or_else(|| Output::claim(output.as_deref()), Ok)?;
         let output = claimed.path();
         let operation = Operation {
             recipe: &recipe,
@@ -106,7 +96,7 @@ impl crate::backend::Job for Job {
             output,
             resume,
         };
-        let report = operation.run::<P>(model, &checkpoint, &device, Log::new(&common))?;
+        let report = operation.run::<P>(model, &checkpoint, &device, log)?;
         if common.json {
             return print_json(&report);
         }
@@ -244,7 +234,8 @@ impl Operation<'_> {
             beginning: Box::new(move || {
                 Ok(Llama::<P::Train>::trainable(Llama::load(&files.config, checkpoint, &at)?))
             }),
-            records: records(output),
+            run: Folder::Disk(output.to_path_buf()),
+            records: &RECORDS,
             inputs: resume::inputs(hashed),
             device: device.clone(),
         }

@@ -1,5 +1,7 @@
 //! The command line's contract, on the binary: results, exit codes, and what a run leaves behind.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod findings;
 #[cfg(target_os = "linux")]
 mod memory;
@@ -29,12 +31,7 @@ fn data() -> String {
 
 /// An empty folder of this name for one test, which is also where its commands run.
 fn scratch(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    if path.exists() {
-        fs::remove_dir_all(&path).unwrap();
-    }
-    fs::create_dir_all(&path).unwrap();
-    path
+    common::scratch("cli", name)
 }
 
 fn surgery(folder: &Path, arguments: &[&str]) -> Output {

@@ -1,6 +1,8 @@
 //! Hostile files, on the binary: each is refused with exit code 3 and by name, without a panic, soon, and in little
 //! memory.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod config;
 mod data;
 mod index;
@@ -28,12 +30,7 @@ fn golden(path: &str) -> PathBuf {
 
 /// An empty folder of this name for one test, which is also where its commands run.
 fn scratch(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hostile").join(name);
-    if path.exists() {
-        fs::remove_dir_all(&path).unwrap();
-    }
-    fs::create_dir_all(&path).unwrap();
-    path
+    common::scratch("hostile", name)
 }
 
 /// A golden model that has one file of weights, or several and an index.

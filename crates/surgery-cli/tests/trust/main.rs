@@ -1,5 +1,8 @@
 //! What an interrupted, killed or diverging run leaves behind, and that it goes on to the very same end.
 
+#[path = "../common/mod.rs"]
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -13,12 +16,7 @@ fn golden(path: &str) -> String {
 
 /// An empty folder of this name for one test, in which its commands run.
 fn scratch(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("trust-{name}"));
-    if path.exists() {
-        fs::remove_dir_all(&path).unwrap();
-    }
-    fs::create_dir_all(&path).unwrap();
-    path
+    common::scratch("trust", name)
 }
 
 /// A short operation on golden files, with a checkpoint every 5 of its 40 steps.

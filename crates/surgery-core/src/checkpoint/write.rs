@@ -111,11 +111,13 @@ fn write_files(
         write_index(output, shards, dtype)?;
     }
     for file in COMPANIONS.iter().rev().filter(|file| input.has(file)) {
-        let bytes = match (*file, dtype.torch_name()) {
-            ("config.json", Some(name)) => with_dtype(input.json(file)?, name),
-            _ => input.read(file, u64::MAX)?,
-        };
-        write_atomically(&output.join(file), |writer| writer.write_all(&bytes))?;
+        match (*file, dtype.torch_name()) {
+            ("config.json", Some(name)) => {
+                let bytes = with_dtype(input.json(file)?, name);
+                write_atomically(&output.join(file), |writer| writer.write_all(&bytes))?;
+            }
+            _ => input.copy(file, output)?,
+        }
     }
     Ok(())
 }

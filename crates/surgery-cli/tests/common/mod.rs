@@ -1,0 +1,14 @@
+//! What the test programs of the command line share.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// An empty folder for one test, of this name among those of its program.
+pub fn scratch(program: &str, name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(program).join(name);
+    if path.exists() {
+        fs::remove_dir_all(&path).unwrap();
+    }
+    fs::create_dir_all(&path).unwrap();
+    path
+}
