@@ -137,6 +137,10 @@ impl Sampler {
     /// no such sampler comes to.
     pub(crate) fn go_to(&mut self, position: Position) -> Result<(), String> {
         let Position(mut positions) = position;
+        let is_ours = |name: &String| self.streams.keys().any(|set| set.name() == name);
+        if let Some(other) = positions.keys().find(|name| !is_ours(name)) {
+            return Err(format!("is of another set: {other}"));
+        }
         for (set, (stream, _)) in &mut self.streams {
             let position =
                 positions.remove(set.name()).ok_or_else(|| format!("says nothing of the set {set}"))?;
@@ -148,10 +152,7 @@ impl Sampler {
             stream.generator.set_word_pos(position.words.into());
             stream.left = position.left.into();
         }
-        match positions.into_keys().next() {
-            Some(other) => Err(format!("is of another set too: {other}")),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// The next step's documents. Of the two edit sets the one that gives fewer documents a step is drawn
