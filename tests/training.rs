@@ -1,6 +1,7 @@
 //! The operation against PyTorch: gradients, every step's figures, and what the weights became.
 
 use surgery_core::burn::module::AutodiffModule;
+use surgery_core::burn::tensor::Tensor;
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::data::{Benchmark, Corpus, Set, encode_documents, read_documents};
 use surgery_core::event::{Event, Observer};
@@ -10,7 +11,7 @@ use surgery_core::optimizer::AdamW;
 use surgery_core::platform::Platform;
 use surgery_core::pretrain::pretrain;
 use surgery_core::recipe::{PretrainRecipe, Recipe, parse};
-use surgery_core::reference::Live;
+use surgery_core::reference::{Live, Reference};
 use surgery_core::step::{StepDocuments, StepRecord, gradients, update};
 use surgery_core::surgery::{beginning, operate};
 use surgery_core::training::{Cost, KeepNothing};
@@ -209,6 +210,80 @@ fn a_gradient_that_is_not_finite_updates_nothing() {
     let error = update::<Train, Kernels>(model, graded, &mut optimizer, 1e-3, 7).unwrap_err();
     assert_eq!(error.kind(), surgery_core::Kind::Diverged);
     assert!(error.to_string().contains("step 7"), "{error}");
+}
+
+/// A reference whose states are no numbers in some of a run's steps.
+struct Faulty {
+    model: Live<Infer, Kernels>,
+    asked: usize,
+    faults: Vec<usize>,
+}
+
+impl Reference<Infer> for Faulty {
+    fn hidden(&mut self, documents: &[&[u32]], context: usize) -> surgery_core::Result<Tensor<Infer, 2>> {
+        self.asked += 1;
+        let states = self.model.hidden(documents, context)?;
+        Ok(if self.faults.contains(&self.asked) { states * f32::NAN } else { states })
+    }
+
+    fn head(&self) -> Tensor<Infer, 2> {
+        Reference::<Infer>::head(&self.model)
+    }
+}
+
+#[test]
+fn steps_that_are_no_numbers_are_skipped_as_often_as_the_recipe_says() {
+    let (_, _, encoder) = open("llama1-mha");
+    let folder = golden_folder("steps/data");
+    let with = |skipped: usize, faults: &[usize]| {
+        let overrides = [
+            "train.steps=5".to_owned(),
+            "train.documents_per_step=2".to_owned(),
+            format!("guard.skip_not_finite={skipped}"),
+        ];
+        let recipe: Recipe = parse("skips", "", &overrides).unwrap();
+        let corpus = Corpus::load(&folder, &recipe.objective.sets()).unwrap();
+        let benchmark = Benchmark::encode(&folder, &corpus, &[], &encoder).unwrap();
+        let model = Live::new(load("llama1-mha"));
+        let mut reference = Faulty { model, asked: 0, faults: faults.to_vec() };
+        let mut seen = Seen::default();
+        let state = beginning(train("llama1-mha"), &corpus, &recipe);
+        let keeper = &mut KeepNothing;
+        let outcome =
+            operate::<Train, Kernels>(state, &benchmark, &recipe, &mut reference, None, keeper, &mut seen);
+        (outcome, seen)
+    };
+    let (outcome, seen) = with(2, &[2, 4]);
+    let (model, cost) = outcome.unwrap();
+    assert_eq!((cost.steps, cost.skipped), (5, 2));
+    assert_eq!(seen.skipped, [2, 4]);
+    assert_eq!(model.valid().not_finite(), None);
+    let (undisturbed, _) = with(0, &[]).0.unwrap();
+    assert_ne!(values(&undisturbed.valid()), values(&model.valid()));
+
+    let (outcome, seen) = with(1, &[2, 4]);
+    let error = outcome.unwrap_err();
+    assert_eq!(error.kind(), surgery_core::Kind::Diverged);
+    assert!(error.to_string().contains("step 4"), "{error}");
+    assert_eq!(seen.skipped, [2]);
+
+    // A step that is skipped changes nothing.
+    let all = with(5, &[1, 2, 3, 4, 5]).0.unwrap().0;
+    assert_eq!(values(&all.valid()), values(&load("llama1-mha")));
+}
+
+/// The steps that were skipped.
+#[derive(Default)]
+struct Seen {
+    skipped: Vec<usize>,
+}
+
+impl Observer for Seen {
+    fn observe(&mut self, event: Event) {
+        if let Event::Skipped { step, .. } = event {
+            self.skipped.push(step);
+        }
+    }
 }
 
 #[test]

@@ -20,6 +20,9 @@ use surgery_core::{Error, Result};
 use crate::inputs::{DataFiles, ModelFiles};
 use crate::plan::PROBED_TOKENS;
 
+/// Steps whose documents are looked at, to see how many tokens a step may have.
+const FORESEEN: usize = 10_000;
+
 /// The shortest window that is proposed, in tokens.
 const SHORTEST: usize = 64;
 
@@ -143,7 +146,7 @@ pub fn of_step<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<
     let lengths = |set: Set| data.benchmark.documents(set).iter().map(Vec::len);
     let sets = recipe.objective.sets();
     let longest = sets.iter().flat_map(|&set| lengths(set)).max().unwrap_or(0);
-    // The seed says which documents the steps will draw: the step with the most tokens decides.
+    // The seed says which documents the steps will draw: the step with the most tokens decides, of as many as show it.
     let mut sampler = sampler(&data.corpus, recipe);
     let tokens_of = |set: Set, drawn: &[usize]| -> usize {
         drawn.iter().map(|&index| data.benchmark.documents(set)[index].len()).sum()
@@ -152,7 +155,7 @@ pub fn of_step<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<
         let retained = draw.get(&Set::Retain).map_or(0, |drawn| tokens_of(Set::Retain, drawn));
         [draw.iter().map(|(&set, drawn)| tokens_of(set, drawn)).sum::<usize>(), retained]
     };
-    let most = (0..recipe.train.steps).map(|_| of_step(sampler.draw())).max().unwrap_or_default();
+    let most = (0..recipe.train.steps.min(FORESEEN)).map(|_| of_step(sampler.draw())).max().unwrap_or_default();
     of_tokens(most, longest.min(config.context(recipe.train.max_tokens)))
 }
 

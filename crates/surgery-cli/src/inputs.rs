@@ -48,20 +48,20 @@ impl ModelFiles {
         Ok(Self { folder, pinned: None, config, encoder })
     }
 
-    /// Refuses a reference whose distributions range over other tokens.
-    pub fn refuse_other_vocabulary(&self, reference: &ModelFiles) -> Result<()> {
+    /// Refuses a model whose distributions range over other tokens, where they are needed for `what`.
+    pub fn refuse_other_vocabulary(&self, reference: &ModelFiles, what: &str) -> Result<()> {
         if self.config.vocab_size != reference.config.vocab_size {
             return Err(Error::Config {
                 path: reference.folder.label("config.json"),
                 key: "vocab_size".into(),
                 found: reference.config.vocab_size.to_string(),
-                expected: format!("{}, as the model has: a KL needs one vocabulary", self.config.vocab_size),
+                expected: format!("{}, as the model has: {what} needs one vocabulary", self.config.vocab_size),
             });
         }
         if !self.encoder.has_vocabulary_of(&reference.encoder) {
             return Err(Error::Tokenizer {
                 path: reference.folder.label("tokenizer.json"),
-                problem: "has other tokens than the model's tokenizer; a KL needs one vocabulary".into(),
+                problem: format!("has other tokens than the model's tokenizer; {what} needs one vocabulary"),
             });
         }
         Ok(())

@@ -1,16 +1,15 @@
 //! `--resume`: which recipe an unfinished run has, and where it goes on.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use surgery_core::burn::tensor::backend::AutodiffBackend;
 use surgery_core::files::{Folder, write_text};
 use surgery_core::resume::{Checkpoints, Saved};
-use surgery_core::{Error, Result};
+use surgery_core::{Error, Kind, Result};
 
 use crate::output::RECIPE;
-use crate::progress::{EVALUATIONS, METRICS};
+use crate::progress::{EVALUATIONS, METRICS, Progress};
 use crate::report::Hashed;
 use crate::terminal::Log;
 
@@ -51,18 +50,9 @@ pub fn keep_recipe(output: &Path, resolved: &str) -> Result<()> {
 /// The records of a run that belong to its state.
 pub const RECORDS: [&str; 3] = [RECIPE, METRICS, EVALUATIONS];
 
-/// The checksums of the files that a run is made of, computed when first asked for.
-pub fn inputs<'a>(
-    hashed: impl Fn() -> Result<Vec<Hashed>> + 'a,
-) -> Box<dyn Fn() -> Result<BTreeMap<String, String>> + 'a> {
-    let known = OnceCell::new();
-    Box::new(move || {
-        if known.get().is_none() {
-            let files = hashed()?.into_iter().map(|hashed| (hashed.file, hashed.sha256));
-            let _ = known.set(files.collect());
-        }
-        Ok(BTreeMap::clone(known.get().expect("set above")))
-    })
+/// The checksums of the files that a run is made of, by their names.
+pub fn inputs(hashed: &[Hashed]) -> BTreeMap<String, String> {
+    hashed.iter().map(|hashed| (hashed.file.clone(), hashed.sha256.clone())).collect()
 }
 
 /// Finds where the run in `output` goes on, tells which it is, and puts its records there: none for the beginning.
@@ -107,8 +97,16 @@ pub fn finish(output: &Path, log: Log) {
     }
 }
 
+/// Says, of an error that ends the run in `output`, what is left to go on with.
+pub fn explain(error: Error, output: &Path, progress: &mut Progress, log: Log) -> Error {
+    if error.kind() == Kind::Diverged {
+        log.warn(&last_good(output));
+    }
+    progress.explain(error)
+}
+
 /// Where the last good weights of a run are that diverged.
-pub fn last_good(output: &Path) -> String {
+fn last_good(output: &Path) -> String {
     let folder = output.join(CHECKPOINTS);
     match std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
         true => format!("the last good weights are the newest in {}", folder.display()),

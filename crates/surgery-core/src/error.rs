@@ -241,6 +241,10 @@ impl Error {
             Error::Write { path, source } if matches!(source.kind(), StorageFull | QuotaExceeded) => {
                 Error::Full { path, bytes, source }
             }
+            // What was wanted is part of something larger.
+            Error::Full { path, bytes: part, source } => {
+                Error::Full { path, bytes: bytes.max(part), source }
+            }
             other => other,
         }
     }

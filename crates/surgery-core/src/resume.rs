@@ -133,8 +133,8 @@ pub struct Checkpoints<'a, B: AutodiffBackend> {
     pub run: Folder,
     /// Records in it that belong to the state; those that are there are copied.
     pub records: &'a [&'a str],
-    /// The SHA-256 of each file that the run is made of, for which they are read once.
-    pub inputs: Box<dyn Fn() -> Result<BTreeMap<String, String>> + 'a>,
+    /// The SHA-256 of each file that the run is made of.
+    pub inputs: BTreeMap<String, String>,
     /// Where to load to.
     pub device: B::Device,
 }
@@ -146,7 +146,7 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
         for (_, path) in self.list()?.into_iter().rev() {
             match Saved::open(&path) {
                 Ok(saved) => {
-                    saved.refuse_other_inputs(&(self.inputs)()?)?;
+                    saved.refuse_other_inputs(&self.inputs)?;
                     return Ok((Some(saved), damaged));
                 }
                 Err(error) => damaged.push(error),
@@ -222,7 +222,7 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
             cost: state.cost,
             optimizer_steps: state.optimizer.steps(),
             position: state.position.clone(),
-            inputs: (self.inputs)()?,
+            inputs: self.inputs.clone(),
             files: files.collect::<Result<_>>()?,
         };
         let text = serde_json::to_string_pretty(&manifest).expect("strings and numbers");

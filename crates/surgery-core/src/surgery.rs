@@ -25,8 +25,15 @@ pub fn sampler(corpus: &Corpus, recipe: &Recipe) -> Sampler {
 /// The retain documents that the steps of an operation will draw, by their indices: the seed decides.
 pub fn retain_to_be_drawn(corpus: &Corpus, recipe: &Recipe) -> BTreeSet<usize> {
     let mut sampler = sampler(corpus, recipe);
-    let steps = 0..recipe.train.steps;
-    steps.flat_map(|_| sampler.draw().remove(&Set::Retain).unwrap_or_default()).collect()
+    let most = corpus.documents(Set::Retain).len();
+    let mut drawn = BTreeSet::new();
+    for _ in 0..recipe.train.steps {
+        match sampler.draw().remove(&Set::Retain) {
+            Some(indices) if !indices.is_empty() && drawn.len() < most => drawn.extend(indices),
+            _ => break,
+        }
+    }
+    drawn
 }
 
 /// The token ids of the documents that were drawn.

@@ -34,7 +34,7 @@ impl crate::backend::Job for Job {
         let log = Log::new(&common);
         let first = ModelFiles::open(&compare.first, log)?;
         let second = ModelFiles::open(&compare.second, log)?;
-        second.refuse_other_vocabulary(&first)?;
+        second.refuse_other_vocabulary(&first, "a comparison")?;
         let data = DataFiles::open(&compare.data, &[], &first.encoder)?;
         check_output(compare.output.as_deref(), &[&first.folder, &second.folder, &data.folder])?;
         fit::inference::<P>("the comparison", &[&first, &second], data.longest(), 0, &device)?;

@@ -13,9 +13,6 @@ use crate::progress::Progress;
 use crate::report::table;
 use crate::terminal::{Log, print, print_json};
 
-/// What may not fit.
-const WHAT: &str = "the evaluation";
-
 /// The command on a backend.
 pub struct Job {
     pub eval: Eval,
@@ -31,15 +28,16 @@ impl crate::backend::Job for Job {
         let log = Log::new(&common);
         let files = ModelFiles::open(&eval.model, log)?;
         let data = DataFiles::open(&eval.data, &[], &files.encoder)?;
-        let longest = data.longest();
-        fit::inference::<P>(WHAT, &[&files], longest, 0, &device)?;
-        let reference = eval.reference.as_deref().map(|source| -> surgery_core::Result<_> {
-            let reference = ModelFiles::open(source, log)?;
-            files.refuse_other_vocabulary(&reference)?;
-            fit::inference::<P>(WHAT, &[&files, &reference], longest, 0, &device)?;
-            Ok(Live::<P::Infer, P::Kernels>::new(reference.load::<P>(&device)?))
-        });
-        let mut reference = reference.transpose()?;
+        let reference = eval.reference.as_deref().map(|source| ModelFiles::open(source, log)).transpose()?;
+        if let Some(reference) = &reference {
+            files.refuse_other_vocabulary(reference, "a KL")?;
+        }
+        let models: Vec<&ModelFiles> = [&files].into_iter().chain(&reference).collect();
+        fit::inference::<P>("the evaluation", &models, data.longest(), 0, &device)?;
+        let mut reference = match reference {
+            Some(reference) => Some(Live::<P::Infer, P::Kernels>::new(reference.load::<P>(&device)?)),
+            None => None,
+        };
         let model = files.load::<P>(&device)?;
         let mut progress = Progress::new(log);
         progress.stage("evaluating");

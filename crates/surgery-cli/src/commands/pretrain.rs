@@ -71,14 +71,11 @@ impl crate::backend::Job for Job {
             Some(checkpoint) => Llama::load(config, checkpoint, &device),
             None => Ok(Llama::random(config, recipe.train.seed, &device)),
         };
-        let hashed = || {
-            let mut hashed = Hashed::of_model(&files.folder)?;
-            for path in &recipe.data.files {
-                let (folder, file) = file_in_folder(path.as_ref());
-                hashed.extend(Hashed::of(&folder, [file].into_iter())?);
-            }
-            Ok(hashed)
-        };
+        let mut hashed = Hashed::of_model(&files.folder)?;
+        for path in &recipe.data.files {
+            let (folder, file) = file_in_folder(path.as_ref());
+            hashed.extend(Hashed::of(&folder, [file].into_iter())?);
+        }
         let mut checkpoints: Checkpoints<P::Train> = Checkpoints {
             folder: output.join(CHECKPOINTS),
             every: recipe.train.checkpoint_every,
@@ -88,7 +85,7 @@ impl crate::backend::Job for Job {
             beginning: Box::new(load),
             run: Folder::Disk(output.to_path_buf()),
             records: &RECORDS,
-            inputs: resume::inputs(hashed),
+            inputs: resume::inputs(&hashed),
             device: device.clone(),
         };
         let saved = if args.resume { resume::find(&checkpoints, output, log)? } else { None };
@@ -109,7 +106,7 @@ impl crate::backend::Job for Job {
         let keeper = &mut checkpoints;
         let (model, cost) =
             pretrain::<P::Train, P::Kernels>(state, &documents, &recipe, None, keeper, &mut progress)
-                .map_err(|error| progress.explain(error))?;
+                .map_err(|error| resume::explain(error, output, &mut progress, log))?;
         progress.finish();
         let folder = output.join(MODEL);
         model.valid().save(&folder, &files.folder, checkpoint.as_ref(), recipe.model.save_dtype)?;

@@ -101,7 +101,7 @@ impl crate::backend::Job for Job {
         let device = P::device(common.device)?;
         let base = ModelFiles::open(&reproduce.base, log)?;
         let pre = ModelFiles::open(&reproduce.model, log)?;
-        pre.refuse_other_vocabulary(&base)?;
+        pre.refuse_other_vocabulary(&base, "a comparison")?;
         let bounding = bounding_model(&mut surgery, &pre, log)?;
         let bounding_paper = bounding_model(&mut paper, &pre, log)?;
         let needed = [Set::Unlearn, Set::EditUnlearn, Set::EditUpdate, Set::Retain];

@@ -19,7 +19,7 @@ use surgery_core::reference::{Cached, Live, Reference, Store, bytes_of_states};
 use surgery_core::resume::{Checkpoints, Saved};
 use surgery_core::surgery::{beginning, operate, retain_to_be_drawn};
 use surgery_core::training::Cost;
-use surgery_core::{Error, Kind, Result};
+use surgery_core::{Error, Result};
 
 use crate::args::{Common, Run};
 use crate::exit::Outcome;
@@ -116,7 +116,7 @@ impl crate::backend::Job for Job {
 pub fn bounding_model(recipe: &mut Recipe, files: &ModelFiles, log: Log) -> Result<Option<ModelFiles>> {
     let Some(source) = recipe.objective.bounding_model().map(str::to_owned) else { return Ok(None) };
     let bounding = ModelFiles::open(&source, log)?;
-    if let Err(error) = files.refuse_other_vocabulary(&bounding) {
+    if let Err(error) = files.refuse_other_vocabulary(&bounding, "a bound") {
         let remedy = format!(
             "Give a model of the same tokenizer that has never seen the texts, such as the one that this model was made \
              from, or `{NO_MODEL}`"
@@ -187,18 +187,14 @@ impl Operation<'_> {
                  model: only those that a step draws are kept, and the evaluation after loads the model again",
             );
         }
-        let mut checkpoints = self.checkpoints::<P>(checkpoint, device);
+        let inputs = self.hashed_inputs()?;
+        let mut checkpoints = self.checkpoints::<P>(checkpoint, &inputs, device);
         let saved = if resume { resume::find(&checkpoints, output, log)? } else { None };
         let mut progress = Progress::recording(log, output, Metrics::Surgery)?.resumable("run", output);
         let done = self
             .perform::<P>(model, checkpoint, (&mut checkpoints, saved), device, &mut progress)
-            .map_err(|error| {
-                if error.kind() == Kind::Diverged {
-                    log.warn(&resume::last_good(output));
-                }
-                progress.explain(error)
-            })?;
-        let report = self.report(&done, findings)?;
+            .map_err(|error| resume::explain(error, output, &mut progress, log))?;
+        let report = self.report(&done, findings, inputs)?;
         let curves = Curves {
             recipe: &resolved,
             metrics: read_lines(&output.join(METRICS))?,
@@ -220,11 +216,11 @@ impl Operation<'_> {
     fn checkpoints<'a, P: Platform>(
         &'a self,
         checkpoint: &'a Checkpoint,
+        inputs: &[Hashed],
         device: &DeviceOf<P>,
     ) -> Checkpoints<'a, P::Train> {
         let Self { recipe, files, output, .. } = *self;
         let at = device.clone();
-        let hashed = || self.hashed_inputs();
         Checkpoints {
             folder: output.join(CHECKPOINTS),
             every: recipe.train.checkpoint_every,
@@ -236,7 +232,7 @@ impl Operation<'_> {
             }),
             run: Folder::Disk(output.to_path_buf()),
             records: &RECORDS,
-            inputs: resume::inputs(hashed),
+            inputs: resume::inputs(inputs),
             device: device.clone(),
         }
     }
@@ -364,10 +360,9 @@ impl Operation<'_> {
         Ok(hashed)
     }
 
-    fn report(&self, done: &Done, findings: Vec<Finding>) -> Result<Report> {
+    fn report(&self, done: &Done, findings: Vec<Finding>, mut files: Vec<Hashed>) -> Result<Report> {
         let Done { before, after, cost, .. } = done;
         let written = Folder::Disk(self.output.join(MODEL));
-        let mut files = self.hashed_inputs()?;
         files.extend(Hashed::of_model(&written)?);
         Ok(Report {
             difference: after.evaluation.minus(&before.evaluation),

@@ -307,13 +307,36 @@ fn small_disk(folder: &Path, kib: usize) -> bool {
     mount.is_ok_and(|output| output.status.success())
 }
 
+const NO_MOUNT: &str = "not run: this process may not mount a file system";
+
+#[test]
+fn a_disk_too_small_for_the_model_is_told_with_the_bytes_it_takes() {
+    let folder = scratch("small");
+    let disk = folder.join("disk");
+    // Room for the records of a run, and not for its model of 124 KB.
+    if !small_disk(&disk, 96) {
+        println!("{NO_MOUNT}");
+        return;
+    }
+    let settings = ["train.checkpoint_every=0", "train.reference=live"];
+    let more = settings.map(|setting| ["--set", setting]).concat();
+    let ended = run(&folder, &operation("disk/out", &more));
+    let has_model = disk.join("out/model").exists();
+    assert!(Command::new("umount").arg(&disk).status().unwrap().success());
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(8), "{said}");
+    // 30,464 parameters in f32.
+    assert!(said.contains("disk/out/") && said.contains("121856 bytes"), "{said}");
+    assert!(!has_model, "a model that is not whole has the name of one that is");
+}
+
 #[test]
 fn a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_when_there_is_room() {
     let folder = scratch("full");
     ends_in(0, &folder, &operation("undisturbed", &["-q"]));
     let disk = folder.join("disk");
     if !small_disk(&disk, 1 << 14) {
-        println!("not run: this process may not mount a file system");
+        println!("{NO_MOUNT}");
         return;
     }
     let child = start(&folder, &operation("disk/out", &[]));

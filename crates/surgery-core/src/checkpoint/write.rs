@@ -80,17 +80,6 @@ pub fn write_model(
     dtype: SaveDtype,
     mut value: impl FnMut(&str) -> Option<Vec<f32>>,
 ) -> Result<()> {
-    replace_folder(output, |folder| write_files(folder, input, like, tensors, dtype, &mut value))
-}
-
-fn write_files(
-    output: &Path,
-    input: &Folder,
-    like: Option<&Checkpoint>,
-    tensors: &[(String, Vec<usize>)],
-    dtype: SaveDtype,
-    value: &mut dyn FnMut(&str) -> Option<Vec<f32>>,
-) -> Result<()> {
     let fresh;
     let shards = match like {
         Some(checkpoint) => &checkpoint.shards,
@@ -99,6 +88,18 @@ fn write_files(
             &fresh
         }
     };
+    replace_folder(output, |folder| write_files(folder, input, like, shards, dtype, &mut value))
+        .map_err(|error| error.wanting(size(shards, dtype)))
+}
+
+fn write_files(
+    output: &Path,
+    input: &Folder,
+    like: Option<&Checkpoint>,
+    shards: &[Shard],
+    dtype: SaveDtype,
+    value: &mut dyn FnMut(&str) -> Option<Vec<f32>>,
+) -> Result<()> {
     for shard in shards {
         let path = output.join(&shard.file);
         write_shard(&path, shard, dtype, |entry| match (value(&entry.name), like) {
@@ -154,6 +155,11 @@ fn written(entry: &Entry, dtype: SaveDtype) -> (Dtype, u64) {
     };
     let elements: usize = entry.shape.iter().product();
     (dtype, (elements * dtype.bitsize() / 8) as u64)
+}
+
+/// Bytes of all tensors as they are written.
+fn size(shards: &[Shard], dtype: SaveDtype) -> u64 {
+    shards.iter().flat_map(|shard| &shard.tensors).map(|entry| written(entry, dtype).1).sum()
 }
 
 /// Buffers that old Llama checkpoints carry and that no parameter stands for: a function of the config.
@@ -218,11 +224,10 @@ impl Serialize for Ordered<'_> {
 }
 
 fn write_index(output: &Path, shards: &[Shard], dtype: SaveDtype) -> Result<()> {
-    let entries = || shards.iter().flat_map(|shard| shard.tensors.iter().map(move |entry| (shard, entry)));
-    let total: u64 = entries().map(|(_, entry)| written(entry, dtype).1).sum();
+    let entries = shards.iter().flat_map(|shard| shard.tensors.iter().map(move |entry| (shard, entry)));
     let map: BTreeMap<&str, &str> =
-        entries().map(|(shard, entry)| (entry.name.as_str(), shard.file.as_str())).collect();
-    let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
+        entries.map(|(shard, entry)| (entry.name.as_str(), shard.file.as_str())).collect();
+    let index = json!({ "metadata": { "total_size": size(shards, dtype) }, "weight_map": map });
     write_atomically(&output.join(INDEX), |writer| Ok(serde_json::to_writer_pretty(writer, &index)?))
 }
 
