@@ -12,7 +12,7 @@ use surgery_core::objective::Objective;
 use surgery_core::recipe::{Recipe, parse};
 use surgery_core::reference::{Cached, Live, Reference, Store};
 use surgery_core::step::{Graded, StepDocuments, StepRecord, gradients};
-use surgery_core::surgery::{beginning, operate, retain_to_be_drawn};
+use surgery_core::surgery::{Drawable, beginning, operate, retain_to_be_drawn};
 use surgery_core::training::KeepNothing;
 use surgery_tests::{Infer, Kernels, Train, assert_close, golden_folder, load, open, relative_distance};
 
@@ -175,8 +175,9 @@ fn an_operation_asks_for_what_it_was_known_to_draw() {
         let mut records = Records::default();
         let model = Llama::<Train>::trainable(model.clone());
         let state = beginning(model, &corpus, &recipe);
+        let drawable = Drawable { benchmark: &benchmark, written: Vec::new() };
         let keeper = &mut KeepNothing;
-        operate::<Train, Kernels>(state, &benchmark, &recipe, reference, None, keeper, &mut records).unwrap();
+        operate::<Train, Kernels>(state, &drawable, &recipe, reference, None, keeper, &mut records).unwrap();
         records.0
     };
     let found = operate_against(&mut cached(&model, Store::in_memory(), &drawn));

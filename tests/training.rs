@@ -13,7 +13,7 @@ use surgery_core::pretrain::pretrain;
 use surgery_core::recipe::{PretrainRecipe, Recipe, parse};
 use surgery_core::reference::{Live, Reference};
 use surgery_core::step::{StepDocuments, StepRecord, gradients, update};
-use surgery_core::surgery::{beginning, operate};
+use surgery_core::surgery::{Drawable, beginning, operate};
 use surgery_core::training::{Cost, KeepNothing};
 use surgery_tests::{
     Cpu, Infer, Kernels, Train, assert_close, golden, golden_folder, golden_json, load, number, open,
@@ -110,6 +110,10 @@ fn gradients_agree_with_pytorch() {
     }
 }
 
+fn drawable(benchmark: &Benchmark) -> Drawable<'_> {
+    Drawable { benchmark, written: Vec::new() }
+}
+
 /// A golden model after an operation from beginning to end, what it cost, and what its steps measured.
 fn operated(
     variant: &str,
@@ -122,7 +126,7 @@ fn operated(
     let state = beginning(train(variant), corpus, recipe);
     let keeper = &mut KeepNothing;
     let (after, cost) =
-        operate::<Train, Kernels>(state, benchmark, recipe, &mut reference, None, keeper, &mut records)
+        operate::<Train, Kernels>(state, &drawable(benchmark), recipe, &mut reference, None, keeper, &mut records)
             .unwrap();
     (after, cost, records)
 }
@@ -250,7 +254,7 @@ fn steps_that_are_no_numbers_are_skipped_as_often_as_the_recipe_says() {
         let state = beginning(train("llama1-mha"), &corpus, &recipe);
         let keeper = &mut KeepNothing;
         let outcome =
-            operate::<Train, Kernels>(state, &benchmark, &recipe, &mut reference, None, keeper, &mut seen);
+            operate::<Train, Kernels>(state, &drawable(&benchmark), &recipe, &mut reference, None, keeper, &mut seen);
         (outcome, seen)
     };
     let (outcome, seen) = with(2, &[2, 4]);

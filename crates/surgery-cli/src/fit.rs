@@ -14,7 +14,8 @@ use surgery_core::memory::shown;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::pretrain::most_tokens;
 use surgery_core::recipe::{Precision, PretrainRecipe, Recipe, ReferenceForm};
-use surgery_core::surgery::sampler;
+use surgery_core::replay::{stand_ins, tokens_in_cache};
+use surgery_core::surgery::{Drawable, sampler};
 use surgery_core::{Error, Result};
 
 use crate::inputs::{DataFiles, ModelFiles};
@@ -128,11 +129,16 @@ pub fn probes<P: Platform>(recipe: &Recipe, files: &ModelFiles, device: &DeviceO
     refuse::<P, ()>("measuring the time", "", &(), &[], |()| bytes, device)
 }
 
-/// What an operation holds at its fullest moment: in a step, or in an evaluation.
+/// What an operation holds at its fullest moment: in a step, in an evaluation, or where the model writes.
 pub fn of_operation<P: Platform>(recipe: &Recipe, files: &ModelFiles, data: Option<&DataFiles>) -> u64 {
     let longest = data.map_or(0, DataFiles::longest);
     let evaluation = of_inference::<P>(&files.config, longest, 0);
-    of_step::<P>(recipe, &files.config, data).total().max(evaluation.total())
+    let writing = of_inference::<P>(&files.config, 0, tokens_in_cache(&recipe.replay));
+    [of_step::<P>(recipe, &files.config, data), evaluation, writing]
+        .map(|account| account.total())
+        .into_iter()
+        .max()
+        .unwrap_or(0)
 }
 
 /// What a step of an operation holds.
@@ -145,17 +151,20 @@ pub fn of_step<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<
     let Some(data) = data else { return of_tokens([0, 0], 0) };
     let lengths = |set: Set| data.benchmark.documents(set).iter().map(Vec::len);
     let sets = recipe.objective.sets();
-    let longest = sets.iter().flat_map(|&set| lengths(set)).max().unwrap_or(0);
+    let drawable = Drawable { benchmark: &data.benchmark, written: stand_ins(&recipe.replay) };
+    let written = drawable.written.iter().map(Vec::len);
+    let longest = sets.iter().flat_map(|&set| lengths(set)).chain(written).max().unwrap_or(0);
     // The seed says which documents the steps will draw: the step with the most tokens decides, of as many as show it.
     let mut sampler = sampler(&data.corpus, recipe);
     let tokens_of = |set: Set, drawn: &[usize]| -> usize {
-        drawn.iter().map(|&index| data.benchmark.documents(set)[index].len()).sum()
+        drawn.iter().map(|&index| drawable.document(set, index).len()).sum()
     };
     let of_step = |draw: Draw| {
         let retained = draw.get(&Set::Retain).map_or(0, |drawn| tokens_of(Set::Retain, drawn));
         [draw.iter().map(|(&set, drawn)| tokens_of(set, drawn)).sum::<usize>(), retained]
     };
-    let most = (0..recipe.train.steps.min(FORESEEN)).map(|_| of_step(sampler.draw())).max().unwrap_or_default();
+    let most =
+        (0..recipe.train.steps.min(FORESEEN)).map(|_| of_step(sampler.draw())).max().unwrap_or_default();
     of_tokens(most, longest.min(config.context(recipe.train.max_tokens)))
 }
 

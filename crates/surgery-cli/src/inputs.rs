@@ -55,7 +55,10 @@ impl ModelFiles {
                 path: reference.folder.label("config.json"),
                 key: "vocab_size".into(),
                 found: reference.config.vocab_size.to_string(),
-                expected: format!("{}, as the model has: {what} needs one vocabulary", self.config.vocab_size),
+                expected: format!(
+                    "{}, as the model has: {what} needs one vocabulary",
+                    self.config.vocab_size
+                ),
             });
         }
         if !self.encoder.has_vocabulary_of(&reference.encoder) {

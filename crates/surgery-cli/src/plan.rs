@@ -17,8 +17,9 @@ use surgery_core::optimizer::AdamW;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Recipe, ReferenceForm};
 use surgery_core::reference::{Cached, Live, Reference, Store};
+use surgery_core::replay::stand_ins;
 use surgery_core::step::{gradients, update};
-use surgery_core::surgery::{drawn_documents, sampler};
+use surgery_core::surgery::{Drawable, sampler};
 
 use crate::exit::Outcome;
 use crate::fit;
@@ -161,13 +162,9 @@ fn estimate_seconds<P: Platform>(
 ) -> Result<Seconds> {
     let benchmark = &data.benchmark;
     let context = files.config.context(recipe.train.max_tokens);
-    let mut step = drawn_documents(
-        &sampler(&data.corpus, recipe).draw(),
-        benchmark,
-        context,
-        recipe.train.recompute,
-        None,
-    );
+    let drawable = Drawable { benchmark, written: stand_ins(&recipe.replay) };
+    let mut step =
+        drawable.step(&sampler(&data.corpus, recipe).draw(), context, recipe.train.recompute, None);
     let drawn: usize = step.documents.iter().map(|(_, tokens)| tokens.len()).sum();
     // A step's time grows with its tokens; a few of them tell, in little memory.
     let stride = drawn.div_ceil(PROBED_TOKENS);

@@ -187,6 +187,11 @@ impl Observer for Progress {
                 }
                 self.write_metrics(step, record, seconds)
             }
+            Event::Writing { done, total } => {
+                self.bar.set_length(total as u64);
+                self.bar.set_position(done as u64);
+                Ok(())
+            }
             Event::Evaluating { done, total } => {
                 // An evaluation on the way does not disturb the bar of the steps.
                 if self.label != OPERATING {

@@ -242,9 +242,7 @@ impl Error {
                 Error::Full { path, bytes, source }
             }
             // What was wanted is part of something larger.
-            Error::Full { path, bytes: part, source } => {
-                Error::Full { path, bytes: bytes.max(part), source }
-            }
+            Error::Full { path, bytes: part, source } => Error::Full { path, bytes: bytes.max(part), source },
             other => other,
         }
     }

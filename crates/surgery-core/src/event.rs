@@ -41,6 +41,13 @@ pub enum Event<'a> {
         /// How many there are.
         total: usize,
     },
+    /// The model has written some of the texts that it is to keep.
+    Writing {
+        /// Texts taken so far.
+        done: usize,
+        /// How many are wanted.
+        total: usize,
+    },
     /// An evaluation on the way was done.
     Evaluated {
         /// After which step.

@@ -1,5 +1,7 @@
 //! Text from a model, token by token, with a cache of keys and values.
 
+use std::ops::Range;
+
 use burn::tensor::backend::Backend;
 use rand::distr::{Distribution, StandardUniform};
 
@@ -25,6 +27,18 @@ pub fn generate<B: Backend, K: Kernels<B>>(
     most: usize,
     sampling: Sampling,
 ) -> Result<Vec<u32>> {
+    Ok(generate_several::<B, K>(model, prompt, 0..1, most, sampling)?.remove(0))
+}
+
+/// As [`generate`], several texts from one prompt at once, each by itself: their numbers in `texts` say which draws of
+/// the seed they have.
+pub fn generate_several<B: Backend, K: Kernels<B>>(
+    model: &Llama<B>,
+    prompt: &[u32],
+    texts: Range<usize>,
+    most: usize,
+    sampling: Sampling,
+) -> Result<Vec<Vec<u32>>> {
     const STREAM: u64 = 2 << 32;
     let config = model.config();
     let context = config.context(config.sliding_window.unwrap_or(usize::MAX));
@@ -35,25 +49,32 @@ pub fn generate<B: Backend, K: Kernels<B>>(
             remedy: "give another prompt".into(),
         });
     }
-    let mut generator = seeded(sampling.seed, STREAM);
+    let mut generators: Vec<_> =
+        texts.clone().map(|text| seeded(sampling.seed, STREAM + text as u64)).collect();
     let mut cache = model.cache();
-    let mut new = Vec::new();
-    let mut input = prompt.to_vec();
-    while new.len() < most.min(context - prompt.len()) {
-        let logits = model.advance::<K>(&input, &mut cache)?;
+    let mut new = vec![Vec::new(); texts.len()];
+    let mut input = prompt.repeat(texts.len());
+    let is_last = |token: &u32| config.eos_token_ids.contains(token);
+    for _ in 0..most.min(context - prompt.len()) {
+        let logits = model.advance::<K>(&input, texts.len(), &mut cache)?;
         let logits: Vec<f32> = logits.into_data().convert::<f32>().to_vec().expect("converted to f32");
         if let Some(&logit) = logits.iter().find(|logit| logit.is_nan()) {
             return Err(Error::not_computable("a logit", f64::from(logit)));
         }
-        let token = match sampling.temperature > 0.0 {
-            true => draw(&logits, sampling.temperature, StandardUniform.sample(&mut generator)),
-            false => likeliest(&logits),
-        };
-        new.push(token);
-        if model.config().eos_token_ids.contains(&token) {
+        input.clear();
+        let of_texts = logits.chunks_exact(config.vocab_size).zip(&mut generators).zip(&mut new);
+        for ((logits, generator), new) in of_texts {
+            // A text that has ended is carried along until all have.
+            let ended = new.last().filter(|token| is_last(token)).copied();
+            input.push(ended.unwrap_or_else(|| match sampling.temperature > 0.0 {
+                true => draw(logits, sampling.temperature, StandardUniform.sample(generator)),
+                false => likeliest(logits),
+            }));
+            new.extend(ended.is_none().then(|| input[input.len() - 1]));
+        }
+        if new.iter().all(|new| new.last().is_some_and(is_last)) {
             break;
         }
-        input = vec![token];
     }
     Ok(new)
 }
@@ -69,10 +90,11 @@ fn likeliest(logits: &[f32]) -> u32 {
 /// The index at which the cumulated softmax(logits / temperature) passes `uniform`, which is in [0, 1).
 fn draw(logits: &[f32], temperature: f64, uniform: f64) -> u32 {
     let largest = f64::from(logits[likeliest(logits) as usize]);
-    let weight = |&logit: &f32| ((f64::from(logit) - largest) / temperature).exp();
-    let mut left = uniform * logits.iter().map(weight).sum::<f64>();
-    for (index, logit) in logits.iter().enumerate() {
-        left -= weight(logit);
+    let weights: Vec<f64> =
+        logits.iter().map(|&logit| ((f64::from(logit) - largest) / temperature).exp()).collect();
+    let mut left = uniform * weights.iter().sum::<f64>();
+    for (index, weight) in weights.iter().enumerate() {
+        left -= weight;
         if left < 0.0 {
             return index as u32;
         }

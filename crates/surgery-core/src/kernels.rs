@@ -46,7 +46,7 @@ pub struct MlpWeights<B: Backend> {
     pub epsilon: f64,
 }
 
-/// The keys and values of a text so far, `[1, past, kv_heads, head_dim]` each.
+/// The keys and values of some texts so far, `[texts, past, kv_heads, head_dim]` each.
 pub type Memory<B> = Option<(Tensor<B, 4>, Tensor<B, 4>)>;
 
 /// What the head is to predict, and how much each prediction counts. The loss is

@@ -29,6 +29,7 @@ pub mod platform;
 pub mod pretrain;
 pub mod recipe;
 pub mod reference;
+pub mod replay;
 pub mod resume;
 pub mod step;
 pub mod surgery;

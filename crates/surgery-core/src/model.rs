@@ -78,7 +78,7 @@ struct Norm<B: Backend> {
     weight: Param<Tensor<B, 1>>,
 }
 
-/// The keys and values of a text so far, block by block.
+/// The keys and values of some texts so far, block by block.
 #[derive(Debug, Clone)]
 pub struct Cache<B: Backend> {
     blocks: Vec<Memory<B>>,
@@ -102,15 +102,21 @@ impl<B: Backend> Llama<B> {
         Cache { blocks: vec![None; self.model.layers.len()], past: 0 }
     }
 
-    /// The logits after the last of `tokens`, which follow what `cache` holds: `[vocab]`.
-    pub fn advance<K: Kernels<B>>(&self, tokens: &[u32], cache: &mut Cache<B>) -> Result<Tensor<B, 1>> {
-        let count = tokens.len();
-        let placement = Placement::continued(cache.past, count, &self.config, &self.device())?;
-        let hidden = self.run::<K>(tokens, [1, count], &placement, Some(cache));
+    /// The logits after each text's last token: `tokens` are the next ones of `rows` texts, as many of each, row by
+    /// row, and follow what `cache` holds of them: `[rows, vocab]`.
+    pub fn advance<K: Kernels<B>>(
+        &self,
+        tokens: &[u32],
+        rows: usize,
+        cache: &mut Cache<B>,
+    ) -> Result<Tensor<B, 2>> {
+        let count = tokens.len() / rows;
+        let placement = Placement::continued([rows, cache.past, count], &self.config, &self.device())?;
+        let hidden = self.run::<K>(tokens, [rows, count], &placement, Some(cache));
         cache.past += count;
         let last = hidden.narrow(1, count - 1, 1);
         let logits = K::project(last, self.head());
-        Ok(logits.reshape([self.config.vocab_size]))
+        Ok(logits.reshape([rows, self.config.vocab_size]))
     }
 
     /// The head's matrix, `[vocab, hidden]`.

@@ -67,10 +67,21 @@ impl<B: Backend> Placement<B> {
         Self::new([rows.rows, rows.columns, rows.columns], spans, config, device)
     }
 
-    /// For one text that goes on: `count` tokens after `past` that are in a cache already.
-    pub fn continued(past: usize, count: usize, config: &LlamaConfig, device: &B::Device) -> Result<Self> {
-        let span = Span { queries: 0..count, keys: past..past + count, past: 0..past };
-        Self::new([1, count, past + count], vec![span], config, device)
+    /// For texts that go on, one a row: `count` tokens of each after `past` that are in a cache already.
+    pub fn continued(
+        [rows, past, count]: [usize; 3],
+        config: &LlamaConfig,
+        device: &B::Device,
+    ) -> Result<Self> {
+        let span = |row: usize| {
+            let keys = row * (past + count);
+            Span {
+                queries: row * count..(row + 1) * count,
+                keys: keys + past..keys + past + count,
+                past: keys..keys + past,
+            }
+        };
+        Self::new([rows, count, past + count], (0..rows).map(span).collect(), config, device)
     }
 
     fn new(

@@ -28,6 +28,9 @@ pub struct Recipe {
     pub optimizer: OptimizerConfig,
     /// How long, and on how much at a time.
     pub train: TrainSection,
+    /// What the model writes itself, to be kept.
+    #[serde(skip_serializing_if = "Replay::is_off")]
+    pub replay: Replay,
     /// What stops it.
     #[serde(skip_serializing_if = "Guard::is_off")]
     pub guard: Guard,
@@ -171,6 +174,31 @@ impl Default for TrainSection {
             recompute: false,
             reference: ReferenceForm::Cached,
         }
+    }
+}
+
+/// The section `[replay]`: texts that the model writes before the first step, which are then drawn like those of the
+/// retain set and among them. The recipe `paper` has none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Replay {
+    /// How many.
+    pub documents: usize,
+    /// The most tokens that one has.
+    pub max_tokens: usize,
+    /// Their tokens are drawn from softmax(logits / temperature).
+    pub temperature: f64,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self { documents: 0, max_tokens: 128, temperature: 1.0 }
+    }
+}
+
+impl Replay {
+    fn is_off(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -336,6 +364,13 @@ impl Check for Recipe {
         }
         if self.objective.sets().is_empty() {
             return Err("every weight of `[objective]` is 0; expected one that is not".into());
+        }
+        within("replay.temperature", self.replay.temperature, f64::MIN_POSITIVE, f64::INFINITY)?;
+        at_least("replay.max_tokens", self.replay.max_tokens, 16)?;
+        if self.replay.documents > 0 && retain == 0.0 {
+            return Err("`replay.documents` is not 0 while `objective.retain` is: what the model writes is kept like the \
+                        retain set; expected a weight"
+                .into());
         }
         self.optimizer.check()?;
         for set in self.objective.sets() {

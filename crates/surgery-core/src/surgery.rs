@@ -15,17 +15,55 @@ use crate::reference::Reference;
 use crate::step::{StepDocuments, gradients};
 use crate::training::{Cost, Course, Keeper, OnTheWay, State, train};
 
-/// The sampler of an operation, over the sets that its objective weighs.
+/// The token ids of all documents that steps may draw.
+#[derive(Debug, Clone)]
+pub struct Drawable<'a> {
+    /// The data's.
+    pub benchmark: &'a Benchmark,
+    /// What the [model wrote](crate::replay): these come after the retain set's, and are drawn like them.
+    pub written: Vec<Vec<u32>>,
+}
+
+impl Drawable<'_> {
+    /// The document of a set that has this index for the [`sampler`].
+    pub fn document(&self, set: Set, index: usize) -> &[u32] {
+        let documents = self.benchmark.documents(set);
+        match index.checked_sub(documents.len()) {
+            Some(written) if set == Set::Retain => &self.written[written],
+            _ => &documents[index],
+        }
+    }
+
+    /// Those that were drawn.
+    pub fn step<'a>(
+        &'a self,
+        draw: &Draw,
+        context: usize,
+        recompute: bool,
+        bounds: Option<&'a Bounds>,
+    ) -> StepDocuments<'a> {
+        let of_set = |(&set, indices): (&Set, &'_ Vec<usize>)| -> Vec<(Set, &'a [u32])> {
+            indices.iter().map(|&index| (set, self.document(set, index))).collect()
+        };
+        StepDocuments { documents: draw.iter().flat_map(of_set).collect(), context, recompute, bounds }
+    }
+}
+
+/// The sampler of an operation, over the sets that its objective weighs and what the model writes.
 pub fn sampler(corpus: &Corpus, recipe: &Recipe) -> Sampler {
-    let sets = recipe.objective.sets();
-    let drawn = sets.iter().map(|&set| (set, corpus.documents(set)));
-    Sampler::new(drawn, recipe.train.documents_per_step, recipe.train.seed)
+    let subjects = |set: Set| {
+        let of_corpus = corpus.documents(set).iter().map(|document| document.subject.clone());
+        let written = if set == Set::Retain { recipe.replay.documents } else { 0 };
+        (set, of_corpus.chain(std::iter::repeat_n(None, written)).collect())
+    };
+    let sets = recipe.objective.sets().into_iter().map(subjects);
+    Sampler::of_subjects(sets, recipe.train.documents_per_step, recipe.train.seed)
 }
 
 /// The retain documents that the steps of an operation will draw, by their indices: the seed decides.
 pub fn retain_to_be_drawn(corpus: &Corpus, recipe: &Recipe) -> BTreeSet<usize> {
     let mut sampler = sampler(corpus, recipe);
-    let most = corpus.documents(Set::Retain).len();
+    let most = corpus.documents(Set::Retain).len() + recipe.replay.documents;
     let mut drawn = BTreeSet::new();
     for _ in 0..recipe.train.steps {
         match sampler.draw().remove(&Set::Retain) {
@@ -36,31 +74,16 @@ pub fn retain_to_be_drawn(corpus: &Corpus, recipe: &Recipe) -> BTreeSet<usize> {
     drawn
 }
 
-/// The token ids of the documents that were drawn.
-pub fn drawn_documents<'a>(
-    draw: &Draw,
-    benchmark: &'a Benchmark,
-    context: usize,
-    recompute: bool,
-    bounds: Option<&'a Bounds>,
-) -> StepDocuments<'a> {
-    let documents = draw.iter().flat_map(|(&set, indices)| {
-        let texts = benchmark.documents(set);
-        indices.iter().map(move |&index| (set, texts[index].as_slice()))
-    });
-    StepDocuments { documents: documents.collect(), context, recompute, bounds }
-}
-
 /// The state before the first step.
 pub fn beginning<B: AutodiffBackend>(model: Llama<B>, corpus: &Corpus, recipe: &Recipe) -> State<B> {
     State::new(model, &recipe.optimizer, sampler(corpus, recipe))
 }
 
-/// Operates from `state` on: until `recipe.train.steps` steps are done, on documents whose token ids `benchmark`
+/// Operates from `state` on: until `recipe.train.steps` steps are done, on documents whose token ids `drawable`
 /// holds in the order of the corpus, held to `reference` on the retain set, with the ascent within `bounds`.
 pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     state: State<B>,
-    benchmark: &Benchmark,
+    drawable: &Drawable,
     recipe: &Recipe,
     reference: &mut dyn Reference<B::InnerBackend>,
     bounds: Option<&Bounds>,
@@ -69,10 +92,10 @@ pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
 ) -> Result<(Llama<B>, Cost)> {
     let Recipe { objective, optimizer, train: section, guard, .. } = recipe;
     let step = |model: &Llama<B>, draw: &Draw, context: usize| {
-        let documents = drawn_documents(draw, benchmark, context, section.recompute, bounds);
+        let documents = drawable.step(draw, context, section.recompute, bounds);
         gradients::<B, K>(model, &documents, objective, Some(&mut *reference))
     };
-    let mut on_the_way = OnTheWay::new(benchmark, section.evaluate_every);
+    let mut on_the_way = OnTheWay::new(drawable.benchmark, section.evaluate_every);
     let after = |model: &Llama<B>, number: usize, observer: &mut dyn Observer| {
         on_the_way.after_step::<B, K>(model, number, observer)
     };

@@ -200,6 +200,36 @@ pub(crate) fn forward(qkv: &[f32], heads: Heads, layout: &Layout) -> (Buffer, Bu
     (all_out, all_log_sums)
 }
 
+/// Attention of the last token of each span alone, which sees all of its span: queries `[spans, heads · size]`, keys and
+/// values `[rows, kv_heads · size]`, to `[spans, heads · size]`.
+pub(crate) fn last(queries: &[f32], keys: &[f32], values: &[f32], heads: Heads, layout: &Layout) -> Buffer {
+    let (width, key_width, size) = (heads.width(), heads.key_width(), heads.size);
+    let scale = (size as f32).powf(-0.5);
+    let mut out = Buffer::zeros(queries.len());
+    let spans = layout.spans.par_iter().with_min_len(4);
+    out.par_chunks_mut(width).zip(queries.par_chunks(width)).zip(spans).for_each_init(
+        Vec::new,
+        |scores, ((out, query), span)| {
+            for head in 0..heads.keys {
+                let at = |row: usize| row * key_width + head * size..row * key_width + (head + 1) * size;
+                for query_head in heads.group(head) {
+                    let columns = query_head * size..(query_head + 1) * size;
+                    let seen = span.past.start..span.keys.end;
+                    scores.clear();
+                    let score = |row| scale * dot(&query[columns.clone()], &keys[at(row)]);
+                    scores.extend(seen.clone().map(score));
+                    let (_, sum) = exponentials(scores);
+                    let out = &mut out[columns.clone()];
+                    for (row, weight) in seen.zip(&*scores) {
+                        crate::rows::add(out, &values[at(row)], weight / sum);
+                    }
+                }
+            }
+        },
+    );
+    out
+}
+
 /// What [`forward`] read and gave.
 #[derive(Clone, Copy)]
 pub(crate) struct Forward<'a> {

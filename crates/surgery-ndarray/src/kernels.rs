@@ -17,7 +17,7 @@ use surgery_core::kernels::{
 use surgery_core::placement::{Layout, Placement};
 
 use crate::adamw;
-use crate::attention::Heads;
+use crate::attention::{self, Heads};
 use crate::buffer::Buffer;
 use crate::head::{Head, Held};
 use crate::sublayers::{Attended, Attention, Gated, Mlp, Norm, norm, norm_vjp, project};
@@ -153,7 +153,6 @@ impl Kernels<Plain> for Fused {
         memory: Option<&mut Memory<Plain>>,
     ) -> Tensor<Plain, 3> {
         if memory.is_some() {
-            // Token by token there is nothing to fuse.
             return composed_attention(x, weights, placement, memory);
         }
         let shape = x.dims();
@@ -253,6 +252,21 @@ fn composed_attention(
 
         fn rms_norm(x: Tensor<Plain, 3>, weight: Tensor<Plain, 1>, epsilon: f64) -> Tensor<Plain, 3> {
             Fused::rms_norm(x, weight, epsilon)
+        }
+
+        fn attention(
+            queries: Tensor<Plain, 4>,
+            keys: Tensor<Plain, 4>,
+            values: Tensor<Plain, 4>,
+            placement: &Placement<Plain>,
+        ) -> Tensor<Plain, 4> {
+            let shape = queries.dims();
+            if shape[1] > 1 {
+                return Portable::attention(queries, keys, values, placement);
+            }
+            let heads = Heads { queries: shape[2], keys: keys.dims()[2], size: shape[3] };
+            let [q, k, v] = [queries, keys, values].map(Floats::of);
+            tensor(attention::last(&q, &k, &v, heads, placement.layout()).into_vec(), shape)
         }
     }
     Parts::attention_sublayer(x, weights, placement, memory)

@@ -3,21 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use serde_json::json;
 use surgery_core::bounds::Bounds;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::data::Set;
 use surgery_core::data::lint::{Finding, documents_split};
 use surgery_core::evaluate::{Against, context};
-use surgery_core::files::Folder;
+use surgery_core::files::{Folder, write_text};
 use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::objective::NO_MODEL;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Recipe, ReferenceForm};
 use surgery_core::reference::{Cached, Live, Reference, Store, bytes_of_states};
+use surgery_core::replay::{Forbidden, write_texts};
 use surgery_core::resume::{Checkpoints, Saved};
-use surgery_core::surgery::{beginning, operate, retain_to_be_drawn};
+use surgery_core::surgery::{Drawable, beginning, operate, retain_to_be_drawn};
 use surgery_core::training::Cost;
 use surgery_core::{Error, Result};
 
@@ -35,6 +37,9 @@ use crate::terminal::{Log, print, print_json};
 
 /// The states of all documents that should stay may take this much of the disk, or as much as the model.
 const MOST_STATES: u64 = 1 << 30;
+
+/// The copy of what the model wrote to be kept, in an output folder: as a file of documents.
+const WRITTEN: &str = "written.jsonl";
 
 /// Resolves the recipe and runs the command.
 pub fn run(run: Run, common: Common) -> Outcome {
@@ -247,9 +252,12 @@ impl Operation<'_> {
     ) -> Result<Done> {
         let benchmark = &self.data.benchmark;
         let prompts = prompts(benchmark, context(&self.files.config));
+        let started = Instant::now();
+        let drawable = Drawable { benchmark, written: self.written::<P>(&model, progress)? };
+        let wrote = started.elapsed().as_secs_f64();
         progress.stage("evaluating before");
         let started = Instant::now();
-        let mut reference = self.reference::<P>(&model, checkpoint)?;
+        let mut reference = self.reference::<P>(&model, checkpoint, &drawable)?;
         let before = look::<P>(&model, benchmark, &prompts, Against::Itself(&mut *reference), progress)?;
         let own = fluency::<P>(&model, &prompts, &before.continuations)?;
         let mut evaluate_seconds = started.elapsed().as_secs_f64();
@@ -267,7 +275,7 @@ impl Operation<'_> {
         let started = Instant::now();
         let (operated, mut cost) = operate::<P::Train, P::Kernels>(
             state,
-            benchmark,
+            &drawable,
             self.recipe,
             &mut *reference,
             bounds.as_ref(),
@@ -276,7 +284,7 @@ impl Operation<'_> {
         )?;
         // What was not spent in steps went into evaluations on the way, and a little into checkpoints.
         evaluate_seconds += started.elapsed().as_secs_f64() - (cost.seconds - before_this);
-        cost.seconds += prepared;
+        cost.seconds += wrote + prepared;
         let folder = self.output.join(MODEL);
         let dtype = self.recipe.model.save_dtype;
         operated.valid().save(&folder, &self.files.folder, Some(checkpoint), dtype)?;
@@ -304,6 +312,36 @@ impl Operation<'_> {
         Ok(Done { prompts, before, after, fluency, cost, evaluate_seconds })
     }
 
+    /// The texts that the model writes to be kept, of which the output folder gets a copy.
+    fn written<P: Platform>(
+        &self,
+        model: &Llama<P::Infer>,
+        progress: &mut Progress,
+    ) -> Result<Vec<Vec<u32>>> {
+        let Recipe { replay, train, .. } = self.recipe;
+        if replay.documents == 0 {
+            return Ok(Vec::new());
+        }
+        progress.stage("writing texts to keep");
+        let Self { data, files, .. } = self;
+        let forbidden = Forbidden::new(&data.corpus, &data.questions, &data.benchmark)?;
+        let written = write_texts::<P::Infer, P::Kernels>(
+            model,
+            &files.encoder,
+            &forbidden,
+            replay,
+            train.seed,
+            progress,
+        )?;
+        let line = |(index, tokens): (usize, &Vec<u32>)| {
+            let text = files.encoder.decode(tokens)?;
+            Ok(format!("{}\n", json!({ "id": format!("written-{index:04}"), "text": text })))
+        };
+        let lines = written.iter().enumerate().map(line).collect::<Result<String>>()?;
+        write_text(&self.output.join(WRITTEN), &lines)?;
+        Ok(written)
+    }
+
     /// How far the ascent may go on each document, where the recipe asks a model.
     fn bounds<P: Platform>(&self, device: &DeviceOf<P>) -> Result<Option<Bounds>> {
         let Some(files) = self.bounding else { return Ok(None) };
@@ -320,6 +358,7 @@ impl Operation<'_> {
         &self,
         model: &Llama<P::Infer>,
         checkpoint: &Checkpoint,
+        drawable: &Drawable,
     ) -> Result<Box<dyn Reference<P::Infer>>> {
         if !self.is_cached() {
             return Ok(Box::new(Live::<P::Infer, P::Kernels>::new(model.clone())));
@@ -327,11 +366,10 @@ impl Operation<'_> {
         let benchmark = &self.data.benchmark;
         let mut cached =
             Cached::<P::Infer, P::Kernels>::new(model, Store::in_folder(&self.output.join(STATES))?);
-        let retain = benchmark.documents(Set::Retain);
         let drawn = retain_to_be_drawn(&self.data.corpus, self.recipe);
         let config = &self.files.config;
         cached.want(
-            drawn.into_iter().map(|index| retain[index].as_slice()),
+            drawn.into_iter().map(|index| drawable.document(Set::Retain, index)),
             config.context(self.recipe.train.max_tokens),
         );
         if self.keeps_all_states(checkpoint) {

@@ -108,10 +108,19 @@ impl Sampler {
         counts: DocumentsPerStep,
         seed: u64,
     ) -> Self {
-        let streams = sets.into_iter().map(|(set, documents)| {
-            let subjects = documents.iter().map(|document| document.subject.clone()).collect();
-            (set, (Stream::new(subjects, seeded(seed, set as u64)), counts.of(set)))
-        });
+        let subjects = |documents: &[Document]| documents.iter().map(|d| d.subject.clone()).collect();
+        Self::of_subjects(sets.into_iter().map(|(set, documents)| (set, subjects(documents))), counts, seed)
+    }
+
+    /// As [`new`](Self::new), of documents by their subjects.
+    pub(crate) fn of_subjects(
+        sets: impl IntoIterator<Item = (Set, Vec<Option<String>>)>,
+        counts: DocumentsPerStep,
+        seed: u64,
+    ) -> Self {
+        let streams = sets
+            .into_iter()
+            .map(|(set, subjects)| (set, (Stream::new(subjects, seeded(seed, set as u64)), counts.of(set))));
         Self { streams: streams.collect() }
     }
 
