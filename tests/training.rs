@@ -125,9 +125,16 @@ fn operated(
     let mut records = Records::default();
     let state = beginning(train(variant), corpus, recipe);
     let keeper = &mut KeepNothing;
-    let (after, cost) =
-        operate::<Train, Kernels>(state, &drawable(benchmark), recipe, &mut reference, None, keeper, &mut records)
-            .unwrap();
+    let (after, cost) = operate::<Train, Kernels>(
+        state,
+        &drawable(benchmark),
+        recipe,
+        &mut reference,
+        None,
+        keeper,
+        &mut records,
+    )
+    .unwrap();
     (after, cost, records)
 }
 
@@ -253,8 +260,15 @@ fn steps_that_are_no_numbers_are_skipped_as_often_as_the_recipe_says() {
         let mut seen = Seen::default();
         let state = beginning(train("llama1-mha"), &corpus, &recipe);
         let keeper = &mut KeepNothing;
-        let outcome =
-            operate::<Train, Kernels>(state, &drawable(&benchmark), &recipe, &mut reference, None, keeper, &mut seen);
+        let outcome = operate::<Train, Kernels>(
+            state,
+            &drawable(&benchmark),
+            &recipe,
+            &mut reference,
+            None,
+            keeper,
+            &mut seen,
+        );
         (outcome, seen)
     };
     let (outcome, seen) = with(2, &[2, 4]);

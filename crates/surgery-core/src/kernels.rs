@@ -46,7 +46,8 @@ pub struct MlpWeights<B: Backend> {
     pub epsilon: f64,
 }
 
-/// The keys and values of some texts so far, `[texts, past, kv_heads, head_dim]` each.
+/// The keys and values of some texts so far, `[past, texts, kv_heads, head_dim]` each: in this order new ones are added
+/// at the end.
 pub type Memory<B> = Option<(Tensor<B, 4>, Tensor<B, 4>)>;
 
 /// What the head is to predict, and how much each prediction counts. The loss is
@@ -204,11 +205,13 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         let queries = Self::rope(queries, placement);
         let mut keys = Self::rope(keys, placement);
         if let Some(memory) = memory {
+            (keys, values) = (keys.swap_dims(0, 1), values.swap_dims(0, 1));
             if let Some((past_keys, past_values)) = memory.take() {
-                keys = Tensor::cat(vec![past_keys, keys], 1);
-                values = Tensor::cat(vec![past_values, values], 1);
+                keys = Tensor::cat(vec![past_keys, keys], 0);
+                values = Tensor::cat(vec![past_values, values], 0);
             }
             *memory = Some((keys.clone(), values.clone()));
+            (keys, values) = (keys.swap_dims(0, 1), values.swap_dims(0, 1));
         }
         let mixed = Self::attention(queries, keys, values, placement);
         x + Self::project(mixed.reshape([rows as i32, columns as i32, -1]), weights.output)

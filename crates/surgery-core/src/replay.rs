@@ -25,7 +25,7 @@ const SHORTEST: usize = 8;
 /// Tokens in a row that no text has in common with one that is to be forgotten.
 const STRETCH: usize = 24;
 /// Tokens of the texts that are written at once.
-const TOKENS_AT_ONCE: usize = 8192;
+const TOKENS_AT_ONCE: usize = 16384;
 /// Letters of what is looked for as a name, at least.
 const SHORTEST_NAME: usize = 3;
 /// Texts are written until there are enough to take, but no more than so many for each that is wanted.
@@ -66,8 +66,9 @@ impl Forbidden {
         Ok(Self { phrases, names: names.len(), stretches })
     }
 
-    /// Whether a text holds any of it.
-    fn is_in(&self, text: &str, tokens: &[u32]) -> bool {
+    /// Whether a text holds any of it,
+    /// by its words and its token ids.
+    pub fn is_in(&self, text: &str, tokens: &[u32]) -> bool {
         let within_word = |at: Option<char>| at.is_some_and(char::is_alphanumeric);
         let named = self.phrases.find_overlapping_iter(text).any(|found| {
             let is_name = found.pattern().as_usize() < self.names;

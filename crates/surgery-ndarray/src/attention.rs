@@ -200,34 +200,40 @@ pub(crate) fn forward(qkv: &[f32], heads: Heads, layout: &Layout) -> (Buffer, Bu
     (all_out, all_log_sums)
 }
 
-/// Attention of the last token of each span alone, which sees all of its span: queries `[spans, heads · size]`, keys and
-/// values `[rows, kv_heads · size]`, to `[spans, heads · size]`.
-pub(crate) fn last(queries: &[f32], keys: &[f32], values: &[f32], heads: Heads, layout: &Layout) -> Buffer {
+/// Attention of one query of each text, to all that the text has: queries `[texts, heads · size]`, keys and values
+/// `[past, texts, kv_heads · size]`, to `[texts, heads · size]`.
+pub(crate) fn next(queries: &[f32], keys: &[f32], values: &[f32], heads: Heads) -> Buffer {
     let (width, key_width, size) = (heads.width(), heads.key_width(), heads.size);
+    let texts = queries.len() / width;
+    let past = keys.len() / (texts * key_width);
     let scale = (size as f32).powf(-0.5);
-    let mut out = Buffer::zeros(queries.len());
-    let spans = layout.spans.par_iter().with_min_len(4);
-    out.par_chunks_mut(width).zip(queries.par_chunks(width)).zip(spans).for_each_init(
-        Vec::new,
-        |scores, ((out, query), span)| {
-            for head in 0..heads.keys {
-                let at = |row: usize| row * key_width + head * size..row * key_width + (head + 1) * size;
-                for query_head in heads.group(head) {
-                    let columns = query_head * size..(query_head + 1) * size;
-                    let seen = span.past.start..span.keys.end;
-                    scores.clear();
-                    let score = |row| scale * dot(&query[columns.clone()], &keys[at(row)]);
-                    scores.extend(seen.clone().map(score));
-                    let (_, sum) = exponentials(scores);
-                    let out = &mut out[columns.clone()];
-                    for (row, weight) in seen.zip(&*scores) {
-                        crate::rows::add(out, &values[at(row)], weight / sum);
-                    }
-                }
+    let mut all_out = Buffer::zeros(queries.len());
+    let of_texts = all_out.par_chunks_mut(width).zip(queries.par_chunks(width)).enumerate();
+    of_texts.for_each_init(Vec::new, |scores, (text, (out, query))| {
+        let row = |at: usize| (at * texts + text) * key_width..(at * texts + text + 1) * key_width;
+        let of_heads =
+            || (0..heads.keys).flat_map(|key| heads.group(key).map(move |query| (query, key * size)));
+        scores.resize(heads.queries * past, 0.0);
+        for at in 0..past {
+            let keys = &keys[row(at)];
+            for (head, column) in of_heads() {
+                let query = &query[head * size..(head + 1) * size];
+                scores[head * past + at] = scale * dot(query, &keys[column..column + size]);
             }
-        },
-    );
-    out
+        }
+        for scores in scores.chunks_exact_mut(past) {
+            let (_, sum) = exponentials(scores);
+            crate::rows::scale(scores, 1.0 / sum);
+        }
+        for at in 0..past {
+            let values = &values[row(at)];
+            for (head, column) in of_heads() {
+                let out = &mut out[head * size..(head + 1) * size];
+                crate::rows::add(out, &values[column..column + size], scores[head * past + at]);
+            }
+        }
+    });
+    all_out
 }
 
 /// What [`forward`] read and gave.

@@ -152,8 +152,10 @@ impl Kernels<Plain> for Fused {
         placement: &Placement<Plain>,
         memory: Option<&mut Memory<Plain>>,
     ) -> Tensor<Plain, 3> {
-        if memory.is_some() {
-            return composed_attention(x, weights, placement, memory);
+        match memory {
+            Some(Some(memory)) if x.dims()[1] == 1 => return next_attention(x, weights, placement, memory),
+            Some(_) => return composed_attention(x, weights, placement, memory),
+            None => {}
         }
         let shape = x.dims();
         let inputs = AttentionInputs::new(weights, placement.layout());
@@ -235,6 +237,34 @@ impl Kernels<Plain> for Fused {
     }
 }
 
+/// The sublayer where every text goes on by one token, and has keys and values already.
+fn next_attention(
+    x: Tensor<Plain, 3>,
+    weights: AttentionWeights<Plain>,
+    placement: &Placement<Plain>,
+    memory: &mut (Tensor<Plain, 4>, Tensor<Plain, 4>),
+) -> Tensor<Plain, 3> {
+    let [rows, _, _] = x.dims();
+    let shape = |x: Tensor<Plain, 3>| x.reshape([rows as i32, 1, -1, placement.head_dim() as i32]);
+    let normed = Fused::rms_norm(x.clone(), weights.norm, weights.epsilon);
+    let queries = Portable::rope(shape(Fused::project(normed.clone(), weights.query)), placement);
+    let keys = Portable::rope(shape(Fused::project(normed.clone(), weights.key)), placement);
+    let values = shape(Fused::project(normed, weights.value));
+    let [_, _, heads, size] = queries.dims();
+    let heads = Heads { queries: heads, keys: keys.dims()[2], size };
+    let grown = |past: &mut Tensor<Plain, 4>, new: Tensor<Plain, 4>| {
+        let [length, texts, heads, size] = past.dims();
+        let nothing = Tensor::empty([0, 0, 0, 0], &past.device());
+        let mut all = Floats::of(std::mem::replace(past, nothing)).into_vec();
+        all.extend_from_slice(&Floats::of(new));
+        *past = tensor(all, [length + 1, texts, heads, size]);
+        Floats::of(past.clone())
+    };
+    let (keys, values) = (grown(&mut memory.0, keys), grown(&mut memory.1, values));
+    let mixed = attention::next(&Floats::of(queries), &keys, &values, heads);
+    x + Fused::project(tensor(mixed.into_vec(), [rows, 1, heads.width()]), weights.output)
+}
+
 /// The portable composition of [`Fused`]'s own operations.
 fn composed_attention(
     x: Tensor<Plain, 3>,
@@ -252,21 +282,6 @@ fn composed_attention(
 
         fn rms_norm(x: Tensor<Plain, 3>, weight: Tensor<Plain, 1>, epsilon: f64) -> Tensor<Plain, 3> {
             Fused::rms_norm(x, weight, epsilon)
-        }
-
-        fn attention(
-            queries: Tensor<Plain, 4>,
-            keys: Tensor<Plain, 4>,
-            values: Tensor<Plain, 4>,
-            placement: &Placement<Plain>,
-        ) -> Tensor<Plain, 4> {
-            let shape = queries.dims();
-            if shape[1] > 1 {
-                return Portable::attention(queries, keys, values, placement);
-            }
-            let heads = Heads { queries: shape[2], keys: keys.dims()[2], size: shape[3] };
-            let [q, k, v] = [queries, keys, values].map(Floats::of);
-            tensor(attention::last(&q, &k, &v, heads, placement.layout()).into_vec(), shape)
         }
     }
     Parts::attention_sublayer(x, weights, placement, memory)
