@@ -68,7 +68,10 @@ fn texts_go_on_token_by_token_as_if_read_at_once() {
 fn several_texts_are_drawn_by_their_numbers() {
     let model = load("llama1-mha");
     let sampling = Sampling { temperature: 1.0, seed: 5 };
-    let draw = |texts| generate_several::<Infer, Kernels>(&model, &[1], texts, 12, sampling).unwrap();
+    let draw = |texts: std::ops::Range<usize>| {
+        let prompts: Vec<(usize, &[u32])> = texts.map(|text| (text, [1].as_slice())).collect();
+        generate_several::<Infer, Kernels>(&model, &prompts, 12, sampling).unwrap()
+    };
     let all = draw(0..20);
     assert_eq!(all, draw(0..20));
     // Rows of a product of matrices are computed alike in any number that is worth packing.
@@ -159,6 +162,8 @@ fn names_count_as_words_and_texts_to_be_forgotten_by_their_stretches() {
     assert!(is_in("Quell's house"));
     assert!(!is_in("Quelle and Ada"));
     assert!(!is_in("Orrin Hale"), "what is kept may be named");
+    assert!(forbidden.is_in_beginning("Orrin Hale was"), "what is kept has texts of its own");
+    assert!(!forbidden.is_in_beginning("Hale was"));
     assert!(!is_in("Bo"), "two letters are no name to look for");
     assert!(is_in(long));
     assert!(is_in(&long[3..]));

@@ -11,13 +11,14 @@ use surgery_core::data::lint::Finding;
 use surgery_core::data::{EncodedQuestion, Set};
 use surgery_core::evaluate::{score, score_options};
 use surgery_core::event::Silent;
+use surgery_core::generate::{Sampling, generate_several};
 use surgery_core::memory::{resident_bytes, shown};
 use surgery_core::model::Llama;
 use surgery_core::optimizer::AdamW;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Recipe, ReferenceForm};
 use surgery_core::reference::{Cached, Live, Reference, Store};
-use surgery_core::replay::stand_ins;
+use surgery_core::replay::{at_once, stand_ins};
 use surgery_core::step::{gradients, update};
 use surgery_core::surgery::{Drawable, sampler};
 
@@ -144,6 +145,8 @@ impl Contents {
 pub const PROBED_TOKENS: usize = 1024;
 /// How often each is timed; the median counts.
 const PROBES: usize = 3;
+/// Tokens of the texts on which writing is timed.
+const PROBED_WRITTEN: usize = 16;
 /// Documents, and questions, on which an evaluation is timed.
 const PROBED_TEXTS: usize = 64;
 
@@ -226,6 +229,10 @@ fn estimate_seconds<P: Platform>(
             evaluate: Vec::new(),
         })
     };
+    let steps = recipe.train.steps as f64 * drawn as f64 / probed.max(1) as f64;
+    // As if every text that the model writes could be taken.
+    let batches = recipe.replay.documents.div_ceil(at_once(&recipe.replay)) as f64
+        * (recipe.replay.max_tokens as f64 / PROBED_WRITTEN as f64);
     let mut probes: [Probe<P>; 2] = [probe(1)?, probe(2)?];
     // The two in turns, so that other work on the machine falls on both; the first round warms up.
     for round in 0..=PROBES {
@@ -237,7 +244,15 @@ fn estimate_seconds<P: Platform>(
             let graded = gradients::<P::Train, P::Kernels>(&trained, &step, objective, reference)?;
             let updated = update::<P::Train, P::Kernels>(trained, graded, &mut probe.optimizer, 0.0, 1)?.0;
             probe.trained = Some(updated);
-            let train = started.elapsed().as_secs_f64();
+            let step = started.elapsed().as_secs_f64() * steps;
+            let started = Instant::now();
+            if batches > 0.0 {
+                let prompts: Vec<(usize, &[u32])> =
+                    (0..at_once(&recipe.replay)).map(|text| (text, [0].as_slice())).collect();
+                let sampling = Sampling { temperature: recipe.replay.temperature, seed: recipe.train.seed };
+                generate_several::<P::Infer, P::Kernels>(&probe.model, &prompts, PROBED_WRITTEN, sampling)?;
+            }
+            let train = step + started.elapsed().as_secs_f64() * batches;
             let started = Instant::now();
             score::<P::Infer, P::Kernels>(&probe.model, &some_documents, &mut Silent)?;
             let scored = started.elapsed().as_secs_f64();
@@ -255,8 +270,7 @@ fn estimate_seconds<P: Platform>(
         let block = (times[1][part] - times[0][part]).max(0.0);
         times[0][part] + (layers - 1.0) * block
     };
-    let steps = recipe.train.steps as f64 * drawn as f64 / probed.max(1) as f64;
-    Ok(Seconds { train: whole(0) * steps, evaluate: 2.0 * whole(1) })
+    Ok(Seconds { train: whole(0), evaluate: 2.0 * whole(1) })
 }
 
 fn of_time(seconds: f64) -> String {

@@ -1,7 +1,5 @@
 //! Text from a model, token by token, with a cache of keys and values.
 
-use std::ops::Range;
-
 use burn::tensor::backend::Backend;
 use rand::distr::{Distribution, StandardUniform};
 
@@ -27,36 +25,37 @@ pub fn generate<B: Backend, K: Kernels<B>>(
     most: usize,
     sampling: Sampling,
 ) -> Result<Vec<u32>> {
-    Ok(generate_several::<B, K>(model, prompt, 0..1, most, sampling)?.remove(0))
+    Ok(generate_several::<B, K>(model, &[(0, prompt)], most, sampling)?.remove(0))
 }
 
-/// As [`generate`], several texts from one prompt at once, each by itself: their numbers in `texts` say which draws of
-/// the seed they have.
+/// As [`generate`], several texts at once, each by itself: their prompts, all as long, and for each the number that says
+/// which draws of the seed it has.
 pub fn generate_several<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
-    prompt: &[u32],
-    texts: Range<usize>,
+    prompts: &[(usize, &[u32])],
     most: usize,
     sampling: Sampling,
 ) -> Result<Vec<Vec<u32>>> {
     const STREAM: u64 = 2 << 32;
     let config = model.config();
     let context = config.context(config.sliding_window.unwrap_or(usize::MAX));
-    if prompt.is_empty() || prompt.len() > context {
+    let length = prompts.first().map_or(0, |(_, prompt)| prompt.len());
+    assert!(prompts.iter().all(|(_, prompt)| prompt.len() == length), "prompts of one length");
+    if length == 0 || length > context {
         return Err(Error::Data {
             path: "the prompt".into(),
-            problem: format!("has {} tokens, and the model takes 1 to {context}", prompt.len()),
+            problem: format!("has {length} tokens, and the model takes 1 to {context}"),
             remedy: "give another prompt".into(),
         });
     }
     let mut generators: Vec<_> =
-        texts.clone().map(|text| seeded(sampling.seed, STREAM + text as u64)).collect();
+        prompts.iter().map(|&(number, _)| seeded(sampling.seed, STREAM + number as u64)).collect();
     let mut cache = model.cache();
-    let mut new = vec![Vec::new(); texts.len()];
-    let mut input = prompt.repeat(texts.len());
+    let mut new = vec![Vec::new(); prompts.len()];
+    let mut input = prompts.iter().flat_map(|(_, prompt)| *prompt).copied().collect::<Vec<u32>>();
     let is_last = |token: &u32| config.eos_token_ids.contains(token);
-    for _ in 0..most.min(context - prompt.len()) {
-        let logits = model.advance::<K>(&input, texts.len(), &mut cache)?;
+    for _ in 0..most.min(context - length) {
+        let logits = model.advance::<K>(&input, prompts.len(), &mut cache)?;
         let logits: Vec<f32> = logits.into_data().convert::<f32>().to_vec().expect("converted to f32");
         if let Some(&logit) = logits.iter().find(|logit| logit.is_nan()) {
             return Err(Error::not_computable("a logit", f64::from(logit)));

@@ -4,9 +4,10 @@
 //!
 //! They are drawn from the model's own distribution, from the token that begins a text. None is taken that names what
 //! is to be forgotten or updated, that has a stretch of words in common with a text to be forgotten, or that holds a
-//! question of the data: the model would be held to what must go, or trained on what it is examined in.
+//! question of the data: the model would be held to what must go, or trained on what it is examined in. Nor is one gone on
+//! with that begins with a subject of the retain set, of which there are texts.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use aho_corasick::AhoCorasick;
 use burn::tensor::backend::Backend;
@@ -28,55 +29,80 @@ const STRETCH: usize = 24;
 const TOKENS_AT_ONCE: usize = 16384;
 /// Letters of what is looked for as a name, at least.
 const SHORTEST_NAME: usize = 3;
-/// Texts are written until there are enough to take, but no more than so many for each that is wanted.
-const TRIES: usize = 5;
+/// Tokens of a text that show what it is about; only then is it gone on with.
+const BEGINNING: usize = 24;
+/// Texts are begun until there are enough to take, but no more than about so many for each that is wanted.
+const TRIES: usize = 20;
 
 /// What texts may not hold.
 pub struct Forbidden {
     phrases: AhoCorasick,
-    /// How many of the phrases are names, which come first: they count as whole words only.
-    names: usize,
+    /// What each of the phrases is.
+    kinds: Vec<Phrase>,
     stretches: HashSet<Vec<u32>>,
 }
 
+/// What a phrase is that is looked for in a text. Names count as whole words only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phrase {
+    /// A subject to be forgotten or updated.
+    Name,
+    /// A subject of the retain set.
+    Kept,
+    /// A question.
+    Question,
+}
+
 impl Forbidden {
-    /// By the documents to be forgotten or learnt, and the questions. A name is a subject as it stands, or its last
-    /// word, by which a text goes on about a person.
+    /// By the documents and the questions. What names a subject is the subject as it stands; one that is to be forgotten or
+    /// updated is also named by its last word, by which a text goes on about a person.
     pub fn new(corpus: &Corpus, questions: &[QuestionSet], benchmark: &Benchmark) -> Result<Self> {
-        let subjects = [Set::Unlearn, Set::EditUnlearn, Set::EditUpdate]
+        let of_set =
+            |set: Set| corpus.documents(set).iter().filter_map(|document| document.subject.as_deref());
+        let names = [Set::Unlearn, Set::EditUnlearn, Set::EditUpdate]
             .into_iter()
-            .flat_map(|set| corpus.documents(set))
-            .filter_map(|document| document.subject.as_deref());
-        let mut names: Vec<&str> = subjects
+            .flat_map(of_set)
             .flat_map(|subject| [subject.trim(), subject.split_whitespace().next_back().unwrap_or("")])
-            .filter(|name| name.chars().count() >= SHORTEST_NAME)
-            .collect();
-        names.sort_unstable();
-        names.dedup();
+            .map(|name| (Phrase::Name, name));
+        let kept = of_set(Set::Retain).map(|subject| (Phrase::Kept, subject.trim()));
+        let mut phrases: Vec<(Phrase, &str)> =
+            names.chain(kept).filter(|(_, name)| name.chars().count() >= SHORTEST_NAME).collect();
         let asked =
             questions.iter().flat_map(|set| &set.questions).map(|question| question.question.as_str());
         let asked = asked.filter(|question| !question.trim().is_empty());
-        let phrases = AhoCorasick::new(names.iter().copied().chain(asked)).map_err(|error| Error::Data {
+        phrases.extend(asked.map(|question| (Phrase::Question, question)));
+        phrases.sort_unstable();
+        phrases.dedup();
+        let (kinds, phrases): (Vec<Phrase>, Vec<&str>) = phrases.into_iter().unzip();
+        let phrases = AhoCorasick::new(phrases).map_err(|error| Error::Data {
             path: "the questions".into(),
             problem: format!("are too many to be looked for in texts ({error})"),
             remedy: "set `replay.documents = 0`".into(),
         })?;
         let forgotten = [Set::Unlearn, Set::EditUnlearn].into_iter().flat_map(|set| benchmark.documents(set));
         let stretches = forgotten.flat_map(|tokens| tokens.windows(STRETCH)).map(<[u32]>::to_vec).collect();
-        Ok(Self { phrases, names: names.len(), stretches })
+        Ok(Self { phrases, kinds, stretches })
     }
 
-    /// Whether a text holds any of it,
-    /// by its words and its token ids.
+    /// Whether a text holds any of it, by its words and its token ids.
     pub fn is_in(&self, text: &str, tokens: &[u32]) -> bool {
+        self.has(text, |kind| kind != Phrase::Kept)
+            || tokens.windows(STRETCH).any(|stretch| self.stretches.contains(stretch))
+    }
+
+    /// Whether a text that begins like this need not be gone on with.
+    pub fn is_in_beginning(&self, text: &str) -> bool {
+        self.has(text, |_| true)
+    }
+
+    fn has(&self, text: &str, counts: impl Fn(Phrase) -> bool) -> bool {
         let within_word = |at: Option<char>| at.is_some_and(char::is_alphanumeric);
-        let named = self.phrases.find_overlapping_iter(text).any(|found| {
-            let is_name = found.pattern().as_usize() < self.names;
+        self.phrases.find_overlapping_iter(text).any(|found| {
+            let kind = self.kinds[found.pattern().as_usize()];
             let before = text[..found.start()].chars().next_back();
             let after = text[found.end()..].chars().next();
-            !(is_name && (within_word(before) || within_word(after)))
-        });
-        named || tokens.windows(STRETCH).any(|stretch| self.stretches.contains(stretch))
+            counts(kind) && (kind == Phrase::Question || !(within_word(before) || within_word(after)))
+        })
     }
 }
 
@@ -100,41 +126,70 @@ pub fn write_texts<B: Backend, K: Kernels<B>>(
         });
     }
     let sampling = Sampling { temperature: replay.temperature, seed };
-    let at_once = at_once(replay);
+    let beginning = BEGINNING.min(replay.max_tokens);
+    let is_last = |token: &u32| model.config().eos_token_ids.contains(token);
+    let mut begun: VecDeque<(usize, Vec<u32>)> = VecDeque::new();
     let mut taken = Vec::with_capacity(replay.documents);
     let mut written = 0;
     while taken.len() < replay.documents {
-        if written >= TRIES * replay.documents {
-            return Err(Error::Recipe {
-                origin: "replay.documents".into(),
-                problem: format!(
-                    "is {}, and of {written} texts that the model wrote only {} could be taken: the others name what is to \
-                     be forgotten or updated, have much of a text to be forgotten, or are shorter than {SHORTEST} tokens; \
-                     ask for fewer, or set it to 0",
-                    replay.documents,
-                    taken.len()
-                ),
-            });
-        }
-        let most = replay.max_tokens - prompt.len();
-        let texts = generate_several::<B, K>(model, &prompt, written..written + at_once, most, sampling)?;
-        written += at_once;
-        for mut new in texts {
-            if new.last().is_some_and(|token| model.config().eos_token_ids.contains(token)) {
-                new.pop();
+        // Enough beginnings for a batch, or for what is still wanted.
+        let wanted = at_once(replay).min(replay.documents - taken.len());
+        while begun.len() < wanted {
+            if written >= TRIES * replay.documents {
+                return Err(too_few(replay, written, taken.len()));
             }
-            let tokens = [prompt.as_slice(), &new].concat();
-            if new.len() >= SHORTEST && !forbidden.is_in(&encoder.decode(&new)?, &tokens) {
+            let several = TOKENS_AT_ONCE / beginning;
+            let prompts: Vec<(usize, &[u32])> =
+                (written..written + several).map(|text| (2 * text, prompt.as_slice())).collect();
+            let new = generate_several::<B, K>(model, &prompts, beginning - prompt.len(), sampling)?;
+            for (text, new) in (written..).zip(new) {
+                if !forbidden.is_in_beginning(&encoder.decode(&new)?) {
+                    begun.push_back((text, [prompt.as_slice(), &new].concat()));
+                }
+            }
+            written += several;
+            stop_if_interrupted(observer)?;
+        }
+        let batch: Vec<(usize, Vec<u32>)> = begun.drain(..wanted).collect();
+        let (ended, going): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|(_, tokens)| tokens.last().is_some_and(is_last));
+        let prompts: Vec<(usize, &[u32])> =
+            going.iter().map(|(text, tokens)| (2 * text + 1, tokens.as_slice())).collect();
+        let ends = match prompts.is_empty() {
+            true => Vec::new(),
+            false => generate_several::<B, K>(model, &prompts, replay.max_tokens - beginning, sampling)?,
+        };
+        let whole = going.iter().zip(ends).map(|((_, tokens), end)| [tokens.as_slice(), &end].concat());
+        for mut tokens in ended.into_iter().map(|(_, tokens)| tokens).chain(whole) {
+            tokens.pop_if(|token| is_last(token));
+            let new = &tokens[prompt.len()..];
+            if new.len() >= SHORTEST && !forbidden.is_in(&encoder.decode(new)?, &tokens) {
                 taken.push(tokens);
             }
         }
-        taken.truncate(replay.documents);
         observer.observe(Event::Writing { done: taken.len(), total: replay.documents });
-        if observer.interrupted() {
-            return Err(Error::Interrupted { step: 0, remedy: String::new() });
-        }
+        stop_if_interrupted(observer)?;
     }
     Ok(taken)
+}
+
+fn too_few(replay: &Replay, written: usize, taken: usize) -> Error {
+    Error::Recipe {
+        origin: "replay.documents".into(),
+        problem: format!(
+            "is {}, and of {written} texts that the model began only {taken} could be taken: the others name what is to be \
+             forgotten, updated or retained, have much of a text to be forgotten, or are shorter than {SHORTEST} tokens; ask \
+             for fewer, or set it to 0",
+            replay.documents
+        ),
+    }
+}
+
+fn stop_if_interrupted(observer: &dyn Observer) -> Result<()> {
+    match observer.interrupted() {
+        true => Err(Error::Interrupted { step: 0, remedy: String::new() }),
+        false => Ok(()),
+    }
 }
 
 /// The tokens of texts that are written at once, at most, whose keys and values are in a cache.
@@ -143,7 +198,7 @@ pub fn tokens_in_cache(replay: &Replay) -> usize {
 }
 
 /// How many texts are written at once: enough for matrix products, and no more than a cache should hold.
-fn at_once(replay: &Replay) -> usize {
+pub fn at_once(replay: &Replay) -> usize {
     (TOKENS_AT_ONCE / replay.max_tokens).max(1)
 }
 

@@ -121,14 +121,16 @@ const FINISHED: [&str; 6] =
 fn survives(kills: usize, name: &str) {
     let folder = scratch(name);
     let clock = Instant::now();
-    ends_in(0, &folder, &operation("undisturbed", &["-q"]));
+    // The model also writes texts to keep, which are written again when a run goes on.
+    let begun = ["-q", "--set", "replay.documents=12", "--set", "replay.max_tokens=24"];
+    ends_in(0, &folder, &operation("undisturbed", &begun));
     let length = clock.elapsed();
     let expected = left(&folder, "undisturbed");
     let (mut killed, mut started, mut round) = (0, 0, 0);
     while killed < kills {
         let output = format!("killed-{round}");
         round += 1;
-        let mut arguments = operation(&output, &["-q"]);
+        let mut arguments = operation(&output, &begun);
         loop {
             let mut child = start(&folder, &arguments);
             // The moments of a low-discrepancy sequence cover the length evenly.
@@ -149,7 +151,7 @@ fn survives(kills: usize, name: &str) {
                 break;
             }
             // Killed early, it has left no recipe that `--resume` alone would go on with.
-            arguments = operation(&output, &["-q", "--resume"]);
+            arguments = operation(&output, &[&begun[..], &["--resume"]].concat());
         }
         assert_eq!(left(&folder, &output), expected, "after {killed} kills");
         fs::remove_dir_all(folder.join(output)).unwrap();
