@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{data, fail, model, scratch, succeed};
 
-const SETS: [&str; 5] = ["unlearn", "edit_unlearn", "edit_update", "retain", "retain_heldout"];
+pub const SETS: [&str; 5] = ["unlearn", "edit_unlearn", "edit_update", "retain", "retain_heldout"];
 
 #[test]
 fn the_page_of_a_run_shows_everything_and_needs_no_network() {
@@ -75,7 +75,11 @@ fn reproducing_prints_every_model_and_leaves_those_it_made() {
         ["reproduce", "--model", &pre, "--base", &base, "--data", &data, "--output", "out", "--json"];
     let fewer: Vec<String> = ["default.train.steps=2", "paper.train.steps=2", "baseline.train.steps=4"]
         .iter()
-        .chain(&["default.train.documents_per_step=1", "baseline.train.documents_per_step=2"])
+        .chain(&[
+            "default.replay.documents=4",
+            "default.train.documents_per_step=1",
+            "baseline.train.documents_per_step=2",
+        ])
         .flat_map(|item| ["--set".to_owned(), (*item).to_owned()])
         .collect();
     let fewer: Vec<&str> = fewer.iter().map(String::as_str).collect();
