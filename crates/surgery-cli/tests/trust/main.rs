@@ -361,3 +361,67 @@ fn a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_when_there_is_room(
     assert!(Command::new("umount").arg(&disk).status().unwrap().success());
     outcome.unwrap();
 }
+
+/// A call to the system: what it did, and to which files.
+enum Call {
+    Synced(PathBuf),
+    Renamed(PathBuf, PathBuf),
+}
+
+/// The calls that sync and rename, as strace tells them; none where it cannot.
+fn calls(folder: &Path, arguments: &[String]) -> Option<Vec<Call>> {
+    let program = ["-f", "-y", "-s", "4096", "-e", "trace=fsync,rename", "-o", "calls.txt"];
+    let mut traced = Command::new("strace");
+    traced.args(program).arg(env!("CARGO_BIN_EXE_surgery")).args(arguments).current_dir(folder);
+    let output = traced.output().ok()?;
+    let text = fs::read_to_string(folder.join("calls.txt")).unwrap_or_default();
+    if text.is_empty() {
+        // It is there, and may not look into another process.
+        return None;
+    }
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let folder = folder.canonicalize().unwrap();
+    let call = |line: &str| {
+        let between = |open: char, close: char| -> Option<&str> {
+            let (_, rest) = line.split_once(open)?;
+            rest.rsplit_once(close).map(|(inner, _)| inner)
+        };
+        if line.contains("fsync(") {
+            return Some(Call::Synced(between('<', '>')?.into()));
+        }
+        let (from, to) = between('"', '"')?.split_once("\", \"")?;
+        line.contains("rename(").then(|| Call::Renamed(folder.join(from), folder.join(to)))
+    };
+    Some(text.lines().filter_map(call).collect())
+}
+
+/// What a power failure leaves is what was synced. So whatever gets its name is synced before, and the folder in which it
+/// has the name after.
+#[test]
+fn what_has_its_name_is_on_the_disk() {
+    let folder = scratch("synced");
+    let more = ["-q", "--set", "train.steps=6"];
+    let Some(calls) = calls(&folder, &operation("out", &more)) else {
+        println!("not run: strace is not there, or may not look into another process");
+        return;
+    };
+    let mut named = Vec::new();
+    for (at, call) in calls.iter().enumerate() {
+        let Call::Renamed(from, to) = call else { continue };
+        // The reference's states can be computed again, and are by their checksums where they are damaged; and what is
+        // moved out of the way has no name any more.
+        if to.parent().unwrap().ends_with("reference") || to.extension().is_some_and(|end| end == "old") {
+            continue;
+        }
+        let synced = |calls: &[Call], path: &Path| {
+            calls.iter().any(|call| matches!(call, Call::Synced(synced) if synced == path))
+        };
+        assert!(synced(&calls[..at], from), "{} was not synced before it was renamed", from.display());
+        let parent = to.parent().unwrap();
+        assert!(synced(&calls[at..], parent), "{} was not synced after {}", parent.display(), to.display());
+        named.push(to.strip_prefix(folder.canonicalize().unwrap()).unwrap().to_owned());
+    }
+    for name in ["out/recipe.toml", "out/checkpoints/step-000005", "out/model", "out/report.json"] {
+        assert!(named.iter().any(|path| path == Path::new(name)), "{name} was never renamed: {named:?}");
+    }
+}
