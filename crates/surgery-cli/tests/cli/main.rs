@@ -137,6 +137,9 @@ fn a_run_leaves_what_the_contract_says() {
     fail(&folder, &[&again[..], &["out"]].concat(), 3, &["out", "--output"]);
     fail(&folder, &[&again[..], &[&data]].concat(), 3, &["input folder"]);
     fail(&folder, &[&again[..], &["out/missing/.."]].concat(), 3, &["out/missing/.."]);
+    // One that cannot be made is told before any work.
+    fs::write(folder.join("file"), "").unwrap();
+    fail(&folder, &[&again[..], &["file/out"]].concat(), 8, &["file/out"]);
 }
 
 #[test]
