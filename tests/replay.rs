@@ -1,6 +1,7 @@
 //! Texts that a model writes to be kept: what they are, what they may not hold, and that an operation draws them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use surgery_core::batch::Rows;
 use surgery_core::data::{Benchmark, Corpus, Document, Question, QuestionSet, Set, Split};
@@ -178,8 +179,8 @@ fn what_was_written_is_drawn_among_the_retain_set() {
     let own = benchmark.documents(Set::Retain).len();
     let drawn = retain_to_be_drawn(&corpus, &recipe);
     assert_eq!(drawn, (0..own + 7).collect());
-    let written: Vec<Vec<u32>> = (0..7).map(|text| vec![1, text, text + 1]).collect();
+    let written: Vec<Arc<[u32]>> = (0..7).map(|text| [1, text, text + 1].into()).collect();
     let drawable = Drawable { benchmark: &benchmark, written: written.clone() };
     assert_eq!(drawable.document(Set::Retain, own - 1), benchmark.documents(Set::Retain)[own - 1]);
-    assert_eq!(drawable.document(Set::Retain, own + 6), written[6]);
+    assert_eq!(*drawable.document(Set::Retain, own + 6), *written[6]);
 }

@@ -57,6 +57,8 @@ pub fn operation<P: Platform>(
         recipe.train.max_tokens = length;
     }));
     options.push(fewer(recipe.train.documents_per_step));
+    let nothing_written = Box::new(|recipe: &mut Recipe| recipe.replay.documents = 0);
+    options.push(vec![Change { name: "replay.documents = 0".into(), change: nothing_written }]);
     let bytes = |recipe: &Recipe| of_operation::<P>(recipe, files, data);
     refuse::<P, Recipe>("the operation", prefix, recipe, &options, bytes, device)
 }
@@ -151,8 +153,9 @@ pub fn of_step<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<
     let Some(data) = data else { return of_tokens([0, 0], 0) };
     let lengths = |set: Set| data.benchmark.documents(set).iter().map(Vec::len);
     let sets = recipe.objective.sets();
-    let drawable = Drawable { benchmark: &data.benchmark, written: stand_ins(&recipe.replay) };
-    let written = drawable.written.iter().map(Vec::len);
+    let context = config.context(recipe.train.max_tokens);
+    let drawable = Drawable { benchmark: &data.benchmark, written: stand_ins(&recipe.replay, context) };
+    let written = drawable.written.iter().map(|text| text.len());
     let longest = sets.iter().flat_map(|&set| lengths(set)).chain(written).max().unwrap_or(0);
     // The seed says which documents the steps will draw: the step with the most tokens decides, of as many as show it.
     let mut sampler = sampler(&data.corpus, recipe);
@@ -165,7 +168,7 @@ pub fn of_step<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<
     };
     let most =
         (0..recipe.train.steps.min(FORESEEN)).map(|_| of_step(sampler.draw())).max().unwrap_or_default();
-    of_tokens(most, longest.min(config.context(recipe.train.max_tokens)))
+    of_tokens(most, longest.min(context))
 }
 
 /// What running a model over texts of at most `longest` tokens holds.

@@ -165,7 +165,7 @@ fn estimate_seconds<P: Platform>(
 ) -> Result<Seconds> {
     let benchmark = &data.benchmark;
     let context = files.config.context(recipe.train.max_tokens);
-    let drawable = Drawable { benchmark, written: stand_ins(&recipe.replay) };
+    let drawable = Drawable { benchmark, written: stand_ins(&recipe.replay, context) };
     let mut step =
         drawable.step(&sampler(&data.corpus, recipe).draw(), context, recipe.train.recompute, None);
     let drawn: usize = step.documents.iter().map(|(_, tokens)| tokens.len()).sum();

@@ -197,6 +197,11 @@ impl Default for Replay {
 }
 
 impl Replay {
+    /// More than anybody has the time for.
+    const MOST_DOCUMENTS: f64 = 1e6;
+    /// More than any model's context has.
+    const MOST_TOKENS: f64 = 1e7;
+
     fn is_off(&self) -> bool {
         *self == Self::default()
     }
@@ -366,7 +371,9 @@ impl Check for Recipe {
             return Err("every weight of `[objective]` is 0; expected one that is not".into());
         }
         within("replay.temperature", self.replay.temperature, f64::MIN_POSITIVE, f64::INFINITY)?;
-        at_least("replay.max_tokens", self.replay.max_tokens, 16)?;
+        let Replay { documents, max_tokens, .. } = self.replay;
+        within("replay.documents", documents as f64, 0.0, Replay::MOST_DOCUMENTS)?;
+        within("replay.max_tokens", max_tokens as f64, 16.0, Replay::MOST_TOKENS)?;
         if self.replay.documents > 0 && retain == 0.0 {
             return Err("`replay.documents` is not 0 while `objective.retain` is: what the model writes is kept like the \
                         retain set; expected a weight"
@@ -443,6 +450,10 @@ mod tests {
             ("", vec!["optimizer.beta_1=1.5"], "optimizer.beta_1"),
             ("", vec!["objective.unlearn=nan"], "objective.unlearn"),
             ("[objective]\nunlearn=0\nedit_unlearn=0\nedit_update=0\nretain=0", vec![], "objective"),
+            ("", vec!["replay.documents=1000000000000"], "replay.documents"),
+            ("", vec!["replay.max_tokens=8"], "replay.max_tokens"),
+            ("", vec!["replay.temperature=0"], "replay.temperature"),
+            ("[replay]\ndocuments = 3\n[objective]\nretain = 0", vec![], "replay.documents"),
             ("", vec!["train"], "section.key=value"),
             ("", vec!["train.documents_per_step={ update = 2 }"], "update"),
         ] {

@@ -8,6 +8,7 @@
 //! with that begins with a subject of the retain set, of which there are texts.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
 use burn::tensor::backend::Backend;
@@ -115,7 +116,7 @@ pub fn write_texts<B: Backend, K: Kernels<B>>(
     replay: &Replay,
     seed: u64,
     observer: &mut dyn Observer,
-) -> Result<Vec<Vec<u32>>> {
+) -> Result<Vec<Arc<[u32]>>> {
     let prompt = encoder.encode("")?;
     if replay.documents > 0 && prompt.is_empty() {
         return Err(Error::Recipe {
@@ -138,10 +139,11 @@ pub fn write_texts<B: Backend, K: Kernels<B>>(
             if written >= TRIES * replay.documents {
                 return Err(too_few(replay, written, taken.len()));
             }
-            let several = TOKENS_AT_ONCE / beginning;
+            let several = (TOKENS_AT_ONCE / beginning).min(2 * wanted);
             let prompts: Vec<(usize, &[u32])> =
                 (written..written + several).map(|text| (2 * text, prompt.as_slice())).collect();
-            let new = generate_several::<B, K>(model, &prompts, beginning - prompt.len(), sampling)?;
+            let new =
+                generate_several::<B, K>(model, &prompts, beginning.saturating_sub(prompt.len()), sampling)?;
             for (text, new) in (written..).zip(new) {
                 if !forbidden.is_in_beginning(&encoder.decode(&new)?) {
                     begun.push_back((text, [prompt.as_slice(), &new].concat()));
@@ -164,7 +166,7 @@ pub fn write_texts<B: Backend, K: Kernels<B>>(
             tokens.pop_if(|token| is_last(token));
             let new = &tokens[prompt.len()..];
             if new.len() >= SHORTEST && !forbidden.is_in(&encoder.decode(new)?, &tokens) {
-                taken.push(tokens);
+                taken.push(tokens.into());
             }
         }
         observer.observe(Event::Writing { done: taken.len(), total: replay.documents });
@@ -202,7 +204,7 @@ pub fn at_once(replay: &Replay) -> usize {
     (TOKENS_AT_ONCE / replay.max_tokens).max(1)
 }
 
-/// Texts as long as those that [`write_texts`] will give can be, for a plan.
-pub fn stand_ins(replay: &Replay) -> Vec<Vec<u32>> {
-    vec![vec![0; replay.max_tokens]; replay.documents]
+/// Texts as long as those that [`write_texts`] will give can be, for a plan; `context` is the longest window.
+pub fn stand_ins(replay: &Replay, context: usize) -> Vec<Arc<[u32]>> {
+    vec![vec![0; replay.max_tokens.min(context)].into(); replay.documents]
 }

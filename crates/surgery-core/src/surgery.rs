@@ -1,6 +1,7 @@
 //! The operation from its first step to its last.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use burn::tensor::backend::AutodiffBackend;
 
@@ -21,7 +22,7 @@ pub struct Drawable<'a> {
     /// The data's.
     pub benchmark: &'a Benchmark,
     /// What the [model wrote](crate::replay): these come after the retain set's, and are drawn like them.
-    pub written: Vec<Vec<u32>>,
+    pub written: Vec<Arc<[u32]>>,
 }
 
 impl Drawable<'_> {

@@ -1,6 +1,7 @@
 //! `surgery run`: evaluate, operate, evaluate, report.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
@@ -317,7 +318,7 @@ impl Operation<'_> {
         &self,
         model: &Llama<P::Infer>,
         progress: &mut Progress,
-    ) -> Result<Vec<Vec<u32>>> {
+    ) -> Result<Vec<Arc<[u32]>>> {
         let Recipe { replay, train, .. } = self.recipe;
         if replay.documents == 0 {
             return Ok(Vec::new());
@@ -333,7 +334,7 @@ impl Operation<'_> {
             train.seed,
             progress,
         )?;
-        let line = |(index, tokens): (usize, &Vec<u32>)| {
+        let line = |(index, tokens): (usize, &Arc<[u32]>)| {
             let text = files.encoder.decode(tokens)?;
             Ok(format!("{}\n", json!({ "id": format!("written-{index:04}"), "text": text })))
         };
