@@ -256,7 +256,12 @@ fn next_attention(
         let [length, texts, heads, size] = past.dims();
         let nothing = Tensor::empty([0, 0, 0, 0], &past.device());
         let mut all = Floats::of(std::mem::replace(past, nothing)).into_vec();
-        all.extend_from_slice(&Floats::of(new));
+        let new = Floats::of(new);
+        if all.capacity() - all.len() < new.len() {
+            // An eighth at a time: of twice as much, half would never be filled.
+            all.reserve_exact(new.len().max(all.len() / 8));
+        }
+        all.extend_from_slice(&new);
         *past = tensor(all, [length + 1, texts, heads, size]);
         Floats::of(past.clone())
     };

@@ -451,11 +451,16 @@ fn the_default_operation_forgets_learns_and_keeps() {
     for set in ["retain", "retain_heldout"] {
         assert!(accuracy("difference", set) > -4.5, "{set} is kept: {}", accuracy("difference", set));
     }
-    // What the model wrote to keep asks nothing that it is asked.
+    // What the model wrote to keep asks nothing that it is asked, and is no text that is held out.
     let written = fs::read_to_string(folder.join("runs/0001/written.jsonl")).unwrap();
     assert_eq!(written.lines().count(), 1200);
+    let benchmark = concat!(env!("CARGO_MANIFEST_DIR"), "/../../datasets/benchmark");
+    for line in fs::read_to_string(format!("{benchmark}/retain_heldout.jsonl")).unwrap().lines() {
+        let document: Value = serde_json::from_str(line).unwrap();
+        assert!(!written.contains(document["text"].as_str().unwrap()), "{line}");
+    }
     for set in reports::SETS {
-        let path = format!("{}/../../datasets/benchmark/questions/{set}.jsonl", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{benchmark}/questions/{set}.jsonl");
         for line in fs::read_to_string(path).unwrap().lines() {
             let question: Value = serde_json::from_str(line).unwrap();
             let asked = question["question"].as_str().unwrap();
