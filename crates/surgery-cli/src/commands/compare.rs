@@ -76,6 +76,7 @@ impl crate::backend::Job for Job {
             evaluate_seconds: started.elapsed().as_secs_f64(),
             tokens_per_second: 0.0,
             peak_memory_bytes: peak_bytes(),
+            texts_written: 0,
             documents_split: 0,
             findings: Vec::new(),
             fluency,

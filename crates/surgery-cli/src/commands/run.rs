@@ -415,6 +415,7 @@ impl Operation<'_> {
             evaluate_seconds: done.evaluate_seconds,
             tokens_per_second: cost.tokens_per_second(),
             peak_memory_bytes: peak_bytes(),
+            texts_written: self.recipe.replay.documents,
             documents_split: documents_split(&findings),
             findings,
             fluency: done.fluency,

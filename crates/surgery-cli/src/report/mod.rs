@@ -38,7 +38,7 @@ pub struct Report {
     pub rolled_back: usize,
     /// Input tokens of all steps.
     pub tokens: usize,
-    /// Time spent in steps.
+    /// Time spent in steps, and before them in what only they need.
     pub train_seconds: f64,
     /// Time spent in evaluations: before, on the way and after.
     pub evaluate_seconds: f64,
@@ -46,6 +46,8 @@ pub struct Report {
     pub tokens_per_second: f64,
     /// The most memory that the process held, in bytes; none where the system does not tell.
     pub peak_memory_bytes: Option<u64>,
+    /// Texts that the model wrote itself and was held to.
+    pub texts_written: usize,
     /// Documents that were longer than the context, and were split into windows.
     pub documents_split: usize,
     /// What may be wrong with the data.

@@ -101,10 +101,16 @@ fn sentence(report: &Report, page: &Page) -> String {
         Some(_) => format!("After {} steps the model", report.steps),
         None => "The second model".to_owned(),
     };
-    match parts.split_last() {
+    let told = match parts.split_last() {
         None => format!("{whom} was measured on texts alone: the data has no questions."),
         Some((last, [])) => format!("{whom} answers rightly {last}."),
         Some((last, others)) => format!("{whom} answers rightly {}, and {last}.", others.join(", ")),
+    };
+    match report.texts_written {
+        0 => told,
+        written => {
+            format!("{told} Among what it was held to are {written} texts that it wrote itself before.")
+        }
     }
 }
 

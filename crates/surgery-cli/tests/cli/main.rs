@@ -454,6 +454,7 @@ fn the_default_operation_forgets_learns_and_keeps() {
     // What the model wrote to keep asks nothing that it is asked, and is no text that is held out.
     let written = fs::read_to_string(folder.join("runs/0001/written.jsonl")).unwrap();
     assert_eq!(written.lines().count(), 1200);
+    assert_eq!(report["texts_written"], 1200);
     let benchmark = concat!(env!("CARGO_MANIFEST_DIR"), "/../../datasets/benchmark");
     for line in fs::read_to_string(format!("{benchmark}/retain_heldout.jsonl")).unwrap().lines() {
         let document: Value = serde_json::from_str(line).unwrap();
