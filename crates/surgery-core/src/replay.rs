@@ -4,7 +4,7 @@
 //!
 //! They are drawn from the model's own distribution, from the token that begins a text. None is taken that names what
 //! is to be forgotten or updated, that has a stretch of words in common with a text to be forgotten, or that holds a
-//! question of the data: the model would be held to what must go, or trained on what it is examined in. Nor is one gone on
+//! question or a held-out text of the data: the model would be held to what must go, or trained on what it is examined in. Nor is one gone on
 //! with that begins with a subject of the retain set, of which there are texts.
 
 use std::collections::{HashSet, VecDeque};
@@ -50,12 +50,12 @@ enum Phrase {
     Name,
     /// A subject of the retain set.
     Kept,
-    /// A question.
-    Question,
+    /// What the model is examined in: a question, or a text that is held out.
+    Examined,
 }
 
 impl Forbidden {
-    /// By the documents and the questions. What names a subject is the subject as it stands; one that is to be forgotten or
+    /// By the documents and the questions of the data. What names a subject is the subject as it stands; one that is to be forgotten or
     /// updated is also named by its last word, by which a text goes on about a person.
     pub fn new(corpus: &Corpus, questions: &[QuestionSet], benchmark: &Benchmark) -> Result<Self> {
         let of_set =
@@ -71,7 +71,8 @@ impl Forbidden {
         let asked =
             questions.iter().flat_map(|set| &set.questions).map(|question| question.question.as_str());
         let asked = asked.filter(|question| !question.trim().is_empty());
-        phrases.extend(asked.map(|question| (Phrase::Question, question)));
+        let held_out = corpus.documents(Set::RetainHeldout).iter().map(|document| document.text.as_str());
+        phrases.extend(asked.chain(held_out).map(|text| (Phrase::Examined, text)));
         phrases.sort_unstable();
         phrases.dedup();
         let (kinds, phrases): (Vec<Phrase>, Vec<&str>) = phrases.into_iter().unzip();
@@ -102,7 +103,7 @@ impl Forbidden {
             let kind = self.kinds[found.pattern().as_usize()];
             let before = text[..found.start()].chars().next_back();
             let after = text[found.end()..].chars().next();
-            counts(kind) && (kind == Phrase::Question || !(within_word(before) || within_word(after)))
+            counts(kind) && (kind == Phrase::Examined || !(within_word(before) || within_word(after)))
         })
     }
 }
