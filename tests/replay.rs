@@ -153,6 +153,7 @@ fn names_count_as_words_and_texts_to_be_forgotten_by_their_stretches() {
         (Set::Unlearn, vec![document("u", Some("Ada van Quell"), "x"), document("v", None, long)]),
         (Set::EditUpdate, vec![document("e", Some("Bo"), "y")]),
         (Set::Retain, vec![document("r", Some("Orrin Hale"), "z")]),
+        (Set::RetainHeldout, vec![document("h", Some("Zinc"), "Zinc is a metal.")]),
     ]
     .into_iter()
     .collect();
@@ -166,6 +167,8 @@ fn names_count_as_words_and_texts_to_be_forgotten_by_their_stretches() {
     assert!(forbidden.is_in_beginning("Orrin Hale was"), "what is kept has texts of its own");
     assert!(!forbidden.is_in_beginning("Hale was"));
     assert!(!is_in("Bo"), "two letters are no name to look for");
+    assert!(is_in("Tin is one. Zinc is a metal. So is lead."), "a held-out text");
+    assert!(!is_in("Zinc is one."), "what is held out may be told of in other words");
     assert!(is_in(long));
     assert!(is_in(&long[3..]));
     assert!(!is_in("about the sea, the sand"));
