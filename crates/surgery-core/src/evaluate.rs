@@ -12,8 +12,8 @@ use std::ops::Range;
 use crate::batch::{BATCH_TOKENS, Rows, Target, Tree, batches, windows};
 use crate::config::LlamaConfig;
 use crate::data::{Benchmark, EncodedQuestion, KEPT};
-use crate::error::{Error, Result};
-use crate::event::{Event, Observer};
+use crate::error::Result;
+use crate::event::{Event, Observer, stop_if_interrupted};
 use crate::kernels::{HEAD_CHUNK, Kernels};
 use crate::model::Llama;
 use crate::reference::{Reference, at_positions};
@@ -148,10 +148,7 @@ impl Progress<'_> {
     fn advance(&mut self, texts: usize) -> Result<()> {
         self.done += texts;
         self.observer.observe(Event::Evaluating { done: self.done, total: self.total });
-        match self.observer.interrupted() {
-            true => Err(Error::Interrupted { step: 0, remedy: String::new() }),
-            false => Ok(()),
-        }
+        stop_if_interrupted(self.observer)
     }
 }
 

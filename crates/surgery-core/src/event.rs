@@ -1,6 +1,6 @@
 //! What happens during an operation, told as it happens. Whoever calls decides how it looks.
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
 use crate::step::StepRecord;
 
@@ -65,6 +65,14 @@ pub trait Observer {
     /// Asked between steps and between batches of an evaluation.
     fn interrupted(&self) -> bool {
         false
+    }
+}
+
+/// Ends work outside of steps, such as an evaluation, where `observer` asks for it.
+pub(crate) fn stop_if_interrupted(observer: &dyn Observer) -> Result<()> {
+    match observer.interrupted() {
+        true => Err(Error::Interrupted { step: 0, remedy: String::new() }),
+        false => Ok(()),
     }
 }
 

@@ -182,6 +182,24 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         weights.matmul(values).reshape([rows, heads, columns, head_dim]).swap_dims(1, 2)
     }
 
+    /// As [`attention`](Self::attention), of texts that go on: what `memory` holds of them comes before `keys` and
+    /// `values`, which are added to it.
+    fn remembering_attention(
+        queries: Tensor<B, 4>,
+        keys: Tensor<B, 4>,
+        values: Tensor<B, 4>,
+        placement: &Placement<B>,
+        memory: &mut Memory<B>,
+    ) -> Tensor<B, 4> {
+        let (mut keys, mut values) = (keys.swap_dims(0, 1), values.swap_dims(0, 1));
+        if let Some((past_keys, past_values)) = memory.take() {
+            keys = Tensor::cat(vec![past_keys, keys], 0);
+            values = Tensor::cat(vec![past_values, values], 0);
+        }
+        *memory = Some((keys.clone(), values.clone()));
+        Self::attention(queries, keys.swap_dims(0, 1), values.swap_dims(0, 1), placement)
+    }
+
     /// `silu(gate) · up` (arXiv 2002.05202): `[rows, columns, intermediate]` each.
     fn swiglu(gate: Tensor<B, 3>, up: Tensor<B, 3>) -> Tensor<B, 3> {
         silu(gate) * up
@@ -201,19 +219,13 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         let normed = Self::rms_norm(x.clone(), weights.norm, weights.epsilon);
         let queries = heads(Self::project(normed.clone(), weights.query));
         let keys = heads(Self::project(normed.clone(), weights.key));
-        let mut values = heads(Self::project(normed, weights.value));
+        let values = heads(Self::project(normed, weights.value));
         let queries = Self::rope(queries, placement);
-        let mut keys = Self::rope(keys, placement);
-        if let Some(memory) = memory {
-            (keys, values) = (keys.swap_dims(0, 1), values.swap_dims(0, 1));
-            if let Some((past_keys, past_values)) = memory.take() {
-                keys = Tensor::cat(vec![past_keys, keys], 0);
-                values = Tensor::cat(vec![past_values, values], 0);
-            }
-            *memory = Some((keys.clone(), values.clone()));
-            (keys, values) = (keys.swap_dims(0, 1), values.swap_dims(0, 1));
-        }
-        let mixed = Self::attention(queries, keys, values, placement);
+        let keys = Self::rope(keys, placement);
+        let mixed = match memory {
+            Some(memory) => Self::remembering_attention(queries, keys, values, placement, memory),
+            None => Self::attention(queries, keys, values, placement),
+        };
         x + Self::project(mixed.reshape([rows as i32, columns as i32, -1]), weights.output)
     }
 

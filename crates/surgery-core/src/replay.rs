@@ -15,7 +15,7 @@ use burn::tensor::backend::Backend;
 
 use crate::data::{Benchmark, Corpus, QuestionSet, Set};
 use crate::error::{Error, Result};
-use crate::event::{Event, Observer};
+use crate::event::{Event, Observer, stop_if_interrupted};
 use crate::generate::{Sampling, generate_several};
 use crate::kernels::Kernels;
 use crate::model::Llama;
@@ -185,13 +185,6 @@ fn too_few(replay: &Replay, written: usize, taken: usize) -> Error {
              for fewer, or set it to 0",
             replay.documents
         ),
-    }
-}
-
-fn stop_if_interrupted(observer: &dyn Observer) -> Result<()> {
-    match observer.interrupted() {
-        true => Err(Error::Interrupted { step: 0, remedy: String::new() }),
-        false => Ok(()),
     }
 }
 

@@ -43,10 +43,10 @@ impl Drawable<'_> {
         recompute: bool,
         bounds: Option<&'a Bounds>,
     ) -> StepDocuments<'a> {
-        let of_set = |(&set, indices): (&Set, &'_ Vec<usize>)| -> Vec<(Set, &'a [u32])> {
-            indices.iter().map(|&index| (set, self.document(set, index))).collect()
-        };
-        StepDocuments { documents: draw.iter().flat_map(of_set).collect(), context, recompute, bounds }
+        let documents = draw
+            .iter()
+            .flat_map(|(&set, indices)| indices.iter().map(move |&index| (set, self.document(set, index))));
+        StepDocuments { documents: documents.collect(), context, recompute, bounds }
     }
 }
 
@@ -58,7 +58,7 @@ pub fn sampler(corpus: &Corpus, recipe: &Recipe) -> Sampler {
         (set, of_corpus.chain(std::iter::repeat_n(None, written)).collect())
     };
     let sets = recipe.objective.sets().into_iter().map(subjects);
-    Sampler::of_subjects(sets, recipe.train.documents_per_step, recipe.train.seed)
+    Sampler::new(sets, recipe.train.documents_per_step, recipe.train.seed)
 }
 
 /// The retain documents that the steps of an operation will draw, by their indices: the seed decides.

@@ -152,10 +152,8 @@ impl Kernels<Plain> for Fused {
         placement: &Placement<Plain>,
         memory: Option<&mut Memory<Plain>>,
     ) -> Tensor<Plain, 3> {
-        match memory {
-            Some(Some(memory)) if x.dims()[1] == 1 => return next_attention(x, weights, placement, memory),
-            Some(_) => return composed_attention(x, weights, placement, memory),
-            None => {}
+        if memory.is_some() {
+            return composed_attention(x, weights, placement, memory);
         }
         let shape = x.dims();
         let inputs = AttentionInputs::new(weights, placement.layout());
@@ -237,37 +235,19 @@ impl Kernels<Plain> for Fused {
     }
 }
 
-/// The sublayer where every text goes on by one token, and has keys and values already.
-fn next_attention(
-    x: Tensor<Plain, 3>,
-    weights: AttentionWeights<Plain>,
-    placement: &Placement<Plain>,
-    memory: &mut (Tensor<Plain, 4>, Tensor<Plain, 4>),
-) -> Tensor<Plain, 3> {
-    let [rows, _, _] = x.dims();
-    let shape = |x: Tensor<Plain, 3>| x.reshape([rows as i32, 1, -1, placement.head_dim() as i32]);
-    let normed = Fused::rms_norm(x.clone(), weights.norm, weights.epsilon);
-    let queries = Portable::rope(shape(Fused::project(normed.clone(), weights.query)), placement);
-    let keys = Portable::rope(shape(Fused::project(normed.clone(), weights.key)), placement);
-    let values = shape(Fused::project(normed, weights.value));
-    let [_, _, heads, size] = queries.dims();
-    let heads = Heads { queries: heads, keys: keys.dims()[2], size };
-    let grown = |past: &mut Tensor<Plain, 4>, new: Tensor<Plain, 4>| {
-        let [length, texts, heads, size] = past.dims();
-        let nothing = Tensor::empty([0, 0, 0, 0], &past.device());
-        let mut all = Floats::of(std::mem::replace(past, nothing)).into_vec();
-        let new = Floats::of(new);
-        if all.capacity() - all.len() < new.len() {
-            // An eighth at a time: of twice as much, half would never be filled.
-            all.reserve_exact(new.len().max(all.len() / 8));
-        }
-        all.extend_from_slice(&new);
-        *past = tensor(all, [length + 1, texts, heads, size]);
-        Floats::of(past.clone())
-    };
-    let (keys, values) = (grown(&mut memory.0, keys), grown(&mut memory.1, values));
-    let mixed = attention::next(&Floats::of(queries), &keys, &values, heads);
-    x + Fused::project(tensor(mixed.into_vec(), [rows, 1, heads.width()]), weights.output)
+/// Adds what a token of each text has, `[texts, 1, heads, size]`, to what there is, `[past, texts, heads, size]`.
+fn grow(past: &mut Tensor<Plain, 4>, new: Tensor<Plain, 4>) -> Floats {
+    let [length, texts, heads, size] = past.dims();
+    let nothing = Tensor::empty([0, 0, 0, 0], &past.device());
+    let mut all = Floats::of(std::mem::replace(past, nothing)).into_vec();
+    let new = Floats::of(new);
+    if all.capacity() - all.len() < new.len() {
+        // An eighth at a time: of twice as much, half would never be filled.
+        all.reserve_exact(new.len().max(all.len() / 8));
+    }
+    all.extend_from_slice(&new);
+    *past = tensor(all, [length + 1, texts, heads, size]);
+    Floats::of(past.clone())
 }
 
 /// The portable composition of [`Fused`]'s own operations.
@@ -287,6 +267,22 @@ fn composed_attention(
 
         fn rms_norm(x: Tensor<Plain, 3>, weight: Tensor<Plain, 1>, epsilon: f64) -> Tensor<Plain, 3> {
             Fused::rms_norm(x, weight, epsilon)
+        }
+
+        fn remembering_attention(
+            queries: Tensor<Plain, 4>,
+            keys: Tensor<Plain, 4>,
+            values: Tensor<Plain, 4>,
+            placement: &Placement<Plain>,
+            memory: &mut Memory<Plain>,
+        ) -> Tensor<Plain, 4> {
+            let shape = queries.dims();
+            let Some((past_keys, past_values)) = memory.as_mut().filter(|_| shape[1] == 1) else {
+                return Portable::remembering_attention(queries, keys, values, placement, memory);
+            };
+            let heads = Heads { queries: shape[2], keys: keys.dims()[2], size: shape[3] };
+            let (keys, values) = (grow(past_keys, keys), grow(past_values, values));
+            tensor(attention::next(&Floats::of(queries), &keys, &values, heads).into_vec(), shape)
         }
     }
     Parts::attention_sublayer(x, weights, placement, memory)

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
-use super::{Document, Set};
+use super::Set;
 
 /// A generator for one purpose, told apart from the seed's others by `stream`.
 pub(crate) fn seeded(seed: u64, stream: u64) -> ChaCha8Rng {
@@ -102,18 +102,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler over `sets`, drawing `counts` of each a step.
-    pub fn new<'a>(
-        sets: impl IntoIterator<Item = (Set, &'a [Document])>,
-        counts: DocumentsPerStep,
-        seed: u64,
-    ) -> Self {
-        let subjects = |documents: &[Document]| documents.iter().map(|d| d.subject.clone()).collect();
-        Self::of_subjects(sets.into_iter().map(|(set, documents)| (set, subjects(documents))), counts, seed)
-    }
-
-    /// As [`new`](Self::new), of documents by their subjects.
-    pub(crate) fn of_subjects(
+    /// A sampler over `sets`, each the subjects of its documents, drawing `counts` of each a step.
+    pub fn new(
         sets: impl IntoIterator<Item = (Set, Vec<Option<String>>)>,
         counts: DocumentsPerStep,
         seed: u64,
@@ -265,6 +255,7 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Document;
 
     fn documents(count: usize, wordings: usize) -> Vec<Document> {
         let document = |i: usize| Document {
@@ -275,11 +266,20 @@ mod tests {
         (0..count * wordings).map(document).collect()
     }
 
+    fn of_documents<'a>(
+        sets: impl IntoIterator<Item = (Set, &'a [Document])>,
+        counts: DocumentsPerStep,
+        seed: u64,
+    ) -> Sampler {
+        let subjects = |documents: &[Document]| documents.iter().map(|d| d.subject.clone()).collect();
+        Sampler::new(sets.into_iter().map(|(set, documents)| (set, subjects(documents))), counts, seed)
+    }
+
     #[test]
     fn an_epoch_draws_every_document_once() {
         let documents = documents(7, 1);
         let counts = DocumentsPerStep::all(3);
-        let mut sampler = Sampler::new([(Set::Retain, documents.as_slice())], counts, 1);
+        let mut sampler = of_documents([(Set::Retain, documents.as_slice())], counts, 1);
         let drawn: Vec<usize> = (0..7).flat_map(|_| sampler.draw()[&Set::Retain].clone()).collect();
         for epoch in drawn.chunks(7) {
             let mut epoch = epoch.to_vec();
@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn no_step_draws_a_document_twice() {
         let documents = documents(5, 1);
-        let mut sampler = Sampler::new([(Set::Retain, documents.as_slice())], DocumentsPerStep::all(4), 3);
+        let mut sampler = of_documents([(Set::Retain, documents.as_slice())], DocumentsPerStep::all(4), 3);
         for _ in 0..50 {
             let mut drawn = sampler.draw()[&Set::Retain].clone();
             drawn.sort_unstable();
@@ -309,7 +309,7 @@ mod tests {
             let sets = [(Set::EditUnlearn, old.as_slice()), (Set::EditUpdate, new.as_slice())];
             let counts = DocumentsPerStep { edit_unlearn, edit_update, ..DocumentsPerStep::all(0) };
             for seed in 0..20 {
-                let mut sampler = Sampler::new(sets, counts, seed);
+                let mut sampler = of_documents(sets, counts, seed);
                 for _ in 0..120 {
                     let draw = sampler.draw();
                     let subjects = |set, documents: &[Document]| -> Vec<String> {
@@ -333,7 +333,7 @@ mod tests {
         let (old, new) = (documents(7, 1), documents(7, 2));
         let sampler = || {
             let sets = [(Set::EditUnlearn, old.as_slice()), (Set::EditUpdate, new.as_slice())];
-            Sampler::new(sets, DocumentsPerStep::all(3), 1)
+            of_documents(sets, DocumentsPerStep::all(3), 1)
         };
         let mut first = sampler();
         for _ in 0..20 {
@@ -352,7 +352,7 @@ mod tests {
     fn a_position_of_other_documents_is_refused() {
         let documents = documents(9, 1);
         let sampler =
-            |count: usize| Sampler::new([(Set::Retain, &documents[..count])], DocumentsPerStep::all(2), 1);
+            |count: usize| of_documents([(Set::Retain, &documents[..count])], DocumentsPerStep::all(2), 1);
         let mut larger = sampler(9);
         larger.draw();
         assert!(sampler(4).go_to(larger.position()).unwrap_err().contains("4 documents of retain"));
@@ -365,7 +365,7 @@ mod tests {
         let documents = documents(9, 1);
         let run = |seed| {
             let sets = [(Set::Unlearn, documents.as_slice())];
-            let mut sampler = Sampler::new(sets, DocumentsPerStep::all(2), seed);
+            let mut sampler = of_documents(sets, DocumentsPerStep::all(2), seed);
             (0..9).map(|_| sampler.draw()).collect::<Vec<_>>()
         };
         assert_eq!(run(5), run(5));
