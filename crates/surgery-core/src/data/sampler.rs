@@ -230,25 +230,34 @@ impl Stream {
     }
 
     /// Begins an epoch: every document once, in rounds of one document per subject, so that several
-    /// wordings of one subject stand far apart. What the current step has drawn already comes last.
+    /// wordings of one subject stand far apart; documents without one lie evenly between. What the current step has
+    /// drawn already comes last.
     fn refill(&mut self, drawn: &[usize]) {
         let mut order: Vec<usize> = (0..self.subjects.len()).collect();
         order.shuffle(&mut self.generator);
         let mut rounds: HashMap<&str, usize> = HashMap::new();
-        let mut keyed: Vec<(bool, usize, usize)> = Vec::with_capacity(order.len());
+        let (mut told, mut others) = (Vec::new(), Vec::new());
         for index in order {
-            let round = match &self.subjects[index] {
+            match &self.subjects[index] {
                 Some(subject) => {
-                    let next = rounds.entry(subject).or_default();
-                    *next += 1;
-                    *next - 1
+                    let round = rounds.entry(subject).or_default();
+                    told.push((*round, index));
+                    *round += 1;
                 }
-                None => 0,
-            };
-            keyed.push((drawn.contains(&index), round, index));
+                None => others.push((0, index)),
+            }
         }
-        keyed.sort_by_key(|&(drawn, round, _)| (drawn, round));
-        self.left = keyed.into_iter().map(|(_, _, index)| index).collect();
+        told.sort_by_key(|&(round, _)| round);
+        let spread = |part: Vec<(usize, usize)>| {
+            let count = part.len() as f64;
+            let places = part.into_iter().enumerate();
+            places.map(move |(place, (_, index))| ((place as f64 + 0.5) / count, index))
+        };
+        let mut keyed: Vec<(f64, usize)> = spread(told).chain(spread(others)).collect();
+        keyed.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        let (last, first): (Vec<usize>, Vec<usize>) =
+            keyed.into_iter().map(|(_, index)| index).partition(|index| drawn.contains(index));
+        self.left = first.into_iter().chain(last).collect();
     }
 }
 
@@ -285,6 +294,18 @@ mod tests {
             let mut epoch = epoch.to_vec();
             epoch.sort_unstable();
             assert_eq!(epoch, [0, 1, 2, 3, 4, 5, 6]);
+        }
+    }
+
+    #[test]
+    fn documents_without_a_subject_lie_evenly_in_an_epoch() {
+        let mut subjects: Vec<Option<String>> = (0..30).map(|index| Some(format!("s{}", index / 3))).collect();
+        subjects.extend(vec![None; 30]);
+        let mut sampler = Sampler::new([(Set::Retain, subjects)], DocumentsPerStep::all(12), 5);
+        for step in 0..10 {
+            let drawn = &sampler.draw()[&Set::Retain];
+            let without = drawn.iter().filter(|&&index| index >= 30).count();
+            assert_eq!(without, 6, "step {step}");
         }
     }
 
