@@ -8,7 +8,7 @@ use surgery_core::batch::windows;
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::lint::Finding;
-use surgery_core::data::{EncodedQuestion, Set};
+use surgery_core::data::{Benchmark, EncodedQuestion, Set};
 use surgery_core::evaluate::{score, score_options};
 use surgery_core::event::Silent;
 use surgery_core::generate::{Sampling, generate_several};
@@ -21,6 +21,7 @@ use surgery_core::reference::{Cached, Live, Reference, Store};
 use surgery_core::replay::{at_once, stand_ins};
 use surgery_core::step::{gradients, update};
 use surgery_core::surgery::{Drawable, sampler};
+use surgery_core::training::OnTheWay;
 
 use crate::exit::Outcome;
 use crate::fit;
@@ -179,7 +180,7 @@ fn estimate_seconds<P: Platform>(
         .collect();
     let probed: usize = step.documents.iter().map(|(_, tokens)| tokens.len()).sum();
 
-    // An evaluation passes every document and every question once; a sample of each tells.
+    // An evaluation passes every document and every question once; some of each tell.
     let documents: Vec<&Vec<u32>> = benchmark.sets.iter().flat_map(|(_, documents)| documents).collect();
     let questions: Vec<&EncodedQuestion> =
         benchmark.questions.iter().flat_map(|(_, questions)| questions).collect();
@@ -191,13 +192,20 @@ fn estimate_seconds<P: Platform>(
         .step_by(questions.len().div_ceil(PROBED_TEXTS).max(1))
         .map(|&question| question.clone())
         .collect();
-    let share = |some: usize, all: usize| if some == 0 { 0.0 } else { all as f64 / some as f64 };
-    let lengths = |texts: &mut dyn Iterator<Item = usize>| texts.sum::<usize>();
-    let of_documents = share(
-        lengths(&mut some_documents.iter().map(Vec::len)),
-        lengths(&mut documents.iter().map(|text| text.len())),
-    );
-    let of_questions = share(some_questions.len(), questions.len());
+    // Before, after, and of a sample on the way.
+    let on_the_way = OnTheWay::new(benchmark, recipe.train.evaluate_every);
+    let (evaluations, sample) = on_the_way.in_steps(recipe.train.steps);
+    let tokens = |benchmark: &Benchmark| -> usize {
+        benchmark.sets.iter().flat_map(|(_, documents)| documents).map(Vec::len).sum()
+    };
+    let asked = |benchmark: &Benchmark| -> usize {
+        benchmark.questions.iter().map(|(_, questions)| questions.len()).sum()
+    };
+    let times = |count: &dyn Fn(&Benchmark) -> usize, probed: usize| {
+        (2 * count(benchmark) + evaluations * count(sample)) as f64 / probed.max(1) as f64
+    };
+    let of_documents = times(&tokens, some_documents.iter().map(Vec::len).sum());
+    let of_questions = times(&asked, some_questions.len());
 
     struct Probe<P: Platform> {
         model: Llama<P::Infer>,
@@ -270,7 +278,7 @@ fn estimate_seconds<P: Platform>(
         let block = (times[1][part] - times[0][part]).max(0.0);
         times[0][part] + (layers - 1.0) * block
     };
-    Ok(Seconds { train: whole(0), evaluate: 2.0 * whole(1) })
+    Ok(Seconds { train: whole(0), evaluate: whole(1) })
 }
 
 fn of_time(seconds: f64) -> String {

@@ -135,9 +135,8 @@ impl<B: Backend> AdamW<B> {
     }
 
     /// The two moments of the parameter `name`; none before the first update that reached it.
-    pub(crate) fn moments(&self, name: &str) -> Option<[Vec<f32>; 2]> {
-        let values = |tensor: &Tensor<B, 1>| tensor.to_data().to_vec::<f32>().expect("moments are f32");
-        self.moments.get(name).map(|moments| [values(&moments.first), values(&moments.second)])
+    pub(crate) fn moments(&self, name: &str) -> Option<[&Tensor<B, 1>; 2]> {
+        self.moments.get(name).map(|moments| [&moments.first, &moments.second])
     }
 
     /// The settings it was made with.

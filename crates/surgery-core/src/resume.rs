@@ -14,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
@@ -200,7 +201,7 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
     fn write(&self, folder: &Path, state: &Keep<B>) -> Result<()> {
         let (input, like) = self.input;
         state.model.valid().save(folder, input, like, SaveDtype::F32)?;
-        let moments: BTreeMap<String, Vec<f32>> = self
+        let moments: BTreeMap<String, &Tensor<B::InnerBackend, 1>> = self
             .config
             .parameters()
             .into_iter()
@@ -210,8 +211,10 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
             })
             .flatten()
             .collect();
-        let lengths: Vec<_> = moments.iter().map(|(name, values)| (name.clone(), values.len())).collect();
-        write_vectors(&folder.join(MOMENTS), &lengths, |name| moments[name].clone())?;
+        let lengths: Vec<_> = moments.iter().map(|(name, tensor)| (name.clone(), tensor.dims()[0])).collect();
+        write_vectors(&folder.join(MOMENTS), &lengths, |name| {
+            moments[name].to_data().to_vec().expect("moments are f32")
+        })?;
         for record in self.records.iter().filter(|record| self.run.has(record)) {
             self.run.copy(record, folder)?;
         }

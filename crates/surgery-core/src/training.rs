@@ -61,6 +61,11 @@ impl OnTheWay {
         Self { sample, every }
     }
 
+    /// What `steps` steps will bring: how many evaluations, and of what.
+    pub fn in_steps(&self, steps: usize) -> (usize, &Benchmark) {
+        (steps.checked_div(self.every).unwrap_or(0), &self.sample)
+    }
+
     /// Evaluates if it is time, and tells `observer`.
     pub(crate) fn after_step<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
         &mut self,

@@ -10,6 +10,23 @@ const LEAST: usize = 1 << 14;
 /// What is kept beyond the most that was in use at once is this part of it, at most.
 pub(crate) const RESERVE: usize = 8;
 
+/// Blocks of so many bytes get pages of their own, which go back to the system with them.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const PAGES_OF_ITS_OWN: i32 = 2 << 20;
+
+/// Has glibc give large blocks pages of their own, always. By itself it stops once one was freed, and takes the next
+/// from its heap, where batches of ever other lengths leave holes: after 600 steps a quarter more than was in use.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "the allocator is a C library")]
+pub(crate) fn keep_large_blocks_apart() {
+    // SAFETY: takes two numbers, at any time and from any thread; that it is refused does no harm.
+    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, PAGES_OF_ITS_OWN) };
+}
+
+/// Other allocators are left as they are.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn keep_large_blocks_apart() {}
+
 /// What is not in use, and how much is.
 struct Pool {
     /// Oldest first.

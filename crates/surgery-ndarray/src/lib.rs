@@ -30,6 +30,7 @@ impl Platform for Cpu {
     type Kernels = Fused;
 
     fn device(number: usize) -> Result<NdArrayDevice> {
+        buffer::keep_large_blocks_apart();
         match number {
             0 => Ok(NdArrayDevice::Cpu),
             _ => Err(Error::Backend {
