@@ -1,17 +1,22 @@
 //! What the tests of the whole share: the golden values, and how to compare with them.
 
+pub mod parity;
+pub mod random;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use surgery_core::burn::tensor::Tensor;
+use surgery_core::burn::tensor::backend::Backend;
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::config::LlamaConfig;
 use surgery_core::files::Folder;
 use surgery_core::model::Llama;
-use surgery_core::platform::Platform;
+use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::text::TextEncoder;
 
-/// The platform under test.
+/// The CPU.
 pub type Cpu = surgery_ndarray::Cpu;
 /// Its inference backend.
 pub type Infer = <Cpu as Platform>::Infer;
@@ -61,11 +66,21 @@ pub fn open(variant: &str) -> (Folder, LlamaConfig, TextEncoder) {
     (folder, config, encoder)
 }
 
-/// A golden model, for inference.
+/// A golden model, for inference on the CPU.
 pub fn load(variant: &str) -> Llama<Infer> {
+    load_on::<Cpu>(variant, &Cpu::device(0).unwrap())
+}
+
+/// A golden model, for inference on a device.
+pub fn load_on<P: Platform>(variant: &str, device: &DeviceOf<P>) -> Llama<P::Infer> {
     let (folder, config, _) = open(variant);
     let checkpoint = Checkpoint::open(&folder).unwrap();
-    Llama::load(&config, &checkpoint, &Cpu::device(0).unwrap()).unwrap()
+    Llama::load(&config, &checkpoint, device).unwrap()
+}
+
+/// A tensor's values.
+pub fn values_of<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().to_vec().unwrap()
 }
 
 /// A JSON number.

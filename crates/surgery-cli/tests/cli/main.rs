@@ -470,4 +470,11 @@ fn the_default_operation_forgets_learns_and_keeps() {
     }
     assert!(report["after"]["kl"]["retain"].as_f64().unwrap() < 0.05);
     assert!(folder.join("runs/0001/model/model.safetensors").exists());
+    // It took the memory that a plan foresees.
+    if cfg!(all(target_os = "linux", target_env = "gnu")) {
+        let plan: Value = serde_json::from_str(&succeed(&folder, &["run", "--dry-run", "--json"])).unwrap();
+        let [foreseen, taken] =
+            [&plan["memory_bytes"], &report["peak_memory_bytes"]].map(|bytes| bytes.as_f64().unwrap());
+        assert!((foreseen / taken - 1.0).abs() < 0.1, "foreseen {foreseen}, taken {taken}");
+    }
 }

@@ -299,7 +299,8 @@ mod tests {
 
     #[test]
     fn documents_without_a_subject_lie_evenly_in_an_epoch() {
-        let mut subjects: Vec<Option<String>> = (0..30).map(|index| Some(format!("s{}", index / 3))).collect();
+        let mut subjects: Vec<Option<String>> =
+            (0..30).map(|index| Some(format!("s{}", index / 3))).collect();
         subjects.extend(vec![None; 30]);
         let mut sampler = Sampler::new([(Set::Retain, subjects)], DocumentsPerStep::all(12), 5);
         for step in 0..10 {

@@ -1,0 +1,47 @@
+//! Prints how far a backend is from PyTorch, from transformers and from the CPU's oracle, item by item; fails where one is too far.
+
+use std::process::ExitCode;
+
+use surgery_core::Result;
+use surgery_core::platform::Platform;
+use surgery_tests::parity::{Item, Tolerances, measure};
+use surgery_tests::{Cpu, VARIANTS};
+
+/// What a GPU is held to: every shape is compiled anew there. These have golden gradients and operations.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+const FEW: [&str; 2] = ["llama1-mha", "llama32-tied"];
+
+fn main() -> ExitCode {
+    let backend = std::env::args().nth(1).unwrap_or_else(|| "ndarray".into());
+    let items = match backend.as_str() {
+        "ndarray" => on::<Cpu>(&VARIANTS),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => on::<surgery_wgpu::Wgpu>(&FEW),
+        #[cfg(feature = "cuda")]
+        "cuda" => on::<surgery_cuda::Cuda>(&FEW),
+        other => {
+            eprintln!("error: no backend `{other}` in this build");
+            return ExitCode::from(4);
+        }
+    };
+    let items = match items {
+        Ok(items) => items,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(4);
+        }
+    };
+    println!("{backend}, f32: the worst error of each kind, and how large it may be\n");
+    for Item { what, error, tolerance } in &items {
+        println!("{what:<50}{error:>10.1e}{tolerance:>10.0e}");
+    }
+    let failed: Vec<&Item> = items.iter().filter(|item| !item.holds()).collect();
+    for Item { what, error, tolerance } in &failed {
+        eprintln!("error: {what}: off by {error:.2e}, where {tolerance:.0e} is allowed");
+    }
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn on<P: Platform>(variants: &[&str]) -> Result<Vec<Item>> {
+    Ok(measure::<P>(&P::device(0)?, variants, Tolerances::F32))
+}

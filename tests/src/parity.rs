@@ -1,0 +1,445 @@
+//! One suite for every backend: what PyTorch and transformers computed, and what the CPU's oracle computes, against
+//! what a platform does. Each item is the worst error of its kind.
+
+use surgery_core::batch::Rows;
+use surgery_core::burn::module::AutodiffModule;
+use surgery_core::data::{Benchmark, Corpus, EncodedQuestion, Question, QuestionSet, Set, Split};
+use surgery_core::evaluate::{Against, Choices, choose, evaluate, score, score_options};
+use surgery_core::event::{Event, Observer, Silent};
+use surgery_core::generate::{Sampling, generate};
+use surgery_core::model::Llama;
+use surgery_core::objective::{Objective, TokenMean};
+use surgery_core::oracle;
+use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::pretrain::pretrain;
+use surgery_core::recipe::{PretrainRecipe, Recipe, parse};
+use surgery_core::reference::Live;
+use surgery_core::step::{StepDocuments, StepRecord, gradients};
+use surgery_core::surgery::{Drawable, beginning, operate};
+use surgery_core::text::TextEncoder;
+use surgery_core::training::{Cost, KeepNothing};
+
+use crate::{
+    Cpu, golden, golden_folder, golden_json, ids, load_on, number, open, random, read_tensors,
+    relative_distance, values_of,
+};
+
+/// The worst error of one kind.
+#[derive(Debug)]
+pub struct Item {
+    /// What was compared.
+    pub what: String,
+    /// How far the worst was off.
+    pub error: f64,
+    /// How far it may be.
+    pub tolerance: f64,
+}
+
+impl Item {
+    /// Whether it is close enough. What is no number is not.
+    pub fn holds(&self) -> bool {
+        self.error <= self.tolerance
+    }
+}
+
+/// How far each kind of figure may be off in a dtype.
+#[derive(Debug, Clone, Copy)]
+pub struct Tolerances {
+    /// NLL and scores of options, relative; logits, relative to themselves and 2.5.
+    pub nll: f64,
+    /// Perplexity and KL, relative; the figures of a step, relative to themselves and 0.01.
+    pub figures: f64,
+    /// A parameter's gradient: the norm of the difference by its norm.
+    pub gradients: f64,
+    /// A parameter's change by a whole operation, in the same measure: Adam divides small numbers by small numbers.
+    pub changes: f64,
+}
+
+impl Tolerances {
+    /// For f32 throughout.
+    pub const F32: Self = Self { nll: 2e-5, figures: 1e-4, gradients: 1e-4, changes: 2e-3 };
+}
+
+/// Collects the worst error of each item.
+struct Found {
+    items: Vec<Item>,
+}
+
+impl Found {
+    fn add(&mut self, what: String, tolerance: f64, errors: impl IntoIterator<Item = f64>) {
+        // f64::max would drop what is no number.
+        let worst = |worst: f64, error: f64| {
+            if error.is_nan() || worst.is_nan() { f64::NAN } else { worst.max(error) }
+        };
+        let error = errors.into_iter().fold(0.0, worst);
+        self.items.push(Item { what, error, tolerance });
+    }
+}
+
+/// `|found - expected|` by `|expected| + floor`.
+fn relative(found: f64, expected: f64, floor: f64) -> f64 {
+    (found - expected).abs() / (expected.abs() + floor)
+}
+
+/// How many do not agree.
+fn differing(agree: impl IntoIterator<Item = bool>) -> f64 {
+    agree.into_iter().filter(|agree| !agree).count() as f64
+}
+
+/// Every item, on the models of `variants`; gradients and operations on those of them that there are golden values of.
+pub fn measure<P: Platform>(device: &DeviceOf<P>, variants: &[&str], tolerances: Tolerances) -> Vec<Item> {
+    let mut found = Found { items: Vec::new() };
+    for variant in variants {
+        inference::<P>(device, variant, tolerances, &mut found);
+    }
+    for case in golden_json("expected/choice.json").as_array().expect("a list") {
+        if variants.contains(&text(&case["model"])) {
+            multiple_choice::<P>(device, case, tolerances, &mut found);
+        }
+    }
+    let has = |variant: &str| variants.contains(&variant);
+    for variant in ["llama1-mha", "llama32-tied"].into_iter().filter(|variant| has(variant)) {
+        gradients_of_pytorch::<P>(device, variant, tolerances, &mut found);
+    }
+    for case in ["paper", "schedule", "schedule-linear", "windows", "update-only"] {
+        operation::<P>(device, case, has, tolerances, &mut found);
+    }
+    if has("smollm2-tied") {
+        pretraining::<P>(device, tolerances, &mut found);
+    }
+    if has("llama1-mha") {
+        evaluation::<P>(device, tolerances, &mut found);
+    }
+    steps_of_the_oracle::<P>(device, tolerances, &mut found);
+    found.items
+}
+
+fn text(value: &serde_json::Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+}
+
+/// NLL, logits and greedy generation of one variant.
+fn inference<P: Platform>(device: &DeviceOf<P>, variant: &str, tolerances: Tolerances, found: &mut Found) {
+    let expected = golden_json(&format!("expected/{variant}.json"));
+    let model = load_on::<P>(variant, device);
+    let tokens: Vec<Vec<u32>> = expected["ids"].as_array().expect("a list").iter().map(ids).collect();
+    let losses = score::<P::Infer, P::Kernels>(&model, &tokens, &mut Silent).expect("scores");
+    let errors = losses.iter().enumerate().map(|(index, loss)| {
+        assert_eq!(loss.tokens as u64, expected["tokens"][index].as_u64().expect("a count"), "{variant}");
+        match loss.mean() {
+            None => differing([expected["nll"][index].is_null()]),
+            Some(mean) => relative(mean, number(&expected["nll"][index]), 0.0),
+        }
+    });
+    found.add(format!("{variant}: NLL"), tolerances.nll, errors);
+
+    let one = &tokens[expected["logits"]["text"].as_u64().expect("an index") as usize];
+    let rows = Rows::pack(&[one], one.len(), false);
+    let states = model.hidden::<P::Kernels>(&rows).expect("hidden states");
+    let [_, length, hidden] = states.dims();
+    let logits = values_of(states.reshape([length, hidden]).matmul(model.head().transpose()));
+    let wanted = expected["logits"]["values"].as_array().expect("rows");
+    let wanted: Vec<f64> = wanted.iter().flat_map(|row| row.as_array().expect("a row")).map(number).collect();
+    assert_eq!(logits.len(), wanted.len(), "{variant}");
+    let errors = logits.iter().zip(wanted).map(|(&logit, wanted)| relative(f64::from(logit), wanted, 2.5));
+    found.add(format!("{variant}: logits"), tolerances.nll, errors);
+
+    let wrong = expected["generate"].as_array().expect("a list").iter().map(|case| {
+        let most = case["max_new_tokens"].as_u64().expect("a count") as usize;
+        let greedy = Sampling { temperature: 0.0, seed: 0 };
+        let new = generate::<P::Infer, P::Kernels>(&model, &ids(&case["prompt_ids"]), most, greedy);
+        differing([new.expect("tokens") == ids(&case["new_ids"])])
+    });
+    found.add(format!("{variant}: greedy continuations that differ"), 0.0, wrong);
+}
+
+/// Scores of options, and what is chosen by them: by the paper's rule, and by the harness's.
+fn multiple_choice<P: Platform>(
+    device: &DeviceOf<P>,
+    case: &serde_json::Value,
+    tolerances: Tolerances,
+    found: &mut Found,
+) {
+    let variant = text(&case["model"]);
+    let (_, _, encoder) = open(variant);
+    let expected = case["questions"].as_array().expect("a list");
+    let encoded = encode(expected.iter().enumerate().map(question).collect(), &encoder);
+    let model = load_on::<P>(variant, device);
+    let losses = score_options::<P::Infer, P::Kernels>(&model, &encoded, &mut Silent).expect("scores");
+    let (mut errors, mut agree) = (Vec::new(), Vec::new());
+    for ((losses, expected), question) in losses.iter().zip(expected).zip(&encoded) {
+        for (option, loss) in losses.iter().enumerate() {
+            let mean = loss.mean().expect("an option has tokens");
+            errors.push(relative(mean, number(&expected["scores"][option]), 0.0));
+            errors.push(relative(-loss.sum, number(&expected["sums"][option]), 0.0));
+        }
+        agree.push(Some(choose(losses) as u64) == expected["prediction"].as_u64());
+        // The harness's rules, from PyTorch's log-likelihoods: of an option, and of one per character.
+        let likelihoods = expected["sums"].as_array().expect("a list").iter().map(number);
+        let options = expected["options"].as_array().expect("a list").iter().map(text);
+        let per_character =
+            likelihoods.clone().zip(options).map(|(sum, text)| sum / text.chars().count() as f64);
+        let answers = [highest(likelihoods), highest(per_character)];
+        let choices = Choices::of((question, losses));
+        agree.push([choices.acc, choices.acc_norm] == answers.map(|answer| answer == 0));
+    }
+    found.add(format!("{variant}: scores of options"), tolerances.nll, errors);
+    found.add(format!("{variant}: answers that differ"), 0.0, [differing(agree)]);
+}
+
+/// The index of the highest value.
+fn highest(values: impl Iterator<Item = f64>) -> usize {
+    values.enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b)).expect("a question has options").0
+}
+
+fn question((number, value): (usize, &serde_json::Value)) -> Question {
+    let options = value["options"].as_array().expect("a list");
+    Question {
+        id: number.to_string(),
+        subject: None,
+        question: text(&value["question"]).to_owned(),
+        options: options.iter().map(|option| text(option).to_owned()).collect(),
+        answer: 0,
+        split: Split::Test,
+    }
+}
+
+fn encode(questions: Vec<Question>, encoder: &TextEncoder) -> Vec<EncodedQuestion> {
+    let set = QuestionSet { name: "choice".into(), questions };
+    let folder = golden_folder("expected");
+    let benchmark = Benchmark::encode(&folder, &Corpus::default(), &[set], encoder).expect("questions");
+    benchmark.questions.into_iter().next().expect("one set").1
+}
+
+/// The loss of one text, and its gradient.
+fn gradients_of_pytorch<P: Platform>(
+    device: &DeviceOf<P>,
+    variant: &str,
+    tolerances: Tolerances,
+    found: &mut Found,
+) {
+    let expected = golden_json(&format!("expected/gradients/{variant}.json"));
+    let (_, _, encoder) = open(variant);
+    let tokens = encoder.encode(text(&expected["text"])).expect("tokens");
+    let model = Llama::<P::Train>::trainable(load_on::<P>(variant, device));
+    let documents = vec![(Set::EditUpdate, tokens.as_slice())];
+    let step = StepDocuments { documents, context: 256, recompute: false, bounds: None };
+    let graded = gradients::<P::Train, P::Kernels>(&model, &step, &TokenMean, None).expect("gradients");
+    let error = relative(graded.record.loss, number(&expected["loss"]), 0.0);
+    found.add(format!("{variant}: loss of a text"), tolerances.nll, [error]);
+    let wanted = read_tensors(&golden(&format!("expected/gradients/{variant}.safetensors")));
+    assert_eq!(graded.gradients.len(), wanted.len(), "{variant}");
+    let errors = wanted
+        .into_iter()
+        .map(|(name, wanted)| relative_distance(&values_of(graded.gradients[&name].clone()), &wanted));
+    found.add(format!("{variant}: gradients"), tolerances.gradients, errors);
+}
+
+/// Keeps what every step measured.
+#[derive(Default)]
+struct Records(Vec<StepRecord>);
+
+impl Observer for Records {
+    fn observe(&mut self, event: Event) {
+        if let Event::Step { record, .. } = event {
+            self.0.push(*record);
+        }
+    }
+}
+
+impl Records {
+    /// How far the figures of every step are off.
+    fn errors(&self, what: &str, expected: &serde_json::Value) -> Vec<f64> {
+        let expected = expected["steps"].as_array().expect("a list");
+        assert_eq!(self.0.len(), expected.len(), "{what}");
+        let mut errors = Vec::new();
+        for (found, expected) in self.0.iter().zip(expected) {
+            let figures = [
+                ("loss", Some(found.loss)),
+                ("unlearn", found.terms.unlearn),
+                ("edit_unlearn", found.terms.edit_unlearn),
+                ("edit_update", found.terms.edit_update),
+                ("retain_kl", found.terms.retain_kl),
+                ("grad_norm", Some(found.grad_norm)),
+                ("learning_rate", Some(found.learning_rate)),
+                ("tokens", Some(found.tokens as f64)),
+            ];
+            for (key, figure) in figures {
+                match (figure, expected.get(key)) {
+                    (Some(figure), Some(wanted)) => errors.push(relative(figure, number(wanted), 0.01)),
+                    (None, Some(wanted)) => assert!(wanted.is_null(), "{what}, {key}: nothing found"),
+                    // Pretraining has no terms.
+                    (_, None) => assert!(!["loss", "grad_norm", "learning_rate", "tokens"].contains(&key)),
+                }
+            }
+        }
+        errors
+    }
+}
+
+/// How far the change of every parameter is off.
+fn changes<P: Platform>(
+    what: &str,
+    before: &Llama<P::Infer>,
+    after: &Llama<P::Infer>,
+    file: &str,
+) -> Vec<f64> {
+    let expected = read_tensors(&golden(file));
+    let (before, after) = (before.tensors(), after.tensors());
+    assert_eq!(after.len(), expected.len(), "{what}");
+    let errors = expected.iter().map(|(name, expected)| {
+        let [before, after] = [&before, &after].map(|all| values_of(all[name].clone()));
+        let change: Vec<f32> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+        relative_distance(&change, expected)
+    });
+    errors.collect()
+}
+
+/// A whole operation: the figures of its steps, and what became of the weights.
+fn operation<P: Platform>(
+    device: &DeviceOf<P>,
+    case: &str,
+    has: impl Fn(&str) -> bool,
+    tolerances: Tolerances,
+    found: &mut Found,
+) {
+    let expected = golden_json(&format!("steps/{case}/expected.json"));
+    let variant = text(&expected["model"]);
+    if !has(variant) {
+        return;
+    }
+    let recipe = std::fs::read_to_string(golden(&format!("steps/{case}/recipe.toml"))).expect("a recipe");
+    let recipe: Recipe = parse(case, &recipe, &[]).expect("a recipe");
+    let (_, _, encoder) = open(variant);
+    let folder = golden_folder("steps/data");
+    let corpus = Corpus::load(&folder, &recipe.objective.sets()).expect("documents");
+    let benchmark = Benchmark::encode(&folder, &corpus, &[], &encoder).expect("documents");
+    let before = load_on::<P>(variant, device);
+    let (after, cost, records) = operated::<P>(before.clone(), &corpus, &benchmark, &recipe);
+    assert_eq!(cost.steps, recipe.train.steps);
+    found.add(format!("{case}: figures of the steps"), tolerances.figures, records.errors(case, &expected));
+    if let Some(kl) = records.0[0].terms.retain_kl {
+        found.add(format!("{case}: KL at the first step"), tolerances.figures / 100.0, [kl.abs()]);
+    }
+    let file = format!("steps/{case}/delta.safetensors");
+    let errors = changes::<P>(case, &before, &after.valid(), &file);
+    found.add(format!("{case}: change of the weights"), tolerances.changes, errors);
+}
+
+/// `model` after an operation from beginning to end, what it cost, and what its steps measured.
+fn operated<P: Platform>(
+    model: Llama<P::Infer>,
+    corpus: &Corpus,
+    benchmark: &Benchmark,
+    recipe: &Recipe,
+) -> (Llama<P::Train>, Cost, Records) {
+    let mut reference = Live::<P::Infer, P::Kernels>::new(model.clone());
+    let mut records = Records::default();
+    let (after, cost) = operate::<P::Train, P::Kernels>(
+        beginning(Llama::<P::Train>::trainable(model), corpus, recipe),
+        &Drawable { benchmark, written: Vec::new() },
+        recipe,
+        &mut reference,
+        None,
+        &mut KeepNothing,
+        &mut records,
+    )
+    .expect("an operation");
+    (after, cost, records)
+}
+
+/// A pretraining: the figures of its steps, and what became of the weights.
+fn pretraining<P: Platform>(device: &DeviceOf<P>, tolerances: Tolerances, found: &mut Found) {
+    let expected = golden_json("pretrain/expected.json");
+    let variant = text(&expected["model"]);
+    let recipe = std::fs::read_to_string(golden("pretrain/recipe.toml")).expect("a recipe");
+    let overrides = ["model.source=unused".to_owned(), "data.files=[\"documents.jsonl\"]".to_owned()];
+    let recipe: PretrainRecipe = parse("pretrain", &recipe, &overrides).expect("a recipe");
+    let (_, _, encoder) = open(variant);
+    let folder = golden_folder("pretrain");
+    let documents = surgery_core::data::read_documents(&folder, "documents.jsonl").expect("documents");
+    let documents = surgery_core::data::encode_documents(&folder, "documents.jsonl", &documents, &encoder)
+        .expect("documents");
+    let mut records = Records::default();
+    let before = load_on::<P>(variant, device);
+    let model = Llama::<P::Train>::trainable(before.clone());
+    let state = surgery_core::pretrain::beginning(model, documents.len(), &recipe);
+    let keeper = &mut KeepNothing;
+    let (after, _) = pretrain::<P::Train, P::Kernels>(state, &documents, &recipe, None, keeper, &mut records)
+        .expect("a training");
+    let errors = records.errors("pretrain", &expected);
+    found.add("pretrain: figures of the steps".into(), tolerances.figures, errors);
+    let errors = changes::<P>("pretrain", &before, &after.valid(), "pretrain/delta.safetensors");
+    found.add("pretrain: change of the weights".into(), tolerances.changes, errors);
+}
+
+/// Perplexity, accuracy and KL of one model on a data folder.
+fn evaluation<P: Platform>(device: &DeviceOf<P>, tolerances: Tolerances, found: &mut Found) {
+    let expected = golden_json("expected/eval.json");
+    let variant = text(&expected["model"]);
+    let (_, _, encoder) = open(variant);
+    let folder = golden_folder(text(&expected["data"]));
+    let corpus = Corpus::load(&folder, &[]).expect("documents");
+    let questions = QuestionSet::load_all(&folder).expect("questions");
+    let benchmark = Benchmark::encode(&folder, &corpus, &questions, &encoder).expect("documents");
+    let mut reference = Live::<P::Infer, P::Kernels>::new(load_on::<P>(text(&expected["reference"]), device));
+    let against = Against::Reference(&mut reference);
+    let model = load_on::<P>(variant, device);
+    let evaluation =
+        evaluate::<P::Infer, P::Kernels>(&model, &benchmark, against, &mut Silent).expect("figures");
+
+    let perplexities = expected["perplexity"].as_object().expect("sets");
+    assert_eq!(evaluation.perplexity.len(), perplexities.len());
+    let errors = perplexities.iter().flat_map(|(set, expected)| {
+        let found = evaluation.perplexity[set];
+        [("mean", found.mean), ("corpus", found.corpus), ("median", found.median)]
+            .map(|(key, found)| relative(found, number(&expected[key]), 0.0))
+    });
+    found.add("evaluation: perplexity".into(), tolerances.figures, errors);
+    let accuracies = expected["accuracy"].as_object().expect("sets");
+    assert_eq!(evaluation.accuracy.len(), accuracies.len());
+    let errors = accuracies.iter().flat_map(|(set, expected)| {
+        let found = evaluation.accuracy[set];
+        [("validation", found.validation), ("test", found.test)].map(|(key, found)| match found {
+            Some(found) => relative(found, number(&expected[key]), 1.0),
+            None => differing([expected[key].is_null()]),
+        })
+    });
+    found.add("evaluation: accuracy".into(), 1e-6, errors);
+    let error = relative(evaluation.kl["retain"], number(&expected["kl"]["retain"]), 0.0);
+    found.add("evaluation: KL".into(), tolerances.figures, [error]);
+}
+
+/// A step on random weights and documents, with every kind of term, against the CPU's oracle: in one shape, since a GPU
+/// compiles anew for each.
+fn steps_of_the_oracle<P: Platform>(device: &DeviceOf<P>, tolerances: Tolerances, found: &mut Found) {
+    let (name, config) = random::shapes().remove(1);
+    let documents = random::documents(config.vocab_size, 3);
+    let cpu = Cpu::device(0).expect("there is a CPU");
+    let (model, was) = random::models::<Cpu>(&config, &cpu);
+    let (ours, our_was) = random::models::<P>(&config, device);
+    for ascent_cap in [None, Some(6.0)] {
+        let objective = Objective { ascent_cap, ..Objective::default() };
+        let expected =
+            oracle::gradients(&model, &random::step(&documents, false), &objective, &was).expect("gradients");
+        for recompute in [false, true] {
+            let step = random::step(&documents, recompute);
+            let mut reference = Live::<P::Infer, P::Kernels>::new(our_was.clone());
+            let graded = gradients::<P::Train, P::Kernels>(&ours, &step, &objective, Some(&mut reference))
+                .expect("gradients");
+            let figures = [
+                relative(graded.record.loss, expected.record.loss, 0.0),
+                relative(graded.record.grad_norm, expected.record.grad_norm, 0.0),
+            ];
+            assert_eq!(graded.gradients.len(), expected.gradients.len(), "{name}");
+            let of_parameters = expected.gradients.iter().map(|(parameter, expected)| {
+                relative_distance(
+                    &values_of(graded.gradients[parameter].clone()),
+                    &values_of(expected.clone()),
+                )
+            });
+            let what = format!("oracle: a step, cap {ascent_cap:?}, recompute {recompute}");
+            found.add(what, tolerances.gradients, figures.into_iter().chain(of_parameters));
+        }
+    }
+}
