@@ -18,6 +18,7 @@ usage: cargo xtask <task>
   check                                        format, lints, documentation, licences, one build of burn
   test [ARGS…]                                 every test; ARGS go to `cargo test`
   soak                                         a thousand kills of a run that must end as one undisturbed
+  parity [--backend NAME]                      how far a backend is from PyTorch and from the oracle [default: ndarray]
   bench [--peer] [ARGS…]                       how fast a step and an evaluation are here, and in PyTorch
   bench --micro [ARGS…]                        how fast each operation is; ARGS go to divan
   dataset [--check]                            compile the benchmark, or see whether it is as compiled
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
         ["check"] => check(&root),
         ["test", rest @ ..] => test(&root, rest),
         ["soak"] => soak(&root),
+        ["parity"] => parity(&root, "ndarray"),
+        ["parity", "--backend", backend] => parity(&root, backend),
         ["bench", rest @ ..] => bench(&root, rest),
         ["dataset"] => dataset::run(&root, false),
         ["dataset", "--check"] => dataset::run(&root, true),
@@ -77,6 +80,17 @@ fn soak(root: &Path) -> Result<(), String> {
     run(cargo(root, &arguments))
 }
 
+/// The items of the parity suite on a backend, in the build of the command line that has it.
+fn parity(root: &Path, backend: &str) -> Result<(), String> {
+    let mut build =
+        cargo(root, &["build", "--package", "surgery-cli", "--package", "surgery-tests", "--bins"]);
+    if backend != "ndarray" {
+        build.args(["--features", &format!("surgery-cli/{backend},surgery-tests/{backend}")]);
+    }
+    run(build)?;
+    run(Command::new(built(root, "parity")?).arg(backend))
+}
+
 /// In the development profile, which is as optimised and already built: the release profile would build burn
 /// again, with link-time optimisation, for a few per cent.
 fn bench(root: &Path, arguments: &[&str]) -> Result<(), String> {
@@ -89,11 +103,7 @@ fn bench(root: &Path, arguments: &[&str]) -> Result<(), String> {
     run(cargo(root, &["build", "--package", "surgery-cli", "--package", "surgery-bench"]))?;
     // By itself: it asks for features of what burn stands on.
     run(cargo(root, &["build", "--package", "surgery-gemm"]))?;
-    let metadata = metadata(root)?;
-    let target =
-        Path::new(metadata["target_directory"].as_str().ok_or("cargo metadata has no target_directory")?);
-    let program = target.join("debug").join(format!("surgery-bench{}", std::env::consts::EXE_SUFFIX));
-    let mut command = Command::new(program);
+    let mut command = Command::new(built(root, "surgery-bench")?);
     let has = |flag: &str| {
         arguments.iter().any(|argument| argument.split('=').next().is_some_and(|name| name == flag))
     };
@@ -101,6 +111,13 @@ fn bench(root: &Path, arguments: &[&str]) -> Result<(), String> {
         command.arg("--python").arg(python(root)?);
     }
     run(command.args(arguments))
+}
+
+/// A program that was built in the development profile.
+fn built(root: &Path, name: &str) -> Result<PathBuf, String> {
+    let metadata = metadata(root)?;
+    let target = metadata["target_directory"].as_str().ok_or("cargo metadata has no target_directory")?;
+    Ok(Path::new(target).join("debug").join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
 }
 
 /// Runs `tests/golden/make.py` with the packages it asks for.

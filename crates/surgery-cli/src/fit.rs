@@ -32,12 +32,21 @@ fn asked(bytes: u64) -> u64 {
     bytes + bytes / 10
 }
 
+/// The models of an operation.
+#[derive(Clone, Copy)]
+pub struct Models<'a> {
+    /// The one that is operated on.
+    pub operated: &'a ModelFiles,
+    /// The one that bounds the ascent, which is run before the first step.
+    pub bounding: Option<&'a ModelFiles>,
+}
+
 /// Refuses an operation that does not fit, as far as can be told without the data where there is none. `prefix` stands
 /// before the recipe's keys where they are named.
 pub fn operation<P: Platform>(
     prefix: &str,
     recipe: &Recipe,
-    files: &ModelFiles,
+    models: Models,
     data: Option<&DataFiles>,
     device: &DeviceOf<P>,
 ) -> Result<()> {
@@ -53,13 +62,16 @@ pub fn operation<P: Platform>(
     for (name, precision) in precisions::<P>() {
         one(name, Box::new(move |recipe| recipe.model.precision = precision));
     }
-    options.push(windows(files.config.context(recipe.train.max_tokens), |recipe: &mut Recipe, length| {
-        recipe.train.max_tokens = length;
-    }));
+    options.push(windows(
+        models.operated.config.context(recipe.train.max_tokens),
+        |recipe: &mut Recipe, length| {
+            recipe.train.max_tokens = length;
+        },
+    ));
     options.push(fewer(recipe.train.documents_per_step));
     let nothing_written = Box::new(|recipe: &mut Recipe| recipe.replay.documents = 0);
     options.push(vec![Change { name: "replay.documents = 0".into(), change: nothing_written }]);
-    let bytes = |recipe: &Recipe| of_operation::<P>(recipe, files, data);
+    let bytes = |recipe: &Recipe| of_operation::<P>(recipe, models, data);
     refuse::<P, Recipe>("the operation", prefix, recipe, &options, bytes, device)
 }
 
@@ -131,16 +143,18 @@ pub fn probes<P: Platform>(recipe: &Recipe, files: &ModelFiles, device: &DeviceO
     refuse::<P, ()>("measuring the time", "", &(), &[], |()| bytes, device)
 }
 
-/// What an operation holds at its fullest moment: in a step, in an evaluation, or where the model writes.
-pub fn of_operation<P: Platform>(recipe: &Recipe, files: &ModelFiles, data: Option<&DataFiles>) -> u64 {
+/// What an operation holds at its fullest moment: in a step, in an evaluation, where the model writes, or where another
+/// bounds the ascent.
+pub fn of_operation<P: Platform>(recipe: &Recipe, models: Models, data: Option<&DataFiles>) -> u64 {
+    let config = &models.operated.config;
     let longest = data.map_or(0, DataFiles::longest);
-    let evaluation = of_inference::<P>(&files.config, longest, 0);
-    let writing = of_inference::<P>(&files.config, 0, tokens_in_cache(&recipe.replay));
-    [of_step::<P>(recipe, &files.config, data), evaluation, writing]
-        .map(|account| account.total())
-        .into_iter()
-        .max()
-        .unwrap_or(0)
+    let evaluation = of_inference::<P>(config, longest, 0);
+    let writing = of_inference::<P>(config, 0, tokens_in_cache(&recipe.replay));
+    let bounding = models
+        .bounding
+        .map_or(0, |bounding| evaluation.weights + of_inference::<P>(&bounding.config, longest, 0).total());
+    let accounts = [of_step::<P>(recipe, config, data), evaluation, writing];
+    accounts.map(|account| account.total()).into_iter().fold(bounding, u64::max)
 }
 
 /// What a step of an operation holds.

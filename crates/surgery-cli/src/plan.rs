@@ -31,13 +31,14 @@ use crate::terminal::{Log, print, print_json};
 /// Prints the plan of a run.
 pub fn show<P: Platform>(
     recipe: &Recipe,
-    files: &ModelFiles,
+    models: fit::Models,
     checkpoint: &Checkpoint,
     data: &DataFiles,
     device: &DeviceOf<P>,
     as_json: bool,
     log: Log,
 ) -> Outcome {
+    let files = models.operated;
     let context = files.config.context(recipe.train.max_tokens);
     let sets: Vec<Contents> =
         data.benchmark.sets.iter().map(|(set, texts)| contents(*set, texts, context)).collect();
@@ -48,9 +49,9 @@ pub fn show<P: Platform>(
     findings.iter().for_each(|finding| log.warn(&finding.to_string()));
     let account = fit::of_step::<P>(recipe, &files.config, Some(data));
     // What this process holds now, the data and the tokenizer, it will hold then too.
-    let memory = fit::of_operation::<P>(recipe, files, Some(data)) + resident_bytes().unwrap_or(0);
+    let memory = fit::of_operation::<P>(recipe, models, Some(data)) + resident_bytes().unwrap_or(0);
     let room = P::room(device);
-    let refusal = fit::operation::<P>("", recipe, files, Some(data), device).err();
+    let refusal = fit::operation::<P>("", recipe, models, Some(data), device).err();
     let is_measured = refusal.is_none() && fit::probes::<P>(recipe, files, device).is_ok();
     let seconds = match is_measured {
         true => Some(estimate_seconds::<P>(recipe, files, data, device)?),

@@ -12,7 +12,7 @@ mod sublayers;
 
 use burn_ndarray::{NdArray, NdArrayDevice};
 use surgery_core::burn::backend::Autodiff;
-use surgery_core::memory::{Room, room};
+use surgery_core::memory::{Room, room, shown};
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
 use surgery_core::{Error, Result};
@@ -50,6 +50,7 @@ impl Platform for Cpu {
 
     fn describe() -> Vec<String> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        vec![format!("device 0: CPU, {threads} threads")]
+        let room = room().map_or(String::new(), |room| format!(", room for {} in {}", shown(room.bytes), room.limit));
+        vec![format!("device 0: CPU, {}, {threads} threads{room}", simd::isa())]
     }
 }

@@ -1,5 +1,6 @@
 //! Loops compiled once for each instruction set, chosen at run time.
 
+use std::fmt::{self, Display, Formatter};
 use std::sync::OnceLock;
 
 /// The instruction sets that loops are compiled for.
@@ -13,6 +14,18 @@ pub(crate) enum Isa {
     Avx2,
     /// What every processor of this architecture has.
     Baseline,
+}
+
+impl Display for Isa {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        f.write_str(match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => "AVX2",
+            Isa::Baseline => std::env::consts::ARCH,
+        })
+    }
 }
 
 /// The best that this processor has.

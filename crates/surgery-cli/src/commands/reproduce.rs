@@ -108,8 +108,11 @@ impl crate::backend::Job for Job {
         let data = DataFiles::open(&reproduce.data, &needed, &pre.encoder)?;
         refuse_without_questions(&data)?;
         check_output(reproduce.output.as_deref(), &[&base.folder, &pre.folder, &data.folder])?;
-        for (name, recipe) in [("default.", &surgery), ("paper.", &paper)] {
-            fit::operation::<P>(name, recipe, &pre, Some(&data), &device)?;
+        for (name, recipe, bounding) in
+            [("default.", &surgery, &bounding), ("paper.", &paper, &bounding_paper)]
+        {
+            let models = fit::Models { operated: &pre, bounding: bounding.as_ref() };
+            fit::operation::<P>(name, recipe, models, Some(&data), &device)?;
         }
         fit::pretraining::<P>("baseline.", &baseline, &base.config, &in_proportion(&data), &device)?;
         let texts = data.benchmark.documents(Set::Unlearn);

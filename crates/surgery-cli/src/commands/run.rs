@@ -78,19 +78,20 @@ impl crate::backend::Job for Job {
         // The resolved recipe must mean the same model when its branch has moved on.
         recipe.model.source = files.pinned.clone().unwrap_or(recipe.model.source);
         let bounding = bounding_model(&mut recipe, &files, log)?;
+        let models = fit::Models { operated: &files, bounding: bounding.as_ref() };
         let checkpoint = files.checkpoint()?;
         files.config.check(&checkpoint)?;
         if !dry_run {
-            fit::operation::<P>("", &recipe, &files, None, &device)?;
+            fit::operation::<P>("", &recipe, models, None, &device)?;
         }
         let data = DataFiles::open(&recipe.data.path, &recipe.objective.sets(), &files.encoder)?;
         if dry_run {
-            return plan::show::<P>(&recipe, &files, &checkpoint, &data, &device, common.json, log);
+            return plan::show::<P>(&recipe, models, &checkpoint, &data, &device, common.json, log);
         }
 
         let inputs = [&files.folder, &data.folder];
         let prepared = Output::prepare(output.as_deref(), &inputs, resume, REPORT)?;
-        fit::operation::<P>("", &recipe, &files, Some(&data), &device)?;
+        fit::operation::<P>("", &recipe, models, Some(&data), &device)?;
         let model: Llama<P::Infer> = Llama::load(&files.config, &checkpoint, &device)?;
         let claimed = prepared.map_or_else(|| Output::claim(output.as_deref()), Ok)?;
         let output = claimed.path();
