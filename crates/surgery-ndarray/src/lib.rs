@@ -50,7 +50,8 @@ impl Platform for Cpu {
 
     fn describe() -> Vec<String> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let room = room().map_or(String::new(), |room| format!(", room for {} in {}", shown(room.bytes), room.limit));
+        let room = room()
+            .map_or(String::new(), |room| format!(", room for {} in {}", shown(room.bytes), room.limit));
         vec![format!("device 0: CPU, {}, {threads} threads{room}", simd::isa())]
     }
 }
