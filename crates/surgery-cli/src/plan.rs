@@ -11,7 +11,7 @@ use surgery_core::data::lint::Finding;
 use surgery_core::data::{Benchmark, EncodedQuestion, Set};
 use surgery_core::evaluate::{score, score_options};
 use surgery_core::event::Silent;
-use surgery_core::generate::{Sampling, generate_several};
+use surgery_core::generate::{Sampling, generate, generate_several};
 use surgery_core::memory::{resident_bytes, shown};
 use surgery_core::model::Llama;
 use surgery_core::optimizer::AdamW;
@@ -26,6 +26,7 @@ use surgery_core::training::OnTheWay;
 use crate::exit::Outcome;
 use crate::fit;
 use crate::inputs::{DataFiles, ModelFiles};
+use crate::look::prompts;
 use crate::terminal::{Log, print, print_json};
 
 /// Prints the plan of a run.
@@ -49,7 +50,7 @@ pub fn show<P: Platform>(
     findings.iter().for_each(|finding| log.warn(&finding.to_string()));
     let account = fit::of_step::<P>(recipe, &files.config, Some(data));
     // What this process holds now, the data and the tokenizer, it will hold then too.
-    let memory = fit::of_operation::<P>(recipe, models, Some(data)) + resident_bytes().unwrap_or(0);
+    let memory = fit::of_operation::<P>(recipe, models, Some(data)) + resident_bytes().unwrap_or(0) + PROCESS;
     let room = P::room(device);
     let refusal = fit::operation::<P>("", recipe, models, Some(data), device).err();
     let is_measured = refusal.is_none() && fit::probes::<P>(recipe, files, device).is_ok();
@@ -143,11 +144,14 @@ impl Contents {
     }
 }
 
+/// Bytes that a run fills besides what is counted and what a plan holds: code that a plan does not get to, stacks, holes in
+/// the allocator's heap. Measured on two cores: 12 to 25 MiB.
+const PROCESS: u64 = 16 << 20;
 /// Tokens on which a step is timed, at most about that many.
 pub const PROBED_TOKENS: usize = 1024;
 /// How often each is timed; the median counts.
 const PROBES: usize = 3;
-/// Tokens of the texts on which writing is timed.
+/// Tokens of the texts on which writing is timed, a batch of texts or one.
 const PROBED_WRITTEN: usize = 16;
 /// Documents, and questions, on which an evaluation is timed.
 const PROBED_TEXTS: usize = 64;
@@ -207,6 +211,9 @@ fn estimate_seconds<P: Platform>(
     };
     let of_documents = times(&tokens, some_documents.iter().map(Vec::len).sum());
     let of_questions = times(&asked, some_questions.len());
+    // Continuations are written one by one, before and after.
+    let continued: usize = prompts(benchmark, context).iter().map(|prompt| prompt.most).sum();
+    let of_continuations = 2.0 * continued as f64 / PROBED_WRITTEN as f64;
 
     struct Probe<P: Platform> {
         model: Llama<P::Infer>,
@@ -242,6 +249,7 @@ fn estimate_seconds<P: Platform>(
     // As if every text that the model writes could be taken.
     let batches = recipe.replay.documents.div_ceil(at_once(&recipe.replay)) as f64
         * (recipe.replay.max_tokens as f64 / PROBED_WRITTEN as f64);
+    let sampling = Sampling { temperature: recipe.replay.temperature, seed: recipe.train.seed };
     let mut probes: [Probe<P>; 2] = [probe(1)?, probe(2)?];
     // The two in turns, so that other work on the machine falls on both; the first round warms up.
     for round in 0..=PROBES {
@@ -258,7 +266,6 @@ fn estimate_seconds<P: Platform>(
             if batches > 0.0 {
                 let prompts: Vec<(usize, &[u32])> =
                     (0..at_once(&recipe.replay)).map(|text| (text, [0].as_slice())).collect();
-                let sampling = Sampling { temperature: recipe.replay.temperature, seed: recipe.train.seed };
                 generate_several::<P::Infer, P::Kernels>(&probe.model, &prompts, PROBED_WRITTEN, sampling)?;
             }
             let train = step + started.elapsed().as_secs_f64() * batches;
@@ -267,9 +274,14 @@ fn estimate_seconds<P: Platform>(
             let scored = started.elapsed().as_secs_f64();
             score_options::<P::Infer, P::Kernels>(&probe.model, &some_questions, &mut Silent)?;
             let options = started.elapsed().as_secs_f64() - scored;
+            let started = Instant::now();
+            generate::<P::Infer, P::Kernels>(&probe.model, &[0], PROBED_WRITTEN, sampling)?;
+            let continued = started.elapsed().as_secs_f64();
             if round > 0 {
                 probe.train.push(train);
-                probe.evaluate.push(scored * of_documents + options * of_questions);
+                probe
+                    .evaluate
+                    .push(scored * of_documents + options * of_questions + continued * of_continuations);
             }
         }
     }
