@@ -2,7 +2,8 @@
 
 Reads one JSON object a line from standard input and answers each with one line on standard output:
 
-    {"config": {...}, "threads": 2, "seed": 0}              the shape, or "model": a folder with weights; comes first
+    {"config": {...}, "threads": 2, "seed": 0,              the shape, or "model": a folder with weights; comes first
+     "device": "cpu" or "cuda"}
     {"do": "step", "documents": {set: [[id, ...], ...]}}    one step of the operation, timed with its parts
     {"do": "evaluate", "texts": ..., "questions": ...,      mean NLL of each text, the option chosen at each question
      "arrangement": "batched" or "single", "batch_tokens": 2048}
@@ -46,15 +47,24 @@ IGNORED = -100
 VERSIONS = {"torch": torch.__version__, "transformers": transformers.__version__}
 
 
+def wait():
+    """Until the device has done what it was given."""
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
+
+
 def collate(documents):
     """Ids, attention mask and labels of documents right-padded to the longest; each label is the next token."""
     shape = len(documents), max(map(len, documents))
-    ids, mask, labels = torch.full(shape, 0), torch.full(shape, 0), torch.full(shape, IGNORED)
-    for row, document in enumerate(map(torch.tensor, documents)):
+    # Put together by the processor, and given to the device whole.
+    ids, mask, labels = (torch.full(shape, value, device="cpu") for value in (0, 0, IGNORED))
+    for row, document in enumerate(documents):
+        document = torch.tensor(document, device="cpu")
         ids[row, : len(document)] = document
         mask[row, : len(document)] = 1
         labels[row, : len(document) - 1] = document[1:]
-    return ids, mask, labels
+    device = torch.get_default_device()
+    return ids.to(device), mask.to(device), labels.to(device)
 
 
 def mean_of_documents(values, labels):
@@ -82,6 +92,7 @@ class Clock:
         self.started = self.last = time.perf_counter()
 
     def lap(self, part):
+        wait()
         now = time.perf_counter()
         self.parts[part] += now - self.last
         self.last = now
@@ -179,10 +190,11 @@ class Peer:
             rows = max(1, batch_tokens // len(spans[order[0]][0]))
             batch, order = order[:rows], order[rows:]
             ids, _, labels = collate([spans[index][0] for index in batch])
-            asked = torch.zeros_like(ids, dtype=torch.bool)
+            asked = torch.zeros(ids.shape, dtype=torch.bool, device="cpu")
             for row, index in enumerate(batch):
                 _, start, end = spans[index]
                 asked[row, start - 1 : end - 1] = True
+            asked = asked.to(ids.device)
             logits = self.model.lm_head(self.model.model(ids).last_hidden_state[asked])
             nlls = cross_entropy(logits, labels[asked], reduction="none").split(asked.sum(dim=1).tolist())
             for index, value in zip(batch, nlls):
@@ -235,7 +247,10 @@ def status_bytes(field):
 
 
 def forget_peak():
-    """Lets the system count the peak from here; where it may not, the peak stays the process's."""
+    """Lets the system count the peak from here; where it may not, the peak stays the process's. What a GPU holds is not
+    this process's."""
+    if torch.get_default_device().type != "cpu":
+        return {"forgotten": False}
     try:
         Path("/proc/self/clear_refs").write_text("5")
         return {"forgotten": True}
@@ -251,6 +266,7 @@ def gemm(m, k, n):
     while len(times) < 5 or sum(times) < 0.3:
         started = time.perf_counter()
         torch.mm(a, b, out=c)
+        wait()
         times.append(time.perf_counter() - started)
     return {"gflops": 2 * m * k * n / min(times) / 1e9}
 
@@ -269,6 +285,7 @@ def main():
             request = json.loads(line)
             if peer is None:
                 torch.set_num_threads(request.get("threads", 2))
+                torch.set_default_device(request.get("device", "cpu"))
                 peer = Peer(request)
                 answer({"ready": True, **VERSIONS, "idle_bytes": idle_bytes})
                 continue

@@ -100,8 +100,17 @@ fn bench(root: &Path, arguments: &[&str]) -> Result<(), String> {
         let micro = ["bench", "--profile", "dev", "--bench", "kernels", "--"];
         return run(cargo(root, &micro).args(rest));
     }
-    // Together with the command line, so that burn has the features that it has there.
-    run(cargo(root, &["build", "--package", "surgery-cli", "--package", "surgery-bench"]))?;
+    let value = |flag: &str| {
+        let next = arguments.iter().position(|argument| *argument == flag).map(|place| place + 1);
+        next.and_then(|place| arguments.get(place).copied())
+    };
+    let mut build = cargo(root, &["build", "--package", "surgery-bench"]);
+    match value("--backend").unwrap_or("ndarray") {
+        // Together with the command line, so that burn has the features that it has there.
+        "ndarray" => build.args(["--package", "surgery-cli"]),
+        other => build.args(["--features", other]),
+    };
+    run(build)?;
     // By itself: it asks for features of what burn stands on.
     run(cargo(root, &["build", "--package", "surgery-gemm"]))?;
     let mut command = Command::new(built(root, "surgery-bench")?);

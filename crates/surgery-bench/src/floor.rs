@@ -1,12 +1,17 @@
 //! The floor under a step's time: its matrix products alone, each at the best rate that this machine has for any.
 
 use std::process::Command;
+use std::time::Instant;
 
 use serde::Serialize;
+use surgery_core::burn::tensor::{Distribution, Tensor};
 use surgery_core::config::LlamaConfig;
 use surgery_core::kernels::HEAD_CHUNK;
+use surgery_core::platform::{DeviceOf, Platform};
+use surgery_ndarray::Cpu;
 
 use crate::Result;
+use crate::ours::timed;
 use crate::work::Draw;
 
 /// A matrix product's best rate.
@@ -44,8 +49,13 @@ pub(crate) fn step_operations(config: &LlamaConfig, draw: &Draw) -> f64 {
     draw.lengths().map(of_document).sum()
 }
 
-/// The rates of the products of a step's layers, and of a large square one, by the program `surgery-gemm`.
-pub(crate) fn product_rates(config: &LlamaConfig, draw: &Draw) -> Result<Vec<ProductRate>> {
+/// The rates of the products of a step's layers, and of a large square one: on the CPU by the program `surgery-gemm`, on
+/// another device by the backend's own.
+pub(crate) fn product_rates<P: Platform>(
+    config: &LlamaConfig,
+    draw: &Draw,
+    device: &DeviceOf<P>,
+) -> Result<Vec<ProductRate>> {
     let (tokens, hidden, wide) = (draw.num_tokens(), config.hidden_size, config.intermediate_size);
     let head_rows = HEAD_CHUNK.min(tokens);
     let shapes = [
@@ -55,6 +65,9 @@ pub(crate) fn product_rates(config: &LlamaConfig, draw: &Draw) -> Result<Vec<Pro
         [head_rows, hidden, config.vocab_size],
         [2048, 2048, 2048],
     ];
+    if P::NAME != Cpu::NAME {
+        return shapes.into_iter().map(|shape| rate_on::<P>(shape, device)).collect();
+    }
     let program =
         std::env::current_exe()?.with_file_name(format!("surgery-gemm{}", std::env::consts::EXE_SUFFIX));
     let arguments = shapes.map(|[rows, inner, columns]| format!("{rows}x{inner}x{columns}"));
@@ -74,6 +87,21 @@ pub(crate) fn product_rates(config: &LlamaConfig, draw: &Draw) -> Result<Vec<Pro
     rates
         .filter(|rates| !rates.is_empty())
         .ok_or_else(|| format!("{} printed no rates", program.display()).into())
+}
+
+/// The best rate of `x Wᵀ` in at least 5 products and 0.3 s of them, after one that compiles.
+fn rate_on<P: Platform>([rows, inner, columns]: [usize; 3], device: &DeviceOf<P>) -> Result<ProductRate> {
+    let random = |shape| Tensor::<P::Infer, 2>::random(shape, Distribution::Default, device);
+    let (x, w) = (random([rows, inner]), random([columns, inner]).transpose());
+    let product = || timed::<P, _>(device, || Ok(x.clone().matmul(w.clone())));
+    product()?;
+    let (mut best, mut count, started) = (f64::INFINITY, 0, Instant::now());
+    while count < 5 || started.elapsed().as_secs_f64() < 0.3 {
+        best = best.min(product()?.1);
+        count += 1;
+    }
+    let rate = 2.0 * rows as f64 * inner as f64 * columns as f64 / best;
+    Ok(ProductRate { form: "NT".into(), shape: format!("{rows}x{inner}x{columns}"), rate })
 }
 
 #[cfg(test)]

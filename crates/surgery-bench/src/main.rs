@@ -17,7 +17,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use surgery_core::platform::Platform;
+use surgery_core::account::{Account, Plan};
+use surgery_core::config::LlamaConfig;
+use surgery_core::kernels::Kernels;
+use surgery_core::memory::shown;
+use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::recipe::Precision;
 use surgery_ndarray::Cpu;
 
 use crate::peer::Peer;
@@ -32,9 +37,15 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 #[derive(Parser)]
 #[command(name = "surgery-bench", version)]
 struct Arguments {
-    /// The model's shape
-    #[arg(long, default_value = "6m", value_parser = ["1m", "6m", "27m", "all"])]
+    /// The model's shape; `all` are those that the device holds
+    #[arg(long, default_value = "6m", value_parser = shapes())]
     shape: String,
+    /// The backend: ndarray, or one that was compiled in
+    #[arg(long, default_value = "ndarray")]
+    backend: String,
+    /// The device's number
+    #[arg(long, default_value_t = 0)]
+    device: usize,
     /// The documents' lengths: 60 to 180 tokens, or all 120
     #[arg(long, value_enum, default_value_t = Lengths::Mixed)]
     lengths: Lengths,
@@ -58,6 +69,10 @@ struct Arguments {
     svg: Option<PathBuf>,
 }
 
+fn shapes() -> Vec<&'static str> {
+    SHAPES.iter().map(|shape| shape.name).chain(["all"]).collect()
+}
+
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,20 +84,41 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    match arguments.backend.as_str() {
+        "ndarray" => run_on::<Cpu>(arguments),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => run_on::<surgery_wgpu::Wgpu>(arguments),
+        #[cfg(feature = "cuda")]
+        "cuda" => run_on::<surgery_cuda::Cuda>(arguments),
+        other => Err(format!(
+            "no backend `{other}` in this build: `cargo xtask bench --backend {other}` builds it"
+        )
+        .into()),
+    }
+}
+
+fn run_on<P: Platform>(arguments: &Arguments) -> Result<()> {
     // Before there is a model: what a process holds that does nothing.
     let idle_bytes = memory::held_bytes();
-    let device = Cpu::device(0)?;
+    let device = P::device(arguments.device)?;
     let threads = rayon::current_num_threads();
     let choices =
         Choices { lengths: arguments.lengths, steps: arguments.steps, job: arguments.job, idle_bytes };
-    let mut report = Report { backend: Cpu::NAME, threads, peer: None, shapes: Vec::new() };
+    let mut report = Report { backend: P::NAME, threads, peer: None, shapes: Vec::new() };
     let chosen = |shape: &&Shape| arguments.shape == "all" || shape.name == arguments.shape;
     for shape in SHAPES.iter().filter(chosen) {
+        if let Some(reason) = too_large::<P>(&shape.config()?, &device) {
+            if arguments.shape != "all" {
+                return Err(format!("{}: {reason}", shape.name).into());
+            }
+            eprintln!("{} is left out: {reason}", shape.name);
+            continue;
+        }
         let mut peer = match &arguments.python {
-            Some(python) if arguments.peer => Some(Peer::start(python, shape, threads)?),
+            Some(python) if arguments.peer => Some(Peer::start::<P>(python, shape, threads)?),
             _ => None,
         };
-        let measured = measure::<Cpu>(shape, &choices, peer.as_mut(), &device)?;
+        let measured = measure::<P>(shape, &choices, peer.as_mut(), &device)?;
         if let Some(peer) = peer {
             report.peer = Some(peer.versions().clone());
         }
@@ -99,4 +135,25 @@ fn run(arguments: &Arguments) -> Result<()> {
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
     Ok(())
+}
+
+/// Why the device does not hold a step of the model, where it tells what it holds.
+fn too_large<P: Platform>(config: &LlamaConfig, device: &DeviceOf<P>) -> Option<String> {
+    let room = P::room(device)?;
+    let longest = work::CONTEXT;
+    let plan = Plan {
+        precision: Precision::F32,
+        tokens: work::DOCUMENTS * 4 * longest,
+        retained: work::DOCUMENTS * longest,
+        recompute: false,
+        // Both forms are measured.
+        live_reference: true,
+        kept_values: <P::Kernels as Kernels<P::Train>>::kept_values(config, longest),
+        work_values: <P::Kernels as Kernels<P::Train>>::work_values(config),
+        reserve: <P::Kernels as Kernels<P::Train>>::RESERVE,
+    };
+    let needed = Account::new(config, &plan).total();
+    (needed > room.bytes).then(|| {
+        format!("a step takes {}, and {} has room for {}", shown(needed), room.limit, shown(room.bytes))
+    })
 }

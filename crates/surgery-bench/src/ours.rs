@@ -191,7 +191,10 @@ fn answers<P: Platform>(model: &Llama<P::Infer>, questions: &[EncodedQuestion]) 
 }
 
 /// What `work` gives, and the seconds until the device has done it.
-fn timed<P: Platform, T>(device: &DeviceOf<P>, work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+pub(crate) fn timed<P: Platform, T>(
+    device: &DeviceOf<P>,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<(T, f64)> {
     let started = Instant::now();
     let value = work()?;
     P::Infer::sync(device).map_err(|error| Error::Backend {

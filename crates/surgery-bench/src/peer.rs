@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use surgery_core::data::EncodedQuestion;
+use surgery_core::platform::Platform;
 
 use crate::Result;
 use crate::work::{Draw, Job, Shape, questions_json};
@@ -65,8 +66,9 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Starts it with a model of this shape; `python` has PyTorch and transformers.
-    pub(crate) fn start(python: &Path, shape: &Shape, threads: usize) -> Result<Self> {
+    /// Starts it with a model of this shape, on an NVIDIA GPU where that is the platform; `python` has PyTorch and
+    /// transformers.
+    pub(crate) fn start<P: Platform>(python: &Path, shape: &Shape, threads: usize) -> Result<Self> {
         let mut process = Command::new(python)
             .arg(SCRIPT)
             .stdin(Stdio::piped())
@@ -75,9 +77,11 @@ impl Peer {
             .map_err(|error| format!("cannot run {}: {error}", python.display()))?;
         let requests = process.stdin.take().expect("piped");
         let answers = BufReader::new(process.stdout.take().expect("piped"));
+        let device = if P::NAME == "cuda" { "cuda" } else { "cpu" };
         let versions = Versions { torch: String::new(), transformers: String::new() };
         let mut peer = Self { process, requests, answers, versions };
-        peer.versions = peer.ask(&json!({"config": shape.json(), "threads": threads, "seed": 0}))?;
+        peer.versions =
+            peer.ask(&json!({"config": shape.json(), "threads": threads, "seed": 0, "device": device}))?;
         Ok(peer)
     }
 

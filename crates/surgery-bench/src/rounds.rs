@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use surgery_core::platform::{DeviceOf, Platform};
+use surgery_ndarray::Cpu;
 
 use crate::Result;
-use crate::floor::{product_rates, step_operations};
+use crate::floor::{ProductRate, product_rates, step_operations};
 use crate::job::measure_job;
 use crate::memory::forget_peak;
 use crate::ours::{Ours, ReferenceIs};
@@ -53,7 +54,9 @@ pub(crate) fn measure<P: Platform>(
     ours.step(&work.draw, ReferenceIs::Known)?;
     let forgotten = forget_peak();
     ours.step(&work.draw, ReferenceIs::Known)?;
-    let peak = surgery_core::memory::peak_bytes().filter(|_| forgotten);
+    // What a device of its own holds, this process does not.
+    let is_here = forgotten && P::NAME == Cpu::NAME;
+    let peak = surgery_core::memory::peak_bytes().filter(|_| is_here);
     let memory_bytes = peak.zip(choices.idle_bytes).map(|(peak, idle)| peak.saturating_sub(idle));
     let mut peer_memory = None;
     if let Some(peer) = peer.as_deref_mut() {
@@ -61,7 +64,7 @@ pub(crate) fn measure<P: Platform>(
         peer_memory = peer.step_memory(&work.draw)?;
     }
 
-    let mut products = product_rates(&config, &work.draw)?;
+    let mut products = product_rates::<P>(&config, &work.draw, device)?;
     let (mut our_rounds, mut peer_rounds) = (Vec::new(), Vec::new());
     for number in 0..=choices.steps {
         let (our, their) = round(&mut ours, peer.as_deref_mut(), &work)?;
@@ -72,8 +75,13 @@ pub(crate) fn measure<P: Platform>(
         }
     }
     // Once more: other work may have been on the machine before, and the best counts.
-    for (product, again) in products.iter_mut().zip(product_rates(&config, &work.draw)?) {
+    for (product, again) in products.iter_mut().zip(product_rates::<P>(&config, &work.draw, device)?) {
         product.rate = product.rate.max(again.rate);
+    }
+    let peer_rate = peer.as_deref_mut().map(|peer| peer.product_rate([2048; 3])).transpose()?;
+    if let Some(rate) = peer_rate.filter(|_| P::NAME != Cpu::NAME) {
+        // On the same device, by the library of its maker.
+        products.push(ProductRate { form: "PyTorch".into(), shape: "2048x2048x2048".into(), rate });
     }
 
     let of = |value: fn(&OurRound) -> f64| median_of(&our_rounds, value);
@@ -103,10 +111,7 @@ pub(crate) fn measure<P: Platform>(
         questions_per_second: QUESTIONS as f64 / evaluation,
         options_per_second: (QUESTIONS * OPTIONS) as f64 / evaluation,
     };
-    let peer_measured = match peer.as_deref_mut() {
-        Some(peer) => Some(peer_summary(&peer_rounds, peer_memory, peer.product_rate([2048; 3])?, seconds)),
-        None => None,
-    };
+    let peer_measured = peer_rate.map(|rate| peer_summary(&peer_rounds, peer_memory, rate, seconds));
     let job = choices.job.then(|| measure_job::<P>(&config, &work.job, peer, device)).transpose()?;
     Ok(Measured {
         shape: shape.name,

@@ -12,7 +12,7 @@ use surgery_core::step::StepDocuments;
 use crate::Result;
 
 /// Documents of each set in a step.
-const DOCUMENTS: usize = 8;
+pub(crate) const DOCUMENTS: usize = 8;
 /// The context, in tokens; no document is longer.
 pub(crate) const CONTEXT: usize = 256;
 /// Questions of an evaluation, and options of each.
@@ -32,18 +32,29 @@ pub(crate) struct Shape {
     pub(crate) hidden: usize,
     pub(crate) layers: usize,
     pub(crate) heads: usize,
+    pub(crate) key_heads: usize,
     pub(crate) intermediate: usize,
     pub(crate) vocab: usize,
 }
 
 /// The smallest comes first: what the allocator keeps of one is used again by the next.
-pub(crate) const SHAPES: [Shape; 3] = [
-    Shape { name: "1m", hidden: 128, layers: 4, heads: 4, intermediate: 344, vocab: 1024 },
-    Shape { name: "6m", hidden: 256, layers: 6, heads: 4, intermediate: 688, vocab: 2048 },
-    Shape { name: "27m", hidden: 512, layers: 8, heads: 8, intermediate: 1376, vocab: 2048 },
+pub(crate) const SHAPES: [Shape; 6] = [
+    Shape::new("1m", [128, 4, 4, 4, 344, 1024]),
+    Shape::new("6m", [256, 6, 4, 4, 688, 2048]),
+    Shape::new("27m", [512, 8, 8, 8, 1376, 2048]),
+    Shape::new("110m", [768, 12, 12, 12, 2048, 32000]),
+    Shape::new("tinyllama-1.1b", [2048, 22, 32, 4, 5632, 32000]),
+    Shape::new("llama2-7b", [4096, 32, 32, 32, 11008, 32000]),
 ];
 
 impl Shape {
+    const fn new(
+        name: &'static str,
+        [hidden, layers, heads, key_heads, intermediate, vocab]: [usize; 6],
+    ) -> Self {
+        Self { name, hidden, layers, heads, key_heads, intermediate, vocab }
+    }
+
     /// As `config.json` has it.
     pub(crate) fn json(&self) -> Value {
         json!({
@@ -51,7 +62,7 @@ impl Shape {
             "hidden_size": self.hidden,
             "num_hidden_layers": self.layers,
             "num_attention_heads": self.heads,
-            "num_key_value_heads": self.heads,
+            "num_key_value_heads": self.key_heads,
             "intermediate_size": self.intermediate,
             "vocab_size": self.vocab,
             "max_position_embeddings": CONTEXT,
