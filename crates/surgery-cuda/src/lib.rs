@@ -8,14 +8,14 @@
 //! come in when loss curves with and without it agree. With autotune: the first use of each shape of a matrix
 //! product or reduction tries several kernels and remembers the fastest on disk, so the first steps are slow.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use burn_cuda::CudaDevice;
 use cudarc::driver::DriverError;
 use cudarc::driver::result::{device, init};
 use surgery_core::burn::backend::Autodiff;
 use surgery_core::kernels::Portable;
-use surgery_core::memory::{Limit, Room};
+use surgery_core::memory::{Limit, Room, shown};
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
 use surgery_core::{Error, Result};
@@ -55,13 +55,18 @@ impl Platform for Cuda {
     }
 
     fn describe() -> Vec<String> {
+        let described = |(number, name): (usize, &String)| {
+            let memory = Self::room(&CudaDevice::new(number)).map(|room| format!(", {}", shown(room.bytes)));
+            format!("device {number}: {name}{}", memory.unwrap_or_default())
+        };
         let mut lines = match names() {
-            Ok(names) => {
-                names.iter().enumerate().map(|(number, name)| format!("device {number}: {name}")).collect()
-            }
+            Ok(names) => names.iter().enumerate().map(described).collect(),
             Err(error) => vec![error.to_string()],
         };
-        lines.extend(check_toolkit().err().map(|error| error.to_string()));
+        lines.push(match check_toolkit() {
+            Ok(root) => format!("toolkit in {}", root.display()),
+            Err(error) => error.to_string(),
+        });
         lines
     }
 }
@@ -85,21 +90,21 @@ fn names() -> Result<Vec<String>> {
     (0..count).map(|number| device::get(number).and_then(device::get_name).map_err(refused)).collect()
 }
 
-/// Refuses a machine on which kernels could not be compiled.
-fn check_toolkit() -> Result<()> {
+/// The folder of the toolkit; refuses a machine on which kernels could not be compiled.
+fn check_toolkit() -> Result<PathBuf> {
     const INSTALL: &str = "install the CUDA toolkit and set CUDA_PATH to its folder";
     // Where cubecl will look.
     let root = cubecl_cuda::install::cuda_path();
     let headers = root.as_deref().map(|root| root.join("include"));
-    if !headers.as_deref().is_some_and(|folder: &Path| folder.join("cuda_runtime.h").is_file()) {
-        let place = headers.map_or(String::new(), |folder| format!(" in {}", folder.display()));
+    let place = headers.as_deref().map_or(String::new(), |folder| format!(" in {}", folder.display()));
+    let Some(root) = root.filter(|root| root.join("include/cuda_runtime.h").is_file()) else {
         return Err(missing(&format!("found no CUDA headers (cuda_runtime.h){place}"), INSTALL));
-    }
+    };
     // SAFETY: as for the driver.
     #[expect(unsafe_code, reason = "NVRTC is a shared library that may be missing")]
     let present = unsafe { cudarc::nvrtc::sys::is_culib_present() };
     match present {
-        true => Ok(()),
+        true => Ok(root),
         false => Err(missing(
             "found no CUDA compiler (the library nvrtc)",
             "install the CUDA toolkit and add its library folder to the loader's path (LD_LIBRARY_PATH)",
