@@ -1,6 +1,7 @@
 //! How fast a step of the operation and an evaluation are, on random weights and random tokens; beside it what this
 //! machine's matrix products allow, and the same work in PyTorch.
 
+mod backend;
 mod chart;
 mod floor;
 mod job;
@@ -23,7 +24,6 @@ use surgery_core::kernels::Kernels;
 use surgery_core::memory::shown;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::Precision;
-use surgery_ndarray::Cpu;
 
 use crate::peer::Peer;
 use crate::report::Report;
@@ -74,26 +74,12 @@ fn shapes() -> Vec<&'static str> {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    match backend::run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }
-    }
-}
-
-fn run(arguments: &Arguments) -> Result<()> {
-    match arguments.backend.as_str() {
-        "ndarray" => run_on::<Cpu>(arguments),
-        #[cfg(feature = "wgpu")]
-        "wgpu" => run_on::<surgery_wgpu::Wgpu>(arguments),
-        #[cfg(feature = "cuda")]
-        "cuda" => run_on::<surgery_cuda::Cuda>(arguments),
-        other => Err(format!(
-            "no backend `{other}` in this build: `cargo xtask bench --backend {other}` builds it"
-        )
-        .into()),
     }
 }
 
