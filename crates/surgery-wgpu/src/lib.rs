@@ -89,6 +89,9 @@ impl Wgpu {
     }
 }
 
+/// cubecl's name for the device of a number among those of its kind.
+type ByNumber = fn(usize) -> WgpuDevice;
+
 /// What wgpu tells of an adapter, as far as it matters here.
 struct Adapter {
     kind: DeviceType,
@@ -125,7 +128,7 @@ impl Adapter {
 
     /// Its rank among the kinds of GPU, and cubecl's name for the device of an index among that kind. None for
     /// what is not known to be a GPU.
-    fn gpu(&self) -> Option<(usize, fn(usize) -> WgpuDevice)> {
+    fn gpu(&self) -> Option<(usize, ByNumber)> {
         match self.kind {
             DeviceType::DiscreteGpu => Some((0, WgpuDevice::DiscreteGpu)),
             DeviceType::IntegratedGpu => Some((1, WgpuDevice::IntegratedGpu)),
