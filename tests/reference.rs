@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use surgery_core::burn::tensor::Tensor;
 use surgery_core::data::{Benchmark, Corpus, Set};
-use surgery_core::event::{Event, Observer};
 use surgery_core::model::Llama;
 use surgery_core::objective::Objective;
 use surgery_core::recipe::{Recipe, parse};
@@ -14,7 +13,9 @@ use surgery_core::reference::{Cached, Live, Reference, Store};
 use surgery_core::step::{Graded, StepDocuments, StepRecord, gradients};
 use surgery_core::surgery::{Drawable, beginning, operate, retain_to_be_drawn};
 use surgery_core::training::KeepNothing;
-use surgery_tests::{Infer, Kernels, Train, assert_close, golden_folder, load, open, relative_distance};
+use surgery_tests::{
+    Infer, Kernels, Records, Train, assert_close, golden_folder, load, open, relative_distance,
+};
 
 const VARIANT: &str = "llama1-mha";
 /// Shorter than some documents, so that these stand in windows.
@@ -147,23 +148,15 @@ fn a_step_is_the_same_against_either_form() {
     }
 }
 
-/// Keeps what every step measured.
-#[derive(Default)]
-struct Records(Vec<StepRecord>);
-
-impl Observer for Records {
-    fn observe(&mut self, event: Event) {
-        if let Event::Step { record, .. } = event {
-            self.0.push(*record);
-        }
-    }
-}
-
 #[test]
 fn an_operation_asks_for_what_it_was_known_to_draw() {
     let (corpus, benchmark) = data();
-    let overrides =
-        ["train.steps=3", "train.documents_per_step=1", "train.max_tokens=24", "optimizer.learning_rate=1e-3"];
+    let overrides = [
+        "train.steps=3",
+        "train.documents_per_step=1",
+        "train.max_tokens=24",
+        "optimizer.learning_rate=1e-3",
+    ];
     let recipe: Recipe = parse("short", "", &overrides.map(str::to_owned)).unwrap();
     let model = load(VARIANT);
     let retain = benchmark.documents(Set::Retain);

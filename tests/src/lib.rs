@@ -11,9 +11,11 @@ use surgery_core::burn::tensor::Tensor;
 use surgery_core::burn::tensor::backend::Backend;
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::config::LlamaConfig;
+use surgery_core::event::{Event, Observer};
 use surgery_core::files::Folder;
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::step::StepRecord;
 use surgery_core::text::TextEncoder;
 
 /// The CPU.
@@ -81,6 +83,18 @@ pub fn load_on<P: Platform>(variant: &str, device: &DeviceOf<P>) -> Llama<P::Inf
 /// A tensor's values.
 pub fn values_of<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().to_vec().unwrap()
+}
+
+/// Keeps what every step measured.
+#[derive(Default)]
+pub struct Records(pub Vec<StepRecord>);
+
+impl Observer for Records {
+    fn observe(&mut self, event: Event) {
+        if let Event::Step { record, .. } = event {
+            self.0.push(*record);
+        }
+    }
 }
 
 /// A JSON number.

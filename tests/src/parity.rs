@@ -5,7 +5,7 @@ use surgery_core::batch::Rows;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::data::{Benchmark, Corpus, EncodedQuestion, Question, QuestionSet, Set, Split};
 use surgery_core::evaluate::{Against, Choices, choose, evaluate, score, score_options};
-use surgery_core::event::{Event, Observer, Silent};
+use surgery_core::event::Silent;
 use surgery_core::generate::{Sampling, generate};
 use surgery_core::model::Llama;
 use surgery_core::objective::{Objective, TokenMean};
@@ -14,13 +14,13 @@ use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::pretrain::pretrain;
 use surgery_core::recipe::{PretrainRecipe, Recipe, parse};
 use surgery_core::reference::Live;
-use surgery_core::step::{StepDocuments, StepRecord, gradients};
+use surgery_core::step::{StepDocuments, gradients};
 use surgery_core::surgery::{Drawable, beginning, operate};
 use surgery_core::text::TextEncoder;
 use surgery_core::training::{Cost, KeepNothing};
 
 use crate::{
-    Cpu, golden, golden_folder, golden_json, ids, load_on, number, open, random, read_tensors,
+    Cpu, Records, golden, golden_folder, golden_json, ids, load_on, number, open, random, read_tensors,
     relative_distance, values_of,
 };
 
@@ -233,18 +233,6 @@ fn gradients_of_pytorch<P: Platform>(
         .into_iter()
         .map(|(name, wanted)| relative_distance(&values_of(graded.gradients[&name].clone()), &wanted));
     found.add(format!("{variant}: gradients"), tolerances.gradients, errors);
-}
-
-/// Keeps what every step measured.
-#[derive(Default)]
-struct Records(Vec<StepRecord>);
-
-impl Observer for Records {
-    fn observe(&mut self, event: Event) {
-        if let Event::Step { record, .. } = event {
-            self.0.push(*record);
-        }
-    }
 }
 
 impl Records {
