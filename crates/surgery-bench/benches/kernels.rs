@@ -3,7 +3,7 @@
 
 use divan::Bencher;
 use surgery_core::batch::Rows;
-use surgery_core::burn::tensor::{Distribution, Tensor};
+use surgery_core::burn::tensor::{Distribution, FloatDType, Tensor};
 use surgery_core::config::LlamaConfig;
 use surgery_core::kernels::{AdamWStep, AttentionWeights, Kernels, MlpWeights, Portable, Predictions};
 use surgery_core::placement::Placement;
@@ -65,7 +65,7 @@ fn project<K: Kernels<B>>(bencher: Bencher) {
 #[divan::bench(types = [OfCpu, Portable], sample_count = 20, max_time = 2)]
 fn rms_norm<K: Kernels<B>>(bencher: Bencher) {
     let (x, weight) = (states(), random([HIDDEN]));
-    bencher.bench_local(|| K::rms_norm(x.clone(), weight.clone(), EPSILON));
+    bencher.bench_local(|| K::rms_norm(x.clone(), weight.clone(), EPSILON, FloatDType::F32));
 }
 
 #[divan::bench(types = [OfCpu, Portable], sample_count = 20, max_time = 2)]

@@ -5,7 +5,7 @@
 
 use burn::tensor::activation::{log_softmax, silu, softmax};
 use burn::tensor::backend::Backend;
-use burn::tensor::{FloatDType, Int, Tensor, TensorData, Transaction};
+use burn::tensor::{DType, FloatDType, Int, Tensor, Transaction};
 
 use crate::config::LlamaConfig;
 use crate::placement::Placement;
@@ -131,31 +131,39 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         5 * config.hidden_size + 2 * config.intermediate_size
     }
 
-    /// `x W^T`: `[rows, columns, in]` and `[out, in]` to `[rows, columns, out]`.
+    /// `x W^T`: `[rows, columns, in]` and `[out, in]` to `[rows, columns, out]`, in the weight's dtype.
     fn project(x: Tensor<B, 3>, weight: Tensor<B, 2>) -> Tensor<B, 3> {
         let [rows, columns, inner] = x.dims();
         let outer = weight.dims()[0];
-        x.reshape([rows * columns, inner]).matmul(weight.transpose()).reshape([rows, columns, outer])
+        let x = x.cast(dtype(&weight)).reshape([rows * columns, inner]);
+        x.matmul(weight.transpose()).reshape([rows, columns, outer])
     }
 
-    /// `x / sqrt(mean(x²) + ε) · weight` over the last dimension (arXiv 1910.07467): `[rows, columns,
-    /// hidden]` and `[hidden]` to `[rows, columns, hidden]`.
-    fn rms_norm(x: Tensor<B, 3>, weight: Tensor<B, 1>, epsilon: f64) -> Tensor<B, 3> {
+    /// `a b` of values rounded to `dtype`, in f32: `[n, k]` and `[k, m]` to `[n, m]`. Nothing is differentiated through
+    /// it.
+    fn product(a: Tensor<B, 2>, b: Tensor<B, 2>, dtype: FloatDType) -> Tensor<B, 2> {
+        a.cast(dtype).matmul(b.cast(dtype)).cast(FloatDType::F32)
+    }
+
+    /// `x / sqrt(mean(x²) + ε) · weight` over the last dimension (arXiv 1910.07467), computed in f32 and given in `into`:
+    /// `[rows, columns, hidden]` and `[hidden]` to `[rows, columns, hidden]`.
+    fn rms_norm(x: Tensor<B, 3>, weight: Tensor<B, 1>, epsilon: f64, into: FloatDType) -> Tensor<B, 3> {
+        let (x, weight) = (x.cast(FloatDType::F32), weight.cast(FloatDType::F32));
         let mean_square = (x.clone() * x.clone()).mean_dim(2);
-        x / (mean_square + epsilon).sqrt() * weight.reshape([1, 1, -1])
+        (x / (mean_square + epsilon).sqrt() * weight.reshape([1, 1, -1])).cast(into)
     }
 
     /// Turns each pair (i, i + head_dim / 2) of every head by its position's angles (arXiv 2104.09864, in
     /// the half-split order of Hugging Face checkpoints): `[rows, columns, heads, head_dim]` to the same.
     fn rope(x: Tensor<B, 4>, placement: &Placement<B>) -> Tensor<B, 4> {
-        let half = x.dims()[3] / 2;
+        let (half, dtype) = (x.dims()[3] / 2, dtype(&x));
+        let x = x.cast(FloatDType::F32);
         let first = x.clone().narrow(3, 0, half);
         let second = x.narrow(3, half, half);
         let (cos, sin) = (placement.cos(), placement.sin());
-        Tensor::cat(
-            vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos + first * sin],
-            3,
-        )
+        let turned =
+            vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos + first * sin];
+        Tensor::cat(turned, 3).cast(dtype)
     }
 
     /// Causal attention inside each segment: queries `[rows, columns, heads, head_dim]`, keys and values
@@ -174,11 +182,12 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         let queries = queries.swap_dims(1, 2).reshape([rows, kv_heads, group * columns, head_dim]);
         let keys = keys.permute([0, 2, 3, 1]);
         let values = values.swap_dims(1, 2);
-        let scores = queries.matmul(keys).mul_scalar((head_dim as f64).powf(-0.5));
+        let dtype = dtype(&values);
+        let scores = queries.matmul(keys).cast(FloatDType::F32).mul_scalar((head_dim as f64).powf(-0.5));
         let scores = scores
             .reshape([rows, heads, columns, length])
             .mask_fill(placement.mask().expand([rows, heads, columns, length]), MASKED);
-        let weights = softmax(scores, 3).reshape([rows, kv_heads, group * columns, length]);
+        let weights = softmax(scores, 3).cast(dtype).reshape([rows, kv_heads, group * columns, length]);
         weights.matmul(values).reshape([rows, heads, columns, head_dim]).swap_dims(1, 2)
     }
 
@@ -202,7 +211,8 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
 
     /// `silu(gate) · up` (arXiv 2002.05202): `[rows, columns, intermediate]` each.
     fn swiglu(gate: Tensor<B, 3>, up: Tensor<B, 3>) -> Tensor<B, 3> {
-        silu(gate) * up
+        let dtype = dtype(&gate);
+        (silu(gate.cast(FloatDType::F32)) * up.cast(FloatDType::F32)).cast(dtype)
     }
 
     /// `x + W_o attention(rope(W_q n), rope(W_k n), W_v n)` with `n = rms_norm(x)`: `[rows, columns, hidden]`
@@ -216,7 +226,7 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         let [rows, columns, _] = x.dims();
         let heads =
             |x: Tensor<B, 3>| x.reshape([rows as i32, columns as i32, -1, placement.head_dim() as i32]);
-        let normed = Self::rms_norm(x.clone(), weights.norm, weights.epsilon);
+        let normed = Self::rms_norm(x.clone(), weights.norm, weights.epsilon, dtype(&weights.query));
         let queries = heads(Self::project(normed.clone(), weights.query));
         let keys = heads(Self::project(normed.clone(), weights.key));
         let values = heads(Self::project(normed, weights.value));
@@ -226,25 +236,29 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
             Some(memory) => Self::remembering_attention(queries, keys, values, placement, memory),
             None => Self::attention(queries, keys, values, placement),
         };
-        x + Self::project(mixed.reshape([rows as i32, columns as i32, -1]), weights.output)
+        let mixed = mixed.reshape([rows as i32, columns as i32, -1]);
+        x.clone() + Self::project(mixed, weights.output).cast(dtype(&x))
     }
 
     /// `x + W_d (silu(W_g n) · W_u n)` with `n = rms_norm(x)`: `[rows, columns, hidden]` to the same.
     fn mlp_sublayer(x: Tensor<B, 3>, weights: MlpWeights<B>) -> Tensor<B, 3> {
-        let normed = Self::rms_norm(x.clone(), weights.norm, weights.epsilon);
+        let normed = Self::rms_norm(x.clone(), weights.norm, weights.epsilon, dtype(&weights.gate));
         let gate = Self::project(normed.clone(), weights.gate);
         let up = Self::project(normed, weights.up);
-        x + Self::project(Self::swiglu(gate, up), weights.down)
+        x.clone() + Self::project(Self::swiglu(gate, up), weights.down).cast(dtype(&x))
+    }
+
+    /// What the head makes of hidden states, in f32 from products in the head's dtype: `[n, hidden]` and
+    /// `[vocab, hidden]` to `[n, vocab]`.
+    fn logits(hidden: Tensor<B, 2>, head: Tensor<B, 2>) -> Tensor<B, 2> {
+        hidden.cast(dtype(&head)).matmul(head.transpose()).cast(FloatDType::F32)
     }
 
     /// The negative log-likelihood of each target in nats: hidden states `[n, hidden]`, head
     /// `[vocab, hidden]` and n token ids to `[n]`.
     fn nll(hidden: Tensor<B, 2>, head: Tensor<B, 2>, targets: &[u32]) -> Tensor<B, 1> {
-        let count = targets.len();
-        let targets: Vec<i32> = targets.iter().map(|&token| token as i32).collect();
-        let device = hidden.device();
-        let targets = Tensor::<B, 2, Int>::from_data(TensorData::new(targets, [count, 1]), &device);
-        log_softmax(hidden.matmul(head.transpose()), 1).gather(1, targets).reshape([count]).neg()
+        let targets = column(targets, &hidden.device());
+        log_softmax(Self::logits(hidden, head), 1).gather(1, targets).reshape([-1]).neg()
     }
 
     /// `KL(p ‖ q)` in nats for each position, p being the reference's distribution and q the model's: hidden
@@ -260,76 +274,85 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         reference_hidden: Tensor<B, 2>,
         reference_head: Tensor<B, 2>,
     ) -> Tensor<B, 1> {
-        let count = hidden.dims()[0];
-        let log_q = log_softmax(hidden.matmul(head.transpose()), 1);
-        let log_p = log_softmax(reference_hidden.matmul(reference_head.transpose()), 1);
+        let log_q = log_softmax(Self::logits(hidden, head), 1);
+        let log_p = log_softmax(Self::logits(reference_hidden, reference_head), 1);
         let (p, q) = (log_p.clone().exp(), log_q.clone().exp());
-        (p.clone() * (log_p - log_q) + (q - p)).sum_dim(1).reshape([count])
+        (p.clone() * (log_p - log_q) + (q - p)).sum_dim(1).reshape([-1])
     }
 
-    /// The losses of `predictions` and their gradient in closed form, [`HEAD_CHUNK`] positions at a time: with
-    /// logits `z = h Wᵀ` and `q = softmax(z)`,
-    ///
-    /// ```text
-    /// ∂NLL/∂z = q - onehot(token)      ∂KL/∂z = q - p
-    /// ```
-    ///
-    /// from which `∂h = ∂z W` and `∂W = ∂zᵀ h`. `hidden` is `[positions, hidden]`, `head` is `[vocab, hidden]`.
+    /// The [`nll`](Self::nll) of logits `[n, vocab]`, and the gradient of its weighted sum with respect to them:
+    /// `coefficient (softmax(logits) - onehot(token))`.
+    fn nll_gradient(
+        logits: Tensor<B, 2>,
+        tokens: &[u32],
+        coefficients: &[f32],
+    ) -> (Tensor<B, 1>, Tensor<B, 2>) {
+        let device = logits.device();
+        let tokens = column(tokens, &device);
+        let log_q = log_softmax(logits, 1);
+        let nll: Tensor<B, 2> = log_q.clone().gather(1, tokens.clone()).neg();
+        let minus = nll.ones_like().neg();
+        let into = burn::tensor::IndexingUpdateOp::Add;
+        let gradient = log_q.exp().scatter(1, tokens, minus, into);
+        (nll.reshape([-1]), gradient * Tensor::<B, 1>::from_data(coefficients, &device).reshape([-1, 1]))
+    }
+
+    /// The [`kl`](Self::kl) of logits `[n, vocab]` from the reference's, and the gradient of its weighted sum with
+    /// respect to them: `coefficient (q - p)`.
+    fn kl_gradient(
+        logits: Tensor<B, 2>,
+        reference: Tensor<B, 2>,
+        coefficients: &[f32],
+    ) -> (Tensor<B, 1>, Tensor<B, 2>) {
+        let coefficients = Tensor::<B, 1>::from_data(coefficients, &logits.device());
+        let (log_q, log_p) = (log_softmax(logits, 1), log_softmax(reference, 1));
+        let (p, q) = (log_p.clone().exp(), log_q.clone().exp());
+        let difference = q - p.clone();
+        let kl = (p * (log_p - log_q) + difference.clone()).sum_dim(1);
+        (kl.reshape([-1]), difference * coefficients.reshape([-1, 1]))
+    }
+
+    /// The losses of `predictions` and their gradient in closed form, [`HEAD_CHUNK`] positions at a time: with logits
+    /// `z = h Wᵀ` and their gradient `∂z`, `∂h = ∂z W` and `∂W = ∂zᵀ h`, in f32. `hidden` is `[positions, hidden]`,
+    /// `head` is `[vocab, hidden]`.
     fn head_gradient(
         hidden: Tensor<B, 2>,
         head: Tensor<B, 2>,
         predictions: &Predictions<B>,
     ) -> HeadGradient<B> {
         let device = hidden.device();
-        let mut gradient = HeadGradient {
-            nll: Vec::new(),
-            kl: Vec::new(),
-            hidden: hidden.zeros_like(),
-            head: head.zeros_like(),
-        };
+        let dtype = dtype(&head);
+        let zeros = |like: &Tensor<B, 2>| Tensor::zeros(like.dims(), (&device, DType::F32));
+        let mut gradient =
+            HeadGradient { nll: Vec::new(), kl: Vec::new(), hidden: zeros(&hidden), head: zeros(&head) };
         let mut losses = Vec::new();
-        let mut add = |positions: &[usize], coefficients: &[f32], loss: &dyn Fn(Tensor<B, 2>) -> _| {
+        let mut add = |positions: &[usize], loss: &dyn Fn(Tensor<B, 2>) -> (Tensor<B, 1>, Tensor<B, 2>)| {
             let positions: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
             let positions = Tensor::<B, 1, Int>::from_data(positions.as_slice(), &device);
             let states = hidden.clone().select(0, positions.clone());
-            let (losses_here, logits): (Tensor<B, 1>, Tensor<B, 2>) = loss(states.clone());
-            let logits = logits * Tensor::<B, 1>::from_data(coefficients, &device).reshape([-1, 1]);
-            let into = burn::tensor::IndexingUpdateOp::Add;
-            gradient.hidden = gradient.hidden.clone().select_assign(
-                0,
-                positions,
-                logits.clone().matmul(head.clone()),
-                into,
-            );
-            gradient.head = gradient.head.clone() + logits.transpose().matmul(states);
+            let (losses_here, logits) = loss(Self::logits(states.clone(), head.clone()));
             losses.push(losses_here);
+            let into = burn::tensor::IndexingUpdateOp::Add;
+            let here = Self::product(logits.clone(), head.clone(), dtype);
+            replace(&mut gradient.hidden, |hidden| hidden.select_assign(0, positions, here, into));
+            let here = Self::product(logits.transpose(), states, dtype);
+            replace(&mut gradient.head, |head| head + here);
         };
         let chunks = |count: usize| {
             (0..count).step_by(HEAD_CHUNK).map(move |start| start..(start + HEAD_CHUNK).min(count))
         };
         for chunk in chunks(predictions.nll_positions.len()) {
-            let targets: Vec<i32> =
-                predictions.nll_tokens[chunk.clone()].iter().map(|&token| token as i32).collect();
-            let targets = Tensor::<B, 1, Int>::from_data(targets.as_slice(), &device).reshape([-1, 1]);
-            add(&predictions.nll_positions[chunk.clone()], &predictions.nll_coefficients[chunk], &|states| {
-                let log_q = log_softmax(states.matmul(head.clone().transpose()), 1);
-                let nll: Tensor<B, 2> = log_q.clone().gather(1, targets.clone()).neg();
-                let minus = nll.ones_like().neg();
-                let into = burn::tensor::IndexingUpdateOp::Add;
-                (nll.reshape([-1]), log_q.exp().scatter(1, targets.clone(), minus, into))
-            });
+            let tokens = &predictions.nll_tokens[chunk.clone()];
+            let coefficients = &predictions.nll_coefficients[chunk.clone()];
+            let loss = |logits| Self::nll_gradient(logits, tokens, coefficients);
+            add(&predictions.nll_positions[chunk], &loss);
         }
         for chunk in chunks(predictions.kl_positions.len()) {
-            let (was, head_was) = predictions.reference.as_ref().expect("a divergence is from a reference");
-            let was = was.clone().narrow(0, chunk.start, chunk.len());
-            add(&predictions.kl_positions[chunk.clone()], &predictions.kl_coefficients[chunk], &|states| {
-                let log_q = log_softmax(states.matmul(head.clone().transpose()), 1);
-                let log_p = log_softmax(was.clone().matmul(head_was.clone().transpose()), 1);
-                let (p, q) = (log_p.clone().exp(), log_q.clone().exp());
-                let difference = q - p.clone();
-                let kl = (p * (log_p - log_q) + difference.clone()).sum_dim(1);
-                (kl.reshape([-1]), difference)
-            });
+            let (was, head_was) = predictions.reference.clone().expect("a divergence is from a reference");
+            let was = Self::logits(was.narrow(0, chunk.start, chunk.len()), head_was);
+            let coefficients = &predictions.kl_coefficients[chunk.clone()];
+            let loss = |logits| Self::kl_gradient(logits, was.clone(), coefficients);
+            add(&predictions.kl_positions[chunk], &loss);
         }
         let losses = losses.into_iter().fold(Transaction::default(), Transaction::register).execute();
         let mut losses: Vec<f32> = losses
@@ -371,6 +394,23 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         let value = value.mul_scalar(1.0 - rate * weight_decay).cast(FloatDType::F32) - change;
         (value.cast(dtype), first, second)
     }
+}
+
+/// The dtype of a tensor's values.
+pub(crate) fn dtype<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> FloatDType {
+    tensor.dtype().into()
+}
+
+/// Token ids as a column, `[n, 1]`.
+fn column<B: Backend>(tokens: &[u32], device: &B::Device) -> Tensor<B, 2, Int> {
+    let tokens: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+    Tensor::<B, 1, Int>::from_data(tokens.as_slice(), device).reshape([-1, 1])
+}
+
+/// Changes a tensor that nobody else holds meanwhile, so that a backend may do so in place.
+fn replace<B: Backend>(tensor: &mut Tensor<B, 2>, change: impl FnOnce(Tensor<B, 2>) -> Tensor<B, 2>) {
+    let nothing = Tensor::empty([0, 0], &tensor.device());
+    *tensor = change(std::mem::replace(tensor, nothing));
 }
 
 /// The portable form of every operation, for every backend.

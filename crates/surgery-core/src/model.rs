@@ -9,7 +9,7 @@ use std::path::Path;
 
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 use rand::distr::Distribution;
 use rand::distr::StandardUniform;
 use rand_chacha::ChaCha8Rng;
@@ -20,7 +20,7 @@ use crate::config::LlamaConfig;
 use crate::data::seeded;
 use crate::error::{Error, Result};
 use crate::files::Folder;
-use crate::kernels::{AttentionWeights, Kernels, Memory, MlpWeights};
+use crate::kernels::{AttentionWeights, Kernels, Memory, MlpWeights, dtype};
 use crate::placement::Placement;
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -178,15 +178,15 @@ impl<B: Backend> Llama<B> {
         let block = &self.model.layers[index];
         let x = K::attention_sublayer(x, block.attention_weights(&self.config), placement, None);
         let weights = block.mlp_weights(&self.config);
-        let normed = K::rms_norm(x.clone(), weights.norm, weights.epsilon);
+        let normed = K::rms_norm(x.clone(), weights.norm, weights.epsilon, dtype(&weights.gate));
         let (gate, up) = (K::project(normed.clone(), weights.gate), K::project(normed, weights.up));
         let inner = K::swiglu(gate, up);
-        (x + K::project(inner.clone(), weights.down), inner)
+        (x.clone() + K::project(inner.clone(), weights.down).cast(dtype(&x)), inner)
     }
 
     /// The last norm: `[rows, columns, hidden]` to the same.
     pub(crate) fn norm<K: Kernels<B>>(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        K::rms_norm(x, self.model.norm.weight.val(), self.config.rms_norm_eps)
+        K::rms_norm(x, self.model.norm.weight.val(), self.config.rms_norm_eps, FloatDType::F32)
     }
 
     /// Which parameter [`head`](Self::head) is.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Tensor, TensorData};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use crate::batch::Rows;
 use crate::config::LlamaConfig;
@@ -20,6 +20,7 @@ pub struct Placement<B: Backend> {
     cos: OnceCell<Tensor<B, 4>>,
     sin: OnceCell<Tensor<B, 4>>,
     mask: OnceCell<Tensor<B, 4, Bool>>,
+    sight: OnceCell<Tensor<B, 2, Int>>,
 }
 
 /// Which token stands where, on the host.
@@ -110,6 +111,7 @@ impl<B: Backend> Placement<B> {
             cos: OnceCell::new(),
             sin: OnceCell::new(),
             mask: OnceCell::new(),
+            sight: OnceCell::new(),
         })
     }
 
@@ -141,6 +143,18 @@ impl<B: Backend> Placement<B> {
         Tensor::from_data(TensorData::new(values, [*rows, *columns, 1, half]), &self.device)
     }
 
+    /// What each query sees, as numbers of the keys of all rows, `[rows * columns, 5]`: from the first to the second,
+    /// which are its past, and from the third to the fourth, its text so far. The fifth is where its text ends among
+    /// the queries. Padding sees itself.
+    pub fn sight(&self) -> Tensor<B, 2, Int> {
+        let sight = || {
+            let values = self.layout.sight();
+            let count = values.len() / 5;
+            Tensor::from_data(TensorData::new(values, [count, 5]), &self.device)
+        };
+        self.sight.get_or_init(sight).clone()
+    }
+
     /// True where a query may not see a key, `[rows, 1, columns, keys]`. Padding sees itself, so that its
     /// softmax is defined.
     pub fn mask(&self) -> Tensor<B, 4, Bool> {
@@ -164,6 +178,32 @@ impl<B: Backend> Placement<B> {
             }
         }
         Tensor::from_data(TensorData::new(hidden, [*rows, 1, *columns, *keys]), &self.device)
+    }
+}
+
+impl Layout {
+    /// Whether no text continues what came before: every span's keys are its queries.
+    pub fn is_fresh(&self) -> bool {
+        self.columns == self.keys && self.spans.iter().all(|span| span.past.is_empty())
+    }
+
+    /// As [`Placement::sight`].
+    fn sight(&self) -> Vec<i32> {
+        let Self { rows, columns, keys, spans, .. } = self;
+        let mut sight = vec![[0; 5]; rows * columns];
+        for (query, seen) in sight.iter_mut().enumerate() {
+            // Padding sees itself.
+            let key = query / columns * keys + query % columns;
+            *seen = [key, key, key, key + 1, query + 1];
+        }
+        for Span { queries, keys, past } in spans {
+            for (offset, seen) in sight[queries.clone()].iter_mut().enumerate() {
+                let first = keys.start;
+                let past = if past.is_empty() { first..first } else { past.clone() };
+                *seen = [past.start, past.end, first, first + offset + 1, queries.end];
+            }
+        }
+        sight.into_iter().flatten().map(|value| value as i32).collect()
     }
 }
 

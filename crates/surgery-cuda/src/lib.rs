@@ -14,11 +14,11 @@ use burn_cuda::CudaDevice;
 use cudarc::driver::DriverError;
 use cudarc::driver::result::{device, init};
 use surgery_core::burn::backend::Autodiff;
-use surgery_core::kernels::Portable;
 use surgery_core::memory::{Limit, Room, shown};
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
 use surgery_core::{Error, Result};
+use surgery_cube::Fused;
 
 /// NVIDIA GPUs.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +28,7 @@ impl Platform for Cuda {
     const NAME: &'static str = "cuda";
     type Train = Autodiff<burn_cuda::Cuda<f32>>;
     type Infer = burn_cuda::Cuda<f32>;
-    type Kernels = Portable;
+    type Kernels = Fused;
 
     fn device(number: usize) -> Result<CudaDevice> {
         let names = names()?;

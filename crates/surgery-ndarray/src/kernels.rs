@@ -9,7 +9,7 @@ use surgery_core::burn::backend::autodiff::checkpoint::base::Checkpointer;
 use surgery_core::burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use surgery_core::burn::backend::autodiff::grads::Gradients;
 use surgery_core::burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use surgery_core::burn::tensor::{Tensor, TensorPrimitive};
+use surgery_core::burn::tensor::{FloatDType, Tensor, TensorPrimitive};
 use surgery_core::config::LlamaConfig;
 use surgery_core::kernels::{
     AdamWStep, AttentionWeights, HeadGradient, Kernels, Memory, MlpWeights, Portable, Predictions,
@@ -140,7 +140,12 @@ impl Kernels<Plain> for Fused {
         tensor(y.into_vec(), [rows, columns, shape[0]])
     }
 
-    fn rms_norm(x: Tensor<Plain, 3>, weight: Tensor<Plain, 1>, epsilon: f64) -> Tensor<Plain, 3> {
+    fn rms_norm(
+        x: Tensor<Plain, 3>,
+        weight: Tensor<Plain, 1>,
+        epsilon: f64,
+        _: FloatDType,
+    ) -> Tensor<Plain, 3> {
         let shape = x.dims();
         let y = norm(&Floats::of(x), Norm { weight: &Floats::of(weight), epsilon: epsilon as f32 });
         tensor(y.into_vec(), shape)
@@ -265,8 +270,13 @@ fn composed_attention(
             Fused::project(x, weight)
         }
 
-        fn rms_norm(x: Tensor<Plain, 3>, weight: Tensor<Plain, 1>, epsilon: f64) -> Tensor<Plain, 3> {
-            Fused::rms_norm(x, weight, epsilon)
+        fn rms_norm(
+            x: Tensor<Plain, 3>,
+            weight: Tensor<Plain, 1>,
+            epsilon: f64,
+            into: FloatDType,
+        ) -> Tensor<Plain, 3> {
+            Fused::rms_norm(x, weight, epsilon, into)
         }
 
         fn remembering_attention(
@@ -308,8 +318,13 @@ impl Kernels<Graph> for Fused {
         Portable::project(x, weight)
     }
 
-    fn rms_norm(x: Tensor<Graph, 3>, weight: Tensor<Graph, 1>, epsilon: f64) -> Tensor<Graph, 3> {
-        let y = <Fused as Kernels<Plain>>::rms_norm(x.clone().inner(), weight.clone().inner(), epsilon);
+    fn rms_norm(
+        x: Tensor<Graph, 3>,
+        weight: Tensor<Graph, 1>,
+        epsilon: f64,
+        into: FloatDType,
+    ) -> Tensor<Graph, 3> {
+        let y = <Fused as Kernels<Plain>>::rms_norm(x.clone().inner(), weight.clone().inner(), epsilon, into);
         let (x, weight) = (x.into_primitive().tensor(), weight.into_primitive().tensor());
         let parents = [x.node.clone(), weight.node.clone()];
         let y = y.into_primitive().tensor();

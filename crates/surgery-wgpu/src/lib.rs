@@ -15,10 +15,10 @@ use std::task::{Context, Poll, Waker};
 
 use burn_wgpu::WgpuDevice;
 use surgery_core::burn::backend::Autodiff;
-use surgery_core::kernels::Portable;
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
 use surgery_core::{Error, Result};
+use surgery_cube::Fused;
 use wgpu::DeviceType;
 
 /// The API that cubecl chooses too.
@@ -35,7 +35,7 @@ impl Platform for Wgpu {
     const NAME: &'static str = "wgpu";
     type Train = Autodiff<burn_wgpu::Wgpu<f32>>;
     type Infer = burn_wgpu::Wgpu<f32>;
-    type Kernels = Portable;
+    type Kernels = Fused;
 
     fn device(number: usize) -> Result<WgpuDevice> {
         let wants_software = std::env::var(DEVICE_VARIABLE).is_ok_and(|name| name == "Cpu");

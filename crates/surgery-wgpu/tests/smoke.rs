@@ -2,7 +2,7 @@
 
 use surgery_core::Result;
 use surgery_core::burn::tensor::backend::{AutodiffBackend, BackendTypes};
-use surgery_core::burn::tensor::{Tensor, TensorData};
+use surgery_core::burn::tensor::{FloatDType, Tensor, TensorData};
 use surgery_core::kernels::Kernels;
 use surgery_core::platform::Platform;
 use surgery_ndarray::Cpu;
@@ -16,7 +16,12 @@ fn measure<P: Platform>(device: &Device<P>) -> Vec<f32> {
     let hidden = Tensor::<P::Train, 3>::from_data(TensorData::new(values(5 * 8), [1, 5, 8]), device);
     let head = Tensor::<P::Train, 2>::from_data(TensorData::new(values(16 * 8), [16, 8]), device);
     let (hidden, head) = (hidden.require_grad(), head.require_grad());
-    let normed = <P::Kernels as Kernels<P::Train>>::rms_norm(hidden.clone(), Tensor::ones([8], device), 1e-5);
+    let normed = <P::Kernels as Kernels<P::Train>>::rms_norm(
+        hidden.clone(),
+        Tensor::ones([8], device),
+        1e-5,
+        FloatDType::F32,
+    );
     let loss =
         <P::Kernels as Kernels<P::Train>>::nll(normed.reshape([5, 8]), head.clone(), &[3, 0, 15, 7, 7]);
     let loss = loss.sum();

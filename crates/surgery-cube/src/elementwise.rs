@@ -1,0 +1,239 @@
+//! Kernels in which every value is computed by itself: rope, SwiGLU, AdamW. One unit for each value or pair.
+
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+use surgery_core::burn::tensor::DType;
+use surgery_core::kernels::AdamWStep;
+
+use crate::tensor::{BLOCK, Cubes, array, contiguous, dtype, empty_like};
+
+/// Turns the pairs (i, i + half) of every head by its token's angles: `[tokens, heads, 2 · half]`, with cosine and sine
+/// `[tokens, half]`. `back` turns them the other way, which is the gradient's.
+#[cube(launch)]
+fn rope_kernel<E: Float>(
+    x: &Array<E>,
+    cos: &Array<f32>,
+    sin: &Array<f32>,
+    y: &mut Array<E>,
+    heads: u32,
+    half: u32,
+    #[comptime] back: bool,
+    #[define(E)] _dtype: StorageType,
+) {
+    let half = half as usize;
+    if ABSOLUTE_POS < y.len() / 2 {
+        let (vector, pair) = (ABSOLUTE_POS / half, ABSOLUTE_POS % half);
+        let angle = vector / heads as usize * half + pair;
+        let at = vector * 2 * half + pair;
+        let (first, second) = (f32::cast_from(x[at]), f32::cast_from(x[at + half]));
+        let c = cos[angle];
+        let s = if comptime!(back) { -sin[angle] } else { sin[angle] };
+        y[at] = E::cast_from(first * c - second * s);
+        y[at + half] = E::cast_from(second * c + first * s);
+    }
+}
+
+/// As [`Kernels::rope`](surgery_core::kernels::Kernels::rope), or its gradient: `x` is `[.., heads, head_dim]`.
+pub(crate) fn rope<R: CubeRuntime>(
+    x: CubeTensor<R>,
+    cos: CubeTensor<R>,
+    sin: CubeTensor<R>,
+    back: bool,
+) -> CubeTensor<R> {
+    let (x, cos, sin) = (contiguous(x), contiguous(cos), contiguous(sin));
+    let shape = x.meta.shape();
+    let (heads, half) = (shape[2] as u32, shape[3] as u32 / 2);
+    let y = empty_like(&x);
+    let cubes = Cubes::covering(x.meta.num_elements() / 2);
+    let (client, kind) = (x.client.clone(), dtype(&x));
+    let (x, cos, sin, out) = (array(x), array(cos), array(sin), array(y.clone()));
+    rope_kernel::launch::<R>(&client, cubes.count, cubes.dim, x, cos, sin, out, heads, half, back, kind);
+    y
+}
+
+/// The logistic function.
+#[cube]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// `silu(gate) · up`.
+#[cube(launch)]
+fn swiglu_kernel<E: Float>(
+    gate: &Array<E>,
+    up: &Array<E>,
+    y: &mut Array<E>,
+    #[define(E)] _dtype: StorageType,
+) {
+    if ABSOLUTE_POS < y.len() {
+        let (g, u) = (f32::cast_from(gate[ABSOLUTE_POS]), f32::cast_from(up[ABSOLUTE_POS]));
+        y[ABSOLUTE_POS] = E::cast_from(g * sigmoid(g) * u);
+    }
+}
+
+/// The gradient of `silu(gate) · up`: with σ = sigmoid(gate), `g_gate = g σ (1 + gate (1 - σ)) up` and
+/// `g_up = g σ gate`.
+#[cube(launch)]
+fn swiglu_vjp_kernel<E: Float>(
+    gate: &Array<E>,
+    up: &Array<E>,
+    gradient: &Array<E>,
+    g_gate: &mut Array<E>,
+    g_up: &mut Array<E>,
+    #[define(E)] _dtype: StorageType,
+) {
+    if ABSOLUTE_POS < gate.len() {
+        let (g, u) = (f32::cast_from(gate[ABSOLUTE_POS]), f32::cast_from(up[ABSOLUTE_POS]));
+        let gy = f32::cast_from(gradient[ABSOLUTE_POS]);
+        let s = sigmoid(g);
+        g_gate[ABSOLUTE_POS] = E::cast_from(gy * s * (1.0 + g * (1.0 - s)) * u);
+        g_up[ABSOLUTE_POS] = E::cast_from(gy * s * g);
+    }
+}
+
+/// As [`Kernels::swiglu`](surgery_core::kernels::Kernels::swiglu).
+pub(crate) fn swiglu<R: CubeRuntime>(gate: CubeTensor<R>, up: CubeTensor<R>) -> CubeTensor<R> {
+    let (gate, up) = (contiguous(gate), contiguous(up));
+    let y = empty_like(&gate);
+    let cubes = Cubes::covering(gate.meta.num_elements());
+    let (client, kind) = (gate.client.clone(), dtype(&gate));
+    let out = array(y.clone());
+    swiglu_kernel::launch::<R>(&client, cubes.count, cubes.dim, array(gate), array(up), out, kind);
+    y
+}
+
+/// The gradients of gate and up.
+pub(crate) fn swiglu_vjp<R: CubeRuntime>(
+    gate: CubeTensor<R>,
+    up: CubeTensor<R>,
+    gradient: CubeTensor<R>,
+) -> [CubeTensor<R>; 2] {
+    let (gate, up, gradient) = (contiguous(gate), contiguous(up), contiguous(gradient));
+    let gradients = [empty_like(&gate), empty_like(&up)];
+    let cubes = Cubes::covering(gate.meta.num_elements());
+    let (client, kind) = (gate.client.clone(), dtype(&gate));
+    let [g_gate, g_up] = gradients.clone().map(array);
+    let (gate, up, gradient) = (array(gate), array(up), array(gradient));
+    swiglu_vjp_kernel::launch::<R>(&client, cubes.count, cubes.dim, gate, up, gradient, g_gate, g_up, kind);
+    gradients
+}
+
+/// AdamW's constants of one step.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+struct Constants {
+    clip: f32,
+    /// 1 - ηλ
+    decay: f32,
+    beta_1: f32,
+    /// 1 - β₁, 1 - β₂: rounded once, not twice.
+    rest_1: f32,
+    beta_2: f32,
+    rest_2: f32,
+    /// 1 - β₂ᵗ
+    correction_2: f32,
+    /// η / (1 - β₁ᵗ)
+    rate: f32,
+    epsilon: f32,
+}
+
+/// One step of AdamW, in place.
+#[cube(launch)]
+fn adamw_kernel<P: Float, G: Float>(
+    value: &mut Array<P>,
+    first: &mut Array<f32>,
+    second: &mut Array<f32>,
+    gradient: &Array<G>,
+    constants: &Constants,
+    #[define(P, G)] _dtypes: [StorageType; 2],
+) {
+    if ABSOLUTE_POS < value.len() {
+        let g = f32::cast_from(gradient[ABSOLUTE_POS]) * constants.clip;
+        let m = first[ABSOLUTE_POS] * constants.beta_1 + g * constants.rest_1;
+        let v = second[ABSOLUTE_POS] * constants.beta_2 + g * g * constants.rest_2;
+        first[ABSOLUTE_POS] = m;
+        second[ABSOLUTE_POS] = v;
+        let root = (v / constants.correction_2).sqrt() + constants.epsilon;
+        let p = f32::cast_from(value[ABSOLUTE_POS]) * constants.decay;
+        value[ABSOLUTE_POS] = P::cast_from(p - m / root * constants.rate);
+    }
+}
+
+/// As [`Kernels::adamw`](surgery_core::kernels::Kernels::adamw), in place where nobody else holds what it changes.
+pub(crate) fn adamw<R: CubeRuntime>(
+    state: [CubeTensor<R>; 3],
+    gradient: CubeTensor<R>,
+    step: &AdamWStep,
+) -> [CubeTensor<R>; 3] {
+    let gradient = contiguous(gradient);
+    let state = state.map(|tensor| {
+        let tensor = contiguous(tensor);
+        if tensor.can_mut() { tensor } else { tensor.copy() }
+    });
+    let AdamWStep { clip, rate, beta_1, beta_2, epsilon, weight_decay, step } = *step;
+    let constants = ConstantsLaunch::<R>::new(
+        clip as f32,
+        (1.0 - rate * weight_decay) as f32,
+        beta_1 as f32,
+        (1.0 - beta_1) as f32,
+        beta_2 as f32,
+        (1.0 - beta_2) as f32,
+        (1.0 - beta_2.powi(step)) as f32,
+        (rate / (1.0 - beta_1.powi(step))) as f32,
+        epsilon as f32,
+    );
+    let cubes = Cubes::covering(gradient.meta.num_elements());
+    let (client, kinds) = (gradient.client.clone(), [dtype(&state[0]), dtype(&gradient)]);
+    let [p, m, v] = state.clone().map(array);
+    let g = array(gradient);
+    adamw_kernel::launch::<R>(&client, cubes.count, cubes.dim, p, m, v, g, constants, kinds);
+    state
+}
+
+/// What each cube of [`squares`] adds up by itself.
+const SQUARES: usize = 64 * BLOCK as usize;
+
+/// The sum of the squares of [`SQUARES`] values by each cube.
+#[cube(launch)]
+fn squares_kernel<E: Float>(
+    x: &Array<E>,
+    sums: &mut Array<f32>,
+    #[comptime] each: usize,
+    #[comptime] block: usize,
+    #[define(E)] _dtype: StorageType,
+) {
+    let mut shared = SharedMemory::<f32>::new(block);
+    let mut sum = f32::new(0.0);
+    let end = min((CUBE_POS + 1) * each, x.len());
+    let mut at = CUBE_POS * each + UNIT_POS as usize;
+    while at < end {
+        let value = f32::cast_from(x[at]);
+        sum += value * value;
+        at += block;
+    }
+    let total = crate::rows::cube_sum(sum, &mut shared);
+    if UNIT_POS == 0 && CUBE_POS < sums.len() {
+        sums[CUBE_POS] = total;
+    }
+}
+
+/// Sums of squares of the values of `x`, stretch by stretch: their sum is all of it.
+pub(crate) fn squares<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
+    let x = contiguous(x);
+    let parts = x.meta.num_elements().div_ceil(SQUARES);
+    let sums = crate::tensor::empty(&x, [parts], DType::F32);
+    let cubes = Cubes::of(parts);
+    let (client, kind) = (x.client.clone(), dtype(&x));
+    let out = array(sums.clone());
+    squares_kernel::launch::<R>(
+        &client,
+        cubes.count,
+        cubes.dim,
+        array(x),
+        out,
+        SQUARES,
+        BLOCK as usize,
+        kind,
+    );
+    sums
+}

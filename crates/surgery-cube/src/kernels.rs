@@ -1,0 +1,317 @@
+//! The operations of [`surgery_core::kernels`] on GPUs: burn's tensors become the arguments of kernels here, and back.
+
+use burn_cubecl::element::BoolElement;
+use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
+use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{CubeBackend, CubeRuntime};
+use surgery_core::burn::backend::Autodiff;
+use surgery_core::burn::backend::autodiff::checkpoint::base::Checkpointer;
+use surgery_core::burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
+use surgery_core::burn::backend::autodiff::grads::Gradients;
+use surgery_core::burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use surgery_core::burn::tensor::{DType, FloatDType, Int, Tensor, TensorPrimitive};
+use surgery_core::config::LlamaConfig;
+use surgery_core::kernels::{AdamWStep, Kernels, Portable};
+use surgery_core::placement::Placement;
+
+use crate::attention::{Attended, Inputs};
+use crate::elementwise;
+use crate::rows::{self, Held};
+
+/// A GPU without a graph.
+type Plain<R, T> = CubeBackend<R, f32, i32, T>;
+/// A GPU with burn's autodiff.
+type Graph<R, T> = Autodiff<Plain<R, T>>;
+
+/// The operations by kernels of this crate, products by burn's.
+#[derive(Debug, Clone, Copy)]
+pub struct Fused;
+
+/// What stands behind a tensor.
+fn primitive<R: CubeRuntime, T: BoolElement, const D: usize>(x: Tensor<Plain<R, T>, D>) -> CubeTensor<R> {
+    x.into_primitive().tensor()
+}
+
+/// A tensor before which something stands.
+fn tensor<R: CubeRuntime, T: BoolElement, const D: usize>(x: CubeTensor<R>) -> Tensor<Plain<R, T>, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(x))
+}
+
+/// `a b` in f32, from values of one dtype.
+fn product<R: CubeRuntime, T: BoolElement>(
+    a: Tensor<Plain<R, T>, 2>,
+    b: Tensor<Plain<R, T>, 2>,
+) -> Tensor<Plain<R, T>, 2> {
+    let product = matmul(primitive(a), primitive(b), None, MatmulStrategy::default(), DType::F32);
+    tensor(product.expect("burn has a product for every shape"))
+}
+
+/// The losses of logits and, where there are coefficients, their gradient.
+fn losses<R: CubeRuntime, T: BoolElement>(
+    logits: Tensor<Plain<R, T>, 2>,
+    held: Held<R>,
+    coefficients: Option<&[f32]>,
+) -> (Tensor<Plain<R, T>, 1>, Tensor<Plain<R, T>, 2>) {
+    let device = logits.device();
+    let coefficients =
+        coefficients.map(|values| primitive(Tensor::<Plain<R, T>, 1>::from_data(values, &device)));
+    let (losses, gradient) = rows::losses(primitive(logits), held, coefficients);
+    (tensor(losses), tensor(gradient))
+}
+
+/// Token ids on the device.
+fn tokens<R: CubeRuntime, T: BoolElement>(tokens: &[u32], logits: &Tensor<Plain<R, T>, 2>) -> Held<R> {
+    let tokens: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+    let tokens = Tensor::<Plain<R, T>, 1, Int>::from_data(tokens.as_slice(), &logits.device());
+    Held::Tokens(tokens.into_primitive())
+}
+
+impl<R: CubeRuntime, T: BoolElement> Kernels<Plain<R, T>> for Fused {
+    const ONE_ROW: bool = true;
+
+    fn product(
+        a: Tensor<Plain<R, T>, 2>,
+        b: Tensor<Plain<R, T>, 2>,
+        dtype: FloatDType,
+    ) -> Tensor<Plain<R, T>, 2> {
+        product(a.cast(dtype), b.cast(dtype))
+    }
+
+    fn rms_norm(
+        x: Tensor<Plain<R, T>, 3>,
+        weight: Tensor<Plain<R, T>, 1>,
+        epsilon: f64,
+        into: FloatDType,
+    ) -> Tensor<Plain<R, T>, 3> {
+        tensor(rows::norm(primitive(x), primitive(weight), epsilon as f32, into.into()))
+    }
+
+    fn rope(x: Tensor<Plain<R, T>, 4>, placement: &Placement<Plain<R, T>>) -> Tensor<Plain<R, T>, 4> {
+        tensor(elementwise::rope(primitive(x), primitive(placement.cos()), primitive(placement.sin()), false))
+    }
+
+    fn attention(
+        queries: Tensor<Plain<R, T>, 4>,
+        keys: Tensor<Plain<R, T>, 4>,
+        values: Tensor<Plain<R, T>, 4>,
+        placement: &Placement<Plain<R, T>>,
+    ) -> Tensor<Plain<R, T>, 4> {
+        let sight = placement.sight().into_primitive();
+        let inputs = Inputs::new(primitive(queries), primitive(keys), primitive(values), sight);
+        tensor(inputs.forward().0)
+    }
+
+    fn swiglu(gate: Tensor<Plain<R, T>, 3>, up: Tensor<Plain<R, T>, 3>) -> Tensor<Plain<R, T>, 3> {
+        tensor(elementwise::swiglu(primitive(gate), primitive(up)))
+    }
+
+    fn logits(hidden: Tensor<Plain<R, T>, 2>, head: Tensor<Plain<R, T>, 2>) -> Tensor<Plain<R, T>, 2> {
+        let dtype: FloatDType = head.dtype().into();
+        product(hidden.cast(dtype), head.transpose())
+    }
+
+    fn nll(
+        hidden: Tensor<Plain<R, T>, 2>,
+        head: Tensor<Plain<R, T>, 2>,
+        targets: &[u32],
+    ) -> Tensor<Plain<R, T>, 1> {
+        let logits = Self::logits(hidden, head);
+        let held = tokens(targets, &logits);
+        losses(logits, held, None).0
+    }
+
+    fn kl(
+        hidden: Tensor<Plain<R, T>, 2>,
+        head: Tensor<Plain<R, T>, 2>,
+        reference_hidden: Tensor<Plain<R, T>, 2>,
+        reference_head: Tensor<Plain<R, T>, 2>,
+    ) -> Tensor<Plain<R, T>, 1> {
+        let reference = Held::Reference(primitive(Self::logits(reference_hidden, reference_head)));
+        losses(Self::logits(hidden, head), reference, None).0
+    }
+
+    fn nll_gradient(
+        logits: Tensor<Plain<R, T>, 2>,
+        targets: &[u32],
+        coefficients: &[f32],
+    ) -> (Tensor<Plain<R, T>, 1>, Tensor<Plain<R, T>, 2>) {
+        let held = tokens(targets, &logits);
+        losses(logits, held, Some(coefficients))
+    }
+
+    fn kl_gradient(
+        logits: Tensor<Plain<R, T>, 2>,
+        reference: Tensor<Plain<R, T>, 2>,
+        coefficients: &[f32],
+    ) -> (Tensor<Plain<R, T>, 1>, Tensor<Plain<R, T>, 2>) {
+        losses(logits, Held::Reference(primitive(reference)), Some(coefficients))
+    }
+
+    fn squared_norm(x: Tensor<Plain<R, T>, 1>) -> Tensor<Plain<R, T>, 1> {
+        tensor::<R, T, 1>(elementwise::squares(primitive(x))).sum()
+    }
+
+    fn adamw(
+        value: Tensor<Plain<R, T>, 1>,
+        first: Tensor<Plain<R, T>, 1>,
+        second: Tensor<Plain<R, T>, 1>,
+        gradient: Tensor<Plain<R, T>, 1>,
+        step: &AdamWStep,
+    ) -> (Tensor<Plain<R, T>, 1>, Tensor<Plain<R, T>, 1>, Tensor<Plain<R, T>, 1>) {
+        let state = [value, first, second].map(primitive);
+        let [value, first, second] = elementwise::adamw(state, primitive(gradient), step);
+        (tensor(value), tensor(first), tensor(second))
+    }
+}
+
+impl<R: CubeRuntime, T: BoolElement> Kernels<Graph<R, T>> for Fused {
+    const ONE_ROW: bool = true;
+
+    fn kept_values(config: &LlamaConfig, _longest: usize) -> usize {
+        // The second sublayer's input and both norms' results, queries, keys and values as projected and turned,
+        // attention's output and log-sums, gate, up and their product.
+        let (heads, keys) = (config.num_attention_heads, config.num_key_value_heads);
+        3 * config.hidden_size
+            + (3 * heads + 3 * keys) * config.head_dim
+            + heads
+            + 3 * config.intermediate_size
+    }
+
+    fn rms_norm(
+        x: Tensor<Graph<R, T>, 3>,
+        weight: Tensor<Graph<R, T>, 1>,
+        epsilon: f64,
+        into: FloatDType,
+    ) -> Tensor<Graph<R, T>, 3> {
+        let (x, weight) = (x.into_primitive().tensor(), weight.into_primitive().tensor());
+        let y = rows::norm(x.primitive.clone(), weight.primitive.clone(), epsilon as f32, into.into());
+        let parents = [x.node.clone(), weight.node.clone()];
+        let back = Backward::<Plain<R, T>, 2>::prepare::<NoCheckpointing>(NormBack, parents);
+        let y = match back.compute_bound().stateful() {
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+            OpsKind::Tracked(prepared) => prepared.finish((x.primitive, weight.primitive, epsilon as f32), y),
+        };
+        Tensor::from_primitive(TensorPrimitive::Float(y))
+    }
+
+    fn rope(x: Tensor<Graph<R, T>, 4>, placement: &Placement<Graph<R, T>>) -> Tensor<Graph<R, T>, 4> {
+        let x = x.into_primitive().tensor();
+        let (cos, sin) = (primitive(placement.cos().inner()), primitive(placement.sin().inner()));
+        let y = elementwise::rope(x.primitive, cos.clone(), sin.clone(), false);
+        let back = Backward::<Plain<R, T>, 1>::prepare::<NoCheckpointing>(RopeBack, [x.node]);
+        let y = match back.compute_bound().stateful() {
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+            OpsKind::Tracked(prepared) => prepared.finish((cos, sin), y),
+        };
+        Tensor::from_primitive(TensorPrimitive::Float(y))
+    }
+
+    fn attention(
+        queries: Tensor<Graph<R, T>, 4>,
+        keys: Tensor<Graph<R, T>, 4>,
+        values: Tensor<Graph<R, T>, 4>,
+        placement: &Placement<Graph<R, T>>,
+    ) -> Tensor<Graph<R, T>, 4> {
+        if !placement.layout().is_fresh() {
+            return Portable::attention(queries, keys, values, placement);
+        }
+        let [queries, keys, values] = [queries, keys, values].map(|x| x.into_primitive().tensor());
+        let parents = [queries.node, keys.node, values.node];
+        let sight = placement.sight().into_primitive();
+        let inputs = Inputs::new(queries.primitive, keys.primitive, values.primitive, sight);
+        let (out, attended) = inputs.forward();
+        let back = Backward::<Plain<R, T>, 3>::prepare::<NoCheckpointing>(AttentionBack, parents);
+        let out = match back.compute_bound().stateful() {
+            OpsKind::UnTracked(prepared) => prepared.finish(out),
+            OpsKind::Tracked(prepared) => prepared.finish((inputs, attended), out),
+        };
+        Tensor::from_primitive(TensorPrimitive::Float(out))
+    }
+
+    fn swiglu(gate: Tensor<Graph<R, T>, 3>, up: Tensor<Graph<R, T>, 3>) -> Tensor<Graph<R, T>, 3> {
+        let (gate, up) = (gate.into_primitive().tensor(), up.into_primitive().tensor());
+        let y = elementwise::swiglu(gate.primitive.clone(), up.primitive.clone());
+        let parents = [gate.node.clone(), up.node.clone()];
+        let back = Backward::<Plain<R, T>, 2>::prepare::<NoCheckpointing>(SwigluBack, parents);
+        let y = match back.compute_bound().stateful() {
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+            OpsKind::Tracked(prepared) => prepared.finish((gate.primitive, up.primitive), y),
+        };
+        Tensor::from_primitive(TensorPrimitive::Float(y))
+    }
+}
+
+/// The gradient of a norm.
+#[derive(Debug)]
+struct NormBack;
+
+impl<R: CubeRuntime, T: BoolElement> Backward<Plain<R, T>, 2> for NormBack {
+    type State = (CubeTensor<R>, CubeTensor<R>, f32);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [x_node, weight_node] = ops.parents;
+        let gradient = grads.consume::<Plain<R, T>>(&ops.node);
+        let (x, weight, epsilon) = ops.state;
+        let dtype: FloatDType = weight.dtype.into();
+        let [g_x, parts] = rows::norm_vjp(x, weight, gradient, epsilon);
+        if let Some(node) = x_node {
+            grads.register::<Plain<R, T>>(node.id, g_x);
+        }
+        if let Some(node) = weight_node {
+            let g_weight = tensor::<R, T, 2>(parts).sum_dim(0).squeeze_dim::<1>(0).cast(dtype);
+            grads.register::<Plain<R, T>>(node.id, primitive(g_weight));
+        }
+    }
+}
+
+/// The gradient of rope.
+#[derive(Debug)]
+struct RopeBack;
+
+impl<R: CubeRuntime, T: BoolElement> Backward<Plain<R, T>, 1> for RopeBack {
+    type State = (CubeTensor<R>, CubeTensor<R>);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<Plain<R, T>>(&ops.node);
+        let (cos, sin) = ops.state;
+        if let [Some(node)] = ops.parents {
+            grads.register::<Plain<R, T>>(node.id, elementwise::rope(gradient, cos, sin, true));
+        }
+    }
+}
+
+/// The gradient of attention.
+#[derive(Debug)]
+struct AttentionBack;
+
+impl<R: CubeRuntime, T: BoolElement> Backward<Plain<R, T>, 3> for AttentionBack {
+    type State = (Inputs<R>, Attended<R>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<Plain<R, T>>(&ops.node);
+        let (inputs, attended) = ops.state;
+        for (node, gradient) in ops.parents.into_iter().zip(inputs.backward(attended, gradient)) {
+            if let Some(node) = node {
+                grads.register::<Plain<R, T>>(node.id, gradient);
+            }
+        }
+    }
+}
+
+/// The gradient of SwiGLU.
+#[derive(Debug)]
+struct SwigluBack;
+
+impl<R: CubeRuntime, T: BoolElement> Backward<Plain<R, T>, 2> for SwigluBack {
+    type State = (CubeTensor<R>, CubeTensor<R>);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<Plain<R, T>>(&ops.node);
+        let (gate, up) = ops.state;
+        for (node, gradient) in ops.parents.into_iter().zip(elementwise::swiglu_vjp(gate, up, gradient)) {
+            if let Some(node) = node {
+                grads.register::<Plain<R, T>>(node.id, gradient);
+            }
+        }
+    }
+}

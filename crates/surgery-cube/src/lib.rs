@@ -1,0 +1,14 @@
+//! The operations of a Llama on GPUs, written once in CubeCL for every GPU backend.
+//!
+//! burn does the matrix products; what lies between them is memory-bound, and each operation here reads its inputs once
+//! and writes its result, forward and backward. All of them compute in f32 and read and write the dtype of the tensors
+//! they are given. A sum is never spread over cubes that race for it, so one seed gives one result.
+
+mod attention;
+mod elementwise;
+mod kernels;
+mod rows;
+mod tensor;
+
+pub use burn_cubecl::{CubeBackend, CubeRuntime};
+pub use kernels::Fused;

@@ -1,0 +1,369 @@
+//! Kernels in which a cube does a row: the norm, and the losses of the head with their gradients.
+
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+use surgery_core::burn::tensor::DType;
+
+use crate::tensor::{BLOCK, Cubes, array, contiguous, dtype, empty, empty_like};
+
+/// The sum of a value of each unit of the cube, in a fixed order. `shared` has a place for each.
+#[cube]
+pub(crate) fn cube_sum(value: f32, shared: &mut SharedMemory<f32>) -> f32 {
+    let unit = UNIT_POS as usize;
+    // What was read of it before has been read.
+    sync_cube();
+    shared[unit] = value;
+    sync_cube();
+    let mut half = CUBE_DIM as usize / 2;
+    while half > 0 {
+        if unit < half {
+            shared[unit] = shared[unit] + shared[unit + half];
+        }
+        sync_cube();
+        half /= 2;
+    }
+    shared[0]
+}
+
+/// As [`cube_sum`], the greatest.
+#[cube]
+fn cube_max(value: f32, shared: &mut SharedMemory<f32>) -> f32 {
+    let unit = UNIT_POS as usize;
+    sync_cube();
+    shared[unit] = value;
+    sync_cube();
+    let mut half = CUBE_DIM as usize / 2;
+    while half > 0 {
+        if unit < half {
+            shared[unit] = max(shared[unit], shared[unit + half]);
+        }
+        sync_cube();
+        half /= 2;
+    }
+    shared[0]
+}
+
+/// `x / sqrt(mean(x²) + ε) · weight`.
+#[cube(launch)]
+fn norm_kernel<X: Float, W: Float, Y: Float>(
+    x: &Array<X>,
+    weight: &Array<W>,
+    y: &mut Array<Y>,
+    epsilon: f32,
+    #[comptime] block: usize,
+    #[define(X, W, Y)] _dtypes: [StorageType; 3],
+) {
+    let mut shared = SharedMemory::<f32>::new(block);
+    let size = weight.len();
+    let start = CUBE_POS * size;
+    if start < y.len() {
+        let mut sum = f32::new(0.0);
+        let mut i = UNIT_POS as usize;
+        while i < size {
+            let value = f32::cast_from(x[start + i]);
+            sum += value * value;
+            i += block;
+        }
+        let mean = cube_sum(sum, &mut shared) / f32::cast_from(size as u32);
+        let scale = 1.0 / (mean + epsilon).sqrt();
+        let mut i = UNIT_POS as usize;
+        while i < size {
+            y[start + i] = Y::cast_from(f32::cast_from(x[start + i]) * scale * f32::cast_from(weight[i]));
+            i += block;
+        }
+    }
+}
+
+/// The gradient of the norm's input, and the scale of each row: with `r = 1 / sqrt(mean(x²) + ε)`,
+/// `g_x = r g w - r³ x Σ(g w x) / size`.
+#[cube(launch)]
+fn norm_vjp_kernel<X: Float, W: Float, G: Float>(
+    x: &Array<X>,
+    weight: &Array<W>,
+    gradient: &Array<G>,
+    g_x: &mut Array<X>,
+    scales: &mut Array<f32>,
+    epsilon: f32,
+    #[comptime] block: usize,
+    #[define(X, W, G)] _dtypes: [StorageType; 3],
+) {
+    let mut shared = SharedMemory::<f32>::new(block);
+    let size = weight.len();
+    let start = CUBE_POS * size;
+    if start < g_x.len() {
+        let (mut squares, mut products) = (f32::new(0.0), f32::new(0.0));
+        let mut i = UNIT_POS as usize;
+        while i < size {
+            let value = f32::cast_from(x[start + i]);
+            squares += value * value;
+            products += f32::cast_from(gradient[start + i]) * f32::cast_from(weight[i]) * value;
+            i += block;
+        }
+        let squares = cube_sum(squares, &mut shared);
+        let products = cube_sum(products, &mut shared);
+        let count = f32::cast_from(size as u32);
+        let scale = 1.0 / (squares / count + epsilon).sqrt();
+        let back = scale * scale * scale * products / count;
+        let mut i = UNIT_POS as usize;
+        while i < size {
+            let along = f32::cast_from(gradient[start + i]) * f32::cast_from(weight[i]) * scale;
+            g_x[start + i] = X::cast_from(along - f32::cast_from(x[start + i]) * back);
+            i += block;
+        }
+        if UNIT_POS == 0 {
+            scales[CUBE_POS] = scale;
+        }
+    }
+}
+
+/// What stretches of rows add to the gradient of the norm's weight, `[stretches, size]`: a unit does a column of one.
+#[cube(launch)]
+fn norm_weight_kernel<X: Float, G: Float>(
+    x: &Array<X>,
+    gradient: &Array<G>,
+    scales: &Array<f32>,
+    parts: &mut Array<f32>,
+    size: u32,
+    #[comptime] stretch: usize,
+    #[define(X, G)] _dtypes: [StorageType; 2],
+) {
+    if ABSOLUTE_POS < parts.len() {
+        let size = size as usize;
+        let (part, column) = (ABSOLUTE_POS / size, ABSOLUTE_POS % size);
+        let end = min((part + 1) * stretch, scales.len());
+        let mut sum = f32::new(0.0);
+        for row in part * stretch..end {
+            let at = row * size + column;
+            sum += f32::cast_from(x[at]) * f32::cast_from(gradient[at]) * scales[row];
+        }
+        parts[ABSOLUTE_POS] = sum;
+    }
+}
+
+/// Rows that are added up one after the other.
+const STRETCH: usize = 32;
+
+/// As [`Kernels::rms_norm`](surgery_core::kernels::Kernels::rms_norm), with values of dtype `into`: `x` is `[.., size]`.
+pub(crate) fn norm<R: CubeRuntime>(
+    x: CubeTensor<R>,
+    weight: CubeTensor<R>,
+    epsilon: f32,
+    into: DType,
+) -> CubeTensor<R> {
+    let (x, weight) = (contiguous(x), contiguous(weight));
+    let mut y = empty(&x, [x.meta.num_elements()], into);
+    y.meta = x.meta.clone();
+    let cubes = Cubes::of(x.meta.num_elements() / weight.meta.num_elements());
+    let (client, kinds) = (x.client.clone(), [dtype(&x), dtype(&weight), dtype(&y)]);
+    let (x, weight, out) = (array(x), array(weight), array(y.clone()));
+    norm_kernel::launch::<R>(&client, cubes.count, cubes.dim, x, weight, out, epsilon, BLOCK as usize, kinds);
+    y
+}
+
+/// The gradient of a norm's input, and what is to be added up along dimension 0 to that of its weight,
+/// `[stretches, size]` in f32.
+pub(crate) fn norm_vjp<R: CubeRuntime>(
+    x: CubeTensor<R>,
+    weight: CubeTensor<R>,
+    gradient: CubeTensor<R>,
+    epsilon: f32,
+) -> [CubeTensor<R>; 2] {
+    let (x, weight, gradient) = (contiguous(x), contiguous(weight), contiguous(gradient));
+    let size = weight.meta.num_elements();
+    let rows = x.meta.num_elements() / size;
+    let stretches = rows.div_ceil(STRETCH);
+    let g_x = empty_like(&x);
+    let scales = empty(&x, [rows], DType::F32);
+    let parts = empty(&x, [stretches, size], DType::F32);
+    let client = x.client.clone();
+    let [kind, of_weight, of_gradient] = [dtype(&x), dtype(&weight), dtype(&gradient)];
+    let cubes = Cubes::of(rows);
+    norm_vjp_kernel::launch::<R>(
+        &client,
+        cubes.count,
+        cubes.dim,
+        array(x.clone()),
+        array(weight),
+        array(gradient.clone()),
+        array(g_x.clone()),
+        array(scales.clone()),
+        epsilon,
+        BLOCK as usize,
+        [kind, of_weight, of_gradient],
+    );
+    let cubes = Cubes::covering(stretches * size);
+    norm_weight_kernel::launch::<R>(
+        &client,
+        cubes.count,
+        cubes.dim,
+        array(x),
+        array(gradient),
+        array(scales),
+        array(parts.clone()),
+        size as u32,
+        STRETCH,
+        [kind, of_gradient],
+    );
+    [g_x, parts]
+}
+
+/// Below every logit.
+const LOWEST: f32 = -1e30;
+
+/// The logarithm of the sum of the exponentials of a row's values.
+#[cube]
+fn log_sum(
+    logits: &Array<f32>,
+    start: usize,
+    end: usize,
+    shared: &mut SharedMemory<f32>,
+    #[comptime] block: usize,
+) -> f32 {
+    let (mut top, mut sum) = (f32::new(LOWEST), f32::new(0.0));
+    let mut i = start + UNIT_POS as usize;
+    while i < end {
+        let value = logits[i];
+        let higher = max(top, value);
+        sum = sum * (top - higher).exp() + (value - higher).exp();
+        top = higher;
+        i += block;
+    }
+    let highest = cube_max(top, shared);
+    cube_sum(sum * (top - highest).exp(), shared).ln() + highest
+}
+
+/// The NLL of a row's token; with `gradient`, logits become their gradient, `coefficient (q - onehot(token))`.
+#[cube(launch)]
+fn nll_kernel(
+    logits: &mut Array<f32>,
+    tokens: &Array<i32>,
+    coefficients: &Array<f32>,
+    losses: &mut Array<f32>,
+    vocab: u32,
+    #[comptime] gradient: bool,
+    #[comptime] block: usize,
+) {
+    let mut shared = SharedMemory::<f32>::new(block);
+    let vocab = vocab as usize;
+    let start = CUBE_POS * vocab;
+    if CUBE_POS < losses.len() {
+        let log_sum = log_sum(logits, start, start + vocab, &mut shared, block);
+        let token = start + u32::cast_from(tokens[CUBE_POS]) as usize;
+        let loss = log_sum - logits[token];
+        // Before its logit becomes something else.
+        sync_cube();
+        if UNIT_POS == 0 {
+            losses[CUBE_POS] = loss;
+        }
+        if comptime!(gradient) {
+            let coefficient = coefficients[CUBE_POS];
+            let mut i = start + UNIT_POS as usize;
+            while i < start + vocab {
+                let q = (logits[i] - log_sum).exp();
+                let onehot = select(i == token, f32::new(1.0), f32::new(0.0));
+                logits[i] = coefficient * (q - onehot);
+                i += block;
+            }
+        }
+    }
+}
+
+/// The KL of a row, `Σ p (log p - log q) + q - p`; with `gradient`, logits become their gradient,
+/// `coefficient (q - p)`.
+#[cube(launch)]
+fn kl_kernel(
+    logits: &mut Array<f32>,
+    reference: &Array<f32>,
+    coefficients: &Array<f32>,
+    losses: &mut Array<f32>,
+    vocab: u32,
+    #[comptime] gradient: bool,
+    #[comptime] block: usize,
+) {
+    let mut shared = SharedMemory::<f32>::new(block);
+    let vocab = vocab as usize;
+    let start = CUBE_POS * vocab;
+    if CUBE_POS < losses.len() {
+        let sum_q = log_sum(logits, start, start + vocab, &mut shared, block);
+        let sum_p = log_sum(reference, start, start + vocab, &mut shared, block);
+        let mut coefficient = f32::new(0.0);
+        if comptime!(gradient) {
+            coefficient = coefficients[CUBE_POS];
+        }
+        let mut sum = f32::new(0.0);
+        let mut i = start + UNIT_POS as usize;
+        while i < start + vocab {
+            let (log_q, log_p) = (logits[i] - sum_q, reference[i] - sum_p);
+            let (q, p) = (log_q.exp(), log_p.exp());
+            sum += p * (log_p - log_q) + (q - p);
+            if comptime!(gradient) {
+                logits[i] = coefficient * (q - p);
+            }
+            i += block;
+        }
+        let loss = cube_sum(sum, &mut shared);
+        if UNIT_POS == 0 {
+            losses[CUBE_POS] = loss;
+        }
+    }
+}
+
+/// What the logits of a head are held against.
+pub(crate) enum Held<R: CubeRuntime> {
+    /// The tokens that should follow, `[rows]`.
+    Tokens(CubeTensor<R>),
+    /// The logits of the reference, `[rows, vocab]` in f32.
+    Reference(CubeTensor<R>),
+}
+
+/// The loss of each row of f32 logits `[rows, vocab]`. Where there are coefficients `[rows]`, logits become the gradient
+/// of the weighted sum, in place where nobody else holds them; without, they are left as they are.
+pub(crate) fn losses<R: CubeRuntime>(
+    logits: CubeTensor<R>,
+    held: Held<R>,
+    coefficients: Option<CubeTensor<R>>,
+) -> (CubeTensor<R>, CubeTensor<R>) {
+    let gradient = coefficients.is_some();
+    let logits = contiguous(logits);
+    let logits = if gradient && !logits.can_mut() { logits.copy() } else { logits };
+    let (rows, vocab) = (logits.meta.shape()[0], logits.meta.shape()[1] as u32);
+    let losses = empty(&logits, [rows], DType::F32);
+    // One that is not read stands in for those that are not there.
+    let coefficients = coefficients.unwrap_or_else(|| empty(&logits, [1], DType::F32));
+    let (client, cubes, block) = (logits.client.clone(), Cubes::of(rows), BLOCK as usize);
+    let (weights, out, z) = (array(contiguous(coefficients)), array(losses.clone()), array(logits.clone()));
+    match held {
+        Held::Tokens(tokens) => {
+            let tokens = array(contiguous(tokens));
+            nll_kernel::launch::<R>(
+                &client,
+                cubes.count,
+                cubes.dim,
+                z,
+                tokens,
+                weights,
+                out,
+                vocab,
+                gradient,
+                block,
+            );
+        }
+        Held::Reference(reference) => {
+            let reference = array(contiguous(reference));
+            kl_kernel::launch::<R>(
+                &client,
+                cubes.count,
+                cubes.dim,
+                z,
+                reference,
+                weights,
+                out,
+                vocab,
+                gradient,
+                block,
+            );
+        }
+    }
+    (losses, logits)
+}
