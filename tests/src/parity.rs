@@ -3,6 +3,7 @@
 
 use surgery_core::batch::Rows;
 use surgery_core::burn::module::AutodiffModule;
+use surgery_core::burn::tensor::FloatDType;
 use surgery_core::data::{Benchmark, Corpus, EncodedQuestion, Question, QuestionSet, Set, Split};
 use surgery_core::evaluate::{Against, Choices, choose, evaluate, score, score_options};
 use surgery_core::event::Silent;
@@ -20,8 +21,8 @@ use surgery_core::text::TextEncoder;
 use surgery_core::training::{Cost, KeepNothing};
 
 use crate::{
-    Cpu, Records, golden, golden_folder, golden_json, ids, load_on, number, open, random, read_tensors,
-    relative_distance, values_of,
+    Cpu, Records, golden, golden_folder, golden_json, ids, load_on, number, open, operations, random,
+    read_tensors, relative_distance, values_of,
 };
 
 /// The worst error of one kind.
@@ -45,6 +46,8 @@ impl Item {
 /// How far each kind of figure may be off in a dtype.
 #[derive(Debug, Clone, Copy)]
 pub struct Tolerances {
+    /// What an operation gives and its gradients: the norm of the difference by the norm.
+    pub operations: f64,
     /// NLL and scores of options, relative; logits, relative to themselves and 2.5.
     pub nll: f64,
     /// Perplexity and KL, relative; the figures of a step, relative to themselves and 0.01.
@@ -57,16 +60,16 @@ pub struct Tolerances {
 
 impl Tolerances {
     /// For f32 throughout.
-    pub const F32: Self = Self { nll: 2e-5, figures: 1e-4, gradients: 1e-4, changes: 2e-3 };
+    pub const F32: Self = Self { operations: 2e-6, nll: 2e-5, figures: 1e-4, gradients: 1e-4, changes: 2e-3 };
 }
 
 /// Collects the worst error of each item.
-struct Found {
+pub(crate) struct Found {
     items: Vec<Item>,
 }
 
 impl Found {
-    fn add(&mut self, what: String, tolerance: f64, errors: impl IntoIterator<Item = f64>) {
+    pub(crate) fn add(&mut self, what: String, tolerance: f64, errors: impl IntoIterator<Item = f64>) {
         // f64::max would drop what is no number.
         let worst = |worst: f64, error: f64| {
             if error.is_nan() || worst.is_nan() { f64::NAN } else { worst.max(error) }
@@ -89,6 +92,7 @@ fn differing(agree: impl IntoIterator<Item = bool>) -> f64 {
 /// Every item, on the models of `variants`; gradients and operations on those of them that there are golden values of.
 pub fn measure<P: Platform>(device: &DeviceOf<P>, variants: &[&str], tolerances: Tolerances) -> Vec<Item> {
     let mut found = Found { items: Vec::new() };
+    operations::measure::<P>(device, FloatDType::F32, tolerances.operations, &mut found);
     for variant in variants {
         inference::<P>(device, variant, tolerances, &mut found);
     }
