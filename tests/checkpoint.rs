@@ -8,6 +8,7 @@ use surgery_core::config::LlamaConfig;
 use surgery_core::files::Folder;
 use surgery_core::model::Llama;
 use surgery_core::platform::Platform;
+use surgery_core::recipe::Precision;
 use surgery_core::text::TextEncoder;
 use surgery_core::{Kind, Result};
 use surgery_tests::{Cpu, Infer, VARIANTS, golden, load, open};
@@ -78,7 +79,8 @@ fn another_dtype_is_written_when_asked_for() {
     let written = Folder::Disk(output);
     assert_eq!(written.json("config.json").unwrap()["torch_dtype"], "float32");
     let again: Llama<Infer> =
-        Llama::load(&config, &Checkpoint::open(&written).unwrap(), &Cpu::device(0).unwrap()).unwrap();
+        Llama::load(&config, &Checkpoint::open(&written).unwrap(), Precision::F32, &Cpu::device(0).unwrap())
+            .unwrap();
     let values = |model: &Llama<Infer>| -> Vec<f32> { model.head().into_data().to_vec().unwrap() };
     assert_eq!(values(&again), values(&load("llama3-gqa")));
 }
@@ -88,7 +90,7 @@ fn load_folder(path: &Path) -> Result<Llama<Infer>> {
     let folder = Folder::Disk(path.to_path_buf());
     let config = LlamaConfig::load(&folder)?;
     TextEncoder::load(&folder, config.vocab_size)?;
-    Llama::load(&config, &Checkpoint::open(&folder)?, &Cpu::device(0)?)
+    Llama::load(&config, &Checkpoint::open(&folder)?, Precision::F32, &Cpu::device(0)?)
 }
 
 /// What is done to a copy of a model folder, and what the refusal must name.

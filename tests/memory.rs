@@ -9,6 +9,7 @@ use surgery_core::model::Llama;
 use surgery_core::objective::Objective;
 use surgery_core::optimizer::AdamW;
 use surgery_core::platform::Platform;
+use surgery_core::recipe::Precision;
 use surgery_core::reference::Live;
 use surgery_core::step::{StepDocuments, gradients, update};
 use surgery_tests::{Cpu, Infer, Kernels, Train};
@@ -31,8 +32,8 @@ fn memory_does_not_grow_from_step_to_step() {
     });
     let config = LlamaConfig::parse("small", &config).unwrap();
     let device = Cpu::device(0).unwrap();
-    let mut model: Llama<Train> = Llama::random(&config, 1, &device);
-    let mut reference = Live::<Infer, Kernels>::new(Llama::random(&config, 2, &device));
+    let mut model: Llama<Train> = Llama::random(&config, 1, Precision::F32, &device);
+    let mut reference = Live::<Infer, Kernels>::new(Llama::random(&config, 2, Precision::F32, &device));
     let mut optimizer = AdamW::new(Default::default());
     let mut dice = ChaCha8Rng::seed_from_u64(3);
     let mut held = Vec::new();

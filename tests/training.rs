@@ -9,7 +9,7 @@ use surgery_core::model::Llama;
 use surgery_core::objective::TokenMean;
 use surgery_core::optimizer::AdamW;
 use surgery_core::platform::Platform;
-use surgery_core::recipe::{Recipe, parse};
+use surgery_core::recipe::{Precision, Recipe, parse};
 use surgery_core::reference::{Live, Reference};
 use surgery_core::step::{StepDocuments, gradients, update};
 use surgery_core::surgery::{Drawable, beginning, operate};
@@ -167,7 +167,8 @@ impl Observer for Seen {
 fn a_loaded_model_has_every_tensor_of_its_file() {
     let (folder, config, _) = open("tinyllama-gqa");
     let checkpoint = Checkpoint::open(&folder).unwrap();
-    let model: Llama<Infer> = Llama::load(&config, &checkpoint, &Cpu::device(0).unwrap()).unwrap();
+    let model: Llama<Infer> =
+        Llama::load(&config, &checkpoint, Precision::F32, &Cpu::device(0).unwrap()).unwrap();
     let mut names: Vec<String> = model.tensors().into_keys().collect();
     let mut stored: Vec<String> = checkpoint.names().map(str::to_owned).collect();
     names.sort();

@@ -16,6 +16,7 @@ use surgery_core::event::{Event, Observer};
 use surgery_core::files::Folder;
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::recipe::Precision;
 use surgery_core::step::StepRecord;
 use surgery_core::text::TextEncoder;
 
@@ -78,7 +79,7 @@ pub fn load(variant: &str) -> Llama<Infer> {
 pub fn load_on<P: Platform>(variant: &str, device: &DeviceOf<P>) -> Llama<P::Infer> {
     let (folder, config, _) = open(variant);
     let checkpoint = Checkpoint::open(&folder).unwrap();
-    Llama::load(&config, &checkpoint, device).unwrap()
+    Llama::load(&config, &checkpoint, Precision::F32, device).unwrap()
 }
 
 /// A tensor's values.

@@ -7,6 +7,7 @@ use surgery_core::config::LlamaConfig;
 use surgery_core::data::Set;
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::recipe::Precision;
 use surgery_core::step::StepDocuments;
 
 /// Shapes that meet every edge: one head and many, shared keys, sizes that fill no register, a tied head.
@@ -48,5 +49,5 @@ pub fn step(documents: &[(Set, Vec<u32>)], recompute: bool) -> StepDocuments<'_>
 
 /// A model to train, and one that it is held to, which is not the same.
 pub fn models<P: Platform>(config: &LlamaConfig, device: &DeviceOf<P>) -> (Llama<P::Train>, Llama<P::Infer>) {
-    (Llama::random(config, 1, device), Llama::random(config, 2, device))
+    (Llama::random(config, 1, Precision::F32, device), Llama::random(config, 2, Precision::F32, device))
 }

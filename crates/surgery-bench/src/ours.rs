@@ -15,6 +15,7 @@ use surgery_core::model::Llama;
 use surgery_core::objective::Objective;
 use surgery_core::optimizer::{AdamW, Gradients, OptimizerConfig, global_norm};
 use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::recipe::Precision;
 use surgery_core::reference::{Live, Reference};
 use surgery_core::step::{gradients, update};
 
@@ -68,7 +69,7 @@ pub(crate) struct Ours<P: Platform> {
 
 impl<P: Platform> Ours<P> {
     pub(crate) fn new(config: &LlamaConfig, device: &DeviceOf<P>) -> Self {
-        let model = Llama::<P::Train>::random(config, 0, device);
+        let model = Llama::<P::Train>::random(config, 0, Precision::F32, device);
         Self {
             optimizer: AdamW::new(OptimizerConfig::default()),
             objective: Objective::default(),

@@ -9,7 +9,7 @@ use surgery_core::data::{Benchmark, Corpus, QuestionSet, Set};
 use surgery_core::files::Folder;
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
-use surgery_core::recipe::{Check, EMBEDDED, Recipe, parse};
+use surgery_core::recipe::{Check, EMBEDDED, Precision, Recipe, parse};
 use surgery_core::text::TextEncoder;
 use surgery_core::{Error, Result};
 
@@ -76,8 +76,8 @@ impl ModelFiles {
     }
 
     /// Reads its weights, for inference.
-    pub fn load<P: Platform>(&self, device: &DeviceOf<P>) -> Result<Llama<P::Infer>> {
-        Llama::load(&self.config, &self.checkpoint()?, device)
+    pub fn load<P: Platform>(&self, precision: Precision, device: &DeviceOf<P>) -> Result<Llama<P::Infer>> {
+        Llama::load(&self.config, &self.checkpoint()?, precision, device)
     }
 }
 

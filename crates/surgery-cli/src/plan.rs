@@ -225,7 +225,8 @@ fn estimate_seconds<P: Platform>(
     }
     let probe = |layers| -> Result<Probe<P>> {
         let config = LlamaConfig { num_hidden_layers: layers, ..files.config.clone() };
-        let model: Llama<P::Infer> = Llama::random(&config, recipe.train.seed, device);
+        let model: Llama<P::Infer> =
+            Llama::random(&config, recipe.train.seed, recipe.model.precision, device);
         let reference: Box<dyn Reference<P::Infer>> = match recipe.train.reference {
             ReferenceForm::Live => Box::new(Live::<P::Infer, P::Kernels>::new(model.clone())),
             ReferenceForm::Cached => {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 use rand::distr::Distribution;
 use rand::distr::StandardUniform;
 use rand_chacha::ChaCha8Rng;
@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::files::Folder;
 use crate::kernels::{AttentionWeights, Kernels, Memory, MlpWeights, dtype};
 use crate::placement::Placement;
+use crate::recipe::Precision;
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
@@ -34,6 +35,9 @@ pub struct Llama<B: Backend> {
     lm_head: Option<Matrix<B>>,
     #[module(skip)]
     config: LlamaConfig,
+    /// Of matrices and activations in products.
+    #[module(skip)]
+    compute: FloatDType,
 }
 
 #[derive(Module, Debug)]
@@ -114,14 +118,19 @@ impl<B: Backend> Llama<B> {
         let placement = Placement::continued([rows, cache.past, count], &self.config, &self.device())?;
         let hidden = self.run::<K>(tokens, [rows, count], &placement, Some(cache));
         cache.past += count;
-        let last = hidden.narrow(1, count - 1, 1);
-        let logits = K::project(last, self.head());
-        Ok(logits.reshape([rows, self.config.vocab_size]))
+        let last = hidden.narrow(1, count - 1, 1).reshape([rows, self.config.hidden_size]);
+        Ok(K::logits(last, self.head()))
     }
 
-    /// The head's matrix, `[vocab, hidden]`.
+    /// The head's matrix as products take it, `[vocab, hidden]`.
     pub fn head(&self) -> Tensor<B, 2> {
-        self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens).weight.val()
+        self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens).weight.val().cast(self.compute)
+    }
+
+    /// The same weights with products in `dtype`: matrices are cast at use, while norms, rope, softmax, SwiGLU, the
+    /// losses and the residual stream stay as they are.
+    pub fn computing_in(self, dtype: FloatDType) -> Self {
+        Self { compute: dtype, ..self }
     }
 
     /// The device its parameters are on.
@@ -164,7 +173,8 @@ impl<B: Backend> Llama<B> {
         placement: &Placement<B>,
         memory: Option<&mut Memory<B>>,
     ) -> Tensor<B, 3> {
-        self.model.layers[index].forward::<K>(x, placement, memory, &self.config)
+        let (attention, mlp) = self.weights(index);
+        K::mlp_sublayer(K::attention_sublayer(x, attention, placement, memory), mlp)
     }
 
     /// As [`block`](Self::block), and what its feed-forward network makes inside, `silu(gate) · up`:
@@ -175,13 +185,35 @@ impl<B: Backend> Llama<B> {
         x: Tensor<B, 3>,
         placement: &Placement<B>,
     ) -> (Tensor<B, 3>, Tensor<B, 3>) {
-        let block = &self.model.layers[index];
-        let x = K::attention_sublayer(x, block.attention_weights(&self.config), placement, None);
-        let weights = block.mlp_weights(&self.config);
+        let (attention, weights) = self.weights(index);
+        let x = K::attention_sublayer(x, attention, placement, None);
         let normed = K::rms_norm(x.clone(), weights.norm, weights.epsilon, dtype(&weights.gate));
         let (gate, up) = (K::project(normed.clone(), weights.gate), K::project(normed, weights.up));
         let inner = K::swiglu(gate, up);
         (x.clone() + K::project(inner.clone(), weights.down).cast(dtype(&x)), inner)
+    }
+
+    /// The weights of a block, matrices as products take them.
+    fn weights(&self, index: usize) -> (AttentionWeights<B>, MlpWeights<B>) {
+        let Block { input_layernorm, self_attn, post_attention_layernorm, mlp } = &self.model.layers[index];
+        let matrix = |matrix: &Matrix<B>| matrix.weight.val().cast(self.compute);
+        let epsilon = self.config.rms_norm_eps;
+        let attention = AttentionWeights {
+            norm: input_layernorm.weight.val(),
+            query: matrix(&self_attn.q_proj),
+            key: matrix(&self_attn.k_proj),
+            value: matrix(&self_attn.v_proj),
+            output: matrix(&self_attn.o_proj),
+            epsilon,
+        };
+        let mlp = MlpWeights {
+            norm: post_attention_layernorm.weight.val(),
+            gate: matrix(&mlp.gate_proj),
+            up: matrix(&mlp.up_proj),
+            down: matrix(&mlp.down_proj),
+            epsilon,
+        };
+        (attention, mlp)
     }
 
     /// The last norm: `[rows, columns, hidden]` to the same.
@@ -195,43 +227,6 @@ impl<B: Backend> Llama<B> {
     }
 }
 
-impl<B: Backend> Block<B> {
-    /// `[rows, columns, hidden]` to the same.
-    fn forward<K: Kernels<B>>(
-        &self,
-        x: Tensor<B, 3>,
-        placement: &Placement<B>,
-        memory: Option<&mut Memory<B>>,
-        config: &LlamaConfig,
-    ) -> Tensor<B, 3> {
-        let x = K::attention_sublayer(x, self.attention_weights(config), placement, memory);
-        K::mlp_sublayer(x, self.mlp_weights(config))
-    }
-
-    fn attention_weights(&self, config: &LlamaConfig) -> AttentionWeights<B> {
-        let attention = &self.self_attn;
-        AttentionWeights {
-            norm: self.input_layernorm.weight.val(),
-            query: attention.q_proj.weight.val(),
-            key: attention.k_proj.weight.val(),
-            value: attention.v_proj.weight.val(),
-            output: attention.o_proj.weight.val(),
-            epsilon: config.rms_norm_eps,
-        }
-    }
-
-    fn mlp_weights(&self, config: &LlamaConfig) -> MlpWeights<B> {
-        let mlp = &self.mlp;
-        MlpWeights {
-            norm: self.post_attention_layernorm.weight.val(),
-            gate: mlp.gate_proj.weight.val(),
-            up: mlp.up_proj.weight.val(),
-            down: mlp.down_proj.weight.val(),
-            epsilon: config.rms_norm_eps,
-        }
-    }
-}
-
 /// Where the values of a new model's tensors come from.
 enum Origin<'a> {
     Checkpoint(&'a Checkpoint),
@@ -241,6 +236,7 @@ enum Origin<'a> {
 /// Builds modules, tensor by tensor, by name.
 struct Builder<'a, B: Backend> {
     origin: Origin<'a>,
+    precision: Precision,
     config: &'a LlamaConfig,
     device: &'a B::Device,
 }
@@ -265,7 +261,8 @@ impl<B: Backend> Builder<'_, B> {
     }
 
     fn param<const D: usize>(&self, values: Vec<f32>, shape: [usize; D]) -> Param<Tensor<B, D>> {
-        let tensor = Tensor::from_data(TensorData::new(values, shape), self.device);
+        let dtype = DType::from(self.precision.stored());
+        let tensor = Tensor::from_data(TensorData::new(values, shape), (self.device, dtype));
         Param::initialized(ParamId::new(), tensor.require_grad())
     }
 
@@ -301,23 +298,31 @@ impl<B: Backend> Builder<'_, B> {
             true => None,
             false => Some(self.matrix("lm_head", vocab, hidden)?),
         };
-        Ok(Llama { model: Decoder { embed_tokens, layers, norm }, lm_head, config: config.clone() })
+        let model = Decoder { embed_tokens, layers, norm };
+        Ok(Llama { model, lm_head, config: config.clone(), compute: self.precision.computed() })
     }
 }
 
 impl<B: Backend> Llama<B> {
     /// Reads a model from its checkpoint, after [`check`](LlamaConfig::check).
-    pub fn load(config: &LlamaConfig, checkpoint: &Checkpoint, device: &B::Device) -> Result<Self> {
+    pub fn load(
+        config: &LlamaConfig,
+        checkpoint: &Checkpoint,
+        precision: Precision,
+        device: &B::Device,
+    ) -> Result<Self> {
         config.check(checkpoint)?;
-        Builder::<B> { origin: Origin::Checkpoint(checkpoint), config, device }.llama()
+        Builder::<B> { origin: Origin::Checkpoint(checkpoint), precision, config, device }.llama()
     }
 
     /// A model with fresh weights: matrices from N(0, initializer_range²), norms 1. One seed, one model,
     /// on every backend.
-    pub fn random(config: &LlamaConfig, seed: u64, device: &B::Device) -> Self {
+    pub fn random(config: &LlamaConfig, seed: u64, precision: Precision, device: &B::Device) -> Self {
         const STREAM: u64 = 1 << 32;
         let origin = Origin::Random(Box::new(seeded(seed, STREAM)));
-        Builder::<B> { origin, config, device }.llama().expect("fresh weights are read from nowhere")
+        Builder::<B> { origin, precision, config, device }
+            .llama()
+            .expect("fresh weights are read from nowhere")
     }
 
     /// Writes a Hugging Face folder: the companions of `input`, and the weights in the files, order and

@@ -234,7 +234,8 @@ pub(crate) fn collect_gradients<A: AutodiffBackend>(
 /// Adds a part of a parameter's gradient.
 pub(crate) fn add_gradient<B: Backend>(gradients: &mut Gradients<B>, name: &str, part: Tensor<B, 1>) {
     let sum = match gradients.remove(name) {
-        Some(gradient) => gradient + part,
+        // A matrix that is embedding and head has a part of another dtype from each, where products have another.
+        Some(gradient) => gradient.cast(FloatDType::F32) + part.cast(FloatDType::F32),
         None => part,
     };
     gradients.insert(name.to_owned(), sum);

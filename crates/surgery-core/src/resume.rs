@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::files::{Folder, remove_folder, replace_folder, write_text};
 use crate::model::Llama;
 use crate::optimizer::{AdamW, OptimizerConfig};
+use crate::recipe::Precision;
 use crate::training::{Cost, Earlier, Keep, Keeper, State};
 
 /// The file that makes a checkpoint whole.
@@ -126,6 +127,8 @@ pub struct Checkpoints<'a, B: AutodiffBackend> {
     pub input: (&'a Folder, Option<&'a Checkpoint>),
     /// Its shape.
     pub config: &'a LlamaConfig,
+    /// What it is stored and computed in.
+    pub precision: Precision,
     /// The settings of the optimizer.
     pub optimizer: &'a OptimizerConfig,
     /// Loads that model again.
@@ -171,7 +174,7 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
 
     fn load(&self, saved: &Saved) -> Result<Earlier<B>> {
         let weights = Checkpoint::open(&Folder::Disk(saved.path.clone()))?;
-        let model = Llama::load(self.config, &weights, &self.device)?;
+        let model = Llama::load(self.config, &weights, self.precision, &self.device)?;
         Ok((saved.step(), Llama::trainable(model), saved.optimizer::<B>(self.optimizer, &self.device)?))
     }
 

@@ -176,6 +176,12 @@ impl Kernels<Plain> for Fused {
         tensor(y.into_vec(), shape)
     }
 
+    fn logits(hidden: Tensor<Plain, 2>, head: Tensor<Plain, 2>) -> Tensor<Plain, 2> {
+        let ([count, _], shape) = (hidden.dims(), head.dims());
+        let y = project(&Floats::of(hidden), &Floats::of(head), shape);
+        tensor(y.into_vec(), [count, shape[0]])
+    }
+
     fn nll(hidden: Tensor<Plain, 2>, head: Tensor<Plain, 2>, targets: &[u32]) -> Tensor<Plain, 1> {
         let [vocab, size] = head.dims();
         let head = Floats::of(head);

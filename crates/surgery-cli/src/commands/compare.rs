@@ -7,6 +7,7 @@ use surgery_core::evaluate::{Against, context};
 use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::platform::Platform;
+use surgery_core::recipe::Precision;
 use surgery_core::reference::Live;
 
 use crate::args::{Common, Compare};
@@ -38,8 +39,8 @@ impl crate::backend::Job for Job {
         let data = DataFiles::open(&compare.data, &[], &first.encoder)?;
         check_output(compare.output.as_deref(), &[&first.folder, &second.folder, &data.folder])?;
         fit::inference::<P>("the comparison", &[&first, &second], data.longest(), 0, &device)?;
-        let model: Llama<P::Infer> = first.load::<P>(&device)?;
-        let other: Llama<P::Infer> = second.load::<P>(&device)?;
+        let model: Llama<P::Infer> = first.load::<P>(Precision::F32, &device)?;
+        let other: Llama<P::Infer> = second.load::<P>(Precision::F32, &device)?;
         let claimed = Output::claim(compare.output.as_deref())?;
         let output = claimed.path();
 

@@ -3,6 +3,7 @@
 use surgery_core::Error;
 use surgery_core::evaluate::{Against, evaluate};
 use surgery_core::platform::Platform;
+use surgery_core::recipe::Precision;
 use surgery_core::reference::Live;
 
 use crate::args::{Common, Eval};
@@ -35,10 +36,12 @@ impl crate::backend::Job for Job {
         let models: Vec<&ModelFiles> = [&files].into_iter().chain(&reference).collect();
         fit::inference::<P>("the evaluation", &models, data.longest(), 0, &device)?;
         let mut reference = match reference {
-            Some(reference) => Some(Live::<P::Infer, P::Kernels>::new(reference.load::<P>(&device)?)),
+            Some(reference) => {
+                Some(Live::<P::Infer, P::Kernels>::new(reference.load::<P>(Precision::F32, &device)?))
+            }
             None => None,
         };
-        let model = files.load::<P>(&device)?;
+        let model = files.load::<P>(Precision::F32, &device)?;
         let mut progress = Progress::new(log);
         progress.stage("evaluating");
         let against = reference.as_mut().map_or(Against::Nothing, |live| Against::Reference(live));

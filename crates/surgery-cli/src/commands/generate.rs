@@ -3,6 +3,7 @@
 use serde_json::json;
 use surgery_core::generate::{Sampling, generate};
 use surgery_core::platform::Platform;
+use surgery_core::recipe::Precision;
 
 use crate::args::{Common, Generate};
 use crate::exit::{Failure, Outcome};
@@ -35,7 +36,7 @@ impl crate::backend::Job for Job {
         let prompt = files.encoder.encode(&args.prompt)?;
         let remembered = files.config.context(prompt.len().saturating_add(args.max_new_tokens));
         fit::inference::<P>("the generation", &[&files], prompt.len(), remembered, &device)?;
-        let model = files.load::<P>(&device)?;
+        let model = files.load::<P>(Precision::F32, &device)?;
         let sampling = Sampling { temperature: args.temperature, seed: args.seed };
         let tokens = generate::<P::Infer, P::Kernels>(&model, &prompt, args.max_new_tokens, sampling)?;
         let text = files.encoder.decode_continuation(&prompt, &tokens)?;

@@ -68,8 +68,8 @@ impl crate::backend::Job for Job {
 
         let config: &LlamaConfig = &files.config;
         let load = || match &checkpoint {
-            Some(checkpoint) => Llama::load(config, checkpoint, &device),
-            None => Ok(Llama::random(config, recipe.train.seed, &device)),
+            Some(checkpoint) => Llama::load(config, checkpoint, recipe.model.precision, &device),
+            None => Ok(Llama::random(config, recipe.train.seed, recipe.model.precision, &device)),
         };
         let mut hashed = Hashed::of_model(&files.folder)?;
         for path in &recipe.data.files {
@@ -81,6 +81,7 @@ impl crate::backend::Job for Job {
             every: recipe.train.checkpoint_every,
             input: (&files.folder, checkpoint.as_ref()),
             config,
+            precision: recipe.model.precision,
             optimizer: &recipe.optimizer,
             beginning: Box::new(load),
             run: Folder::Disk(output.to_path_buf()),

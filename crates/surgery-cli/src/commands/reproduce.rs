@@ -12,7 +12,7 @@ use surgery_core::files::{Folder, write_text};
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::pretrain::{beginning, pretrain};
-use surgery_core::recipe::{Check, PretrainRecipe, Recipe};
+use surgery_core::recipe::{Check, Precision, PretrainRecipe, Recipe};
 use surgery_core::training::{Cost, KeepNothing, OnTheWay};
 use surgery_core::{Error, Result};
 
@@ -201,7 +201,7 @@ impl<P: Platform> Bench<'_, P> {
     /// A model as it came.
     fn measured(&self, name: &str, files: &ModelFiles) -> Result<Priced> {
         self.log.info(name);
-        Ok(Priced::unpaid(name, self.evaluated(&files.load::<P>(self.device)?)?))
+        Ok(Priced::unpaid(name, self.evaluated(&files.load::<P>(Precision::F32, self.device)?)?))
     }
 
     fn pretrained(
@@ -225,7 +225,8 @@ impl<P: Platform> Bench<'_, P> {
         progress.stage("training the baseline");
         let documents = in_proportion(self.data);
         let checkpoint = base.checkpoint()?;
-        let model: Llama<P::Train> = Llama::load(&base.config, &checkpoint, self.device)?;
+        let model: Llama<P::Train> =
+            Llama::load(&base.config, &checkpoint, recipe.model.precision, self.device)?;
         let every = recipe.train.steps.div_ceil(POINTS).max(1);
         let questions = questions_of(&self.data.benchmark, Set::EditUpdate, Split::Validation);
         let way = OnTheWay::of(questions, every);
@@ -267,7 +268,8 @@ impl<P: Platform> Bench<'_, P> {
         let started = Instant::now();
         let output = self.folder(name)?;
         let checkpoint = pre.checkpoint()?;
-        let model: Llama<P::Infer> = Llama::load(&pre.config, &checkpoint, self.device)?;
+        let model: Llama<P::Infer> =
+            Llama::load(&pre.config, &checkpoint, recipe.model.precision, self.device)?;
         let operation =
             Operation { recipe, files: pre, bounding, data: self.data, output: &output, resume: false };
         let report = operation.run::<P>(model, &checkpoint, self.device, self.log)?;
@@ -289,7 +291,7 @@ impl<P: Platform> Bench<'_, P> {
         recipe: &PretrainRecipe,
         steps: usize,
     ) -> Result<Relearnt> {
-        let model: Llama<P::Train> = Llama::load(&files.config, &files.checkpoint()?, self.device)?;
+        let model = Llama::<P::Train>::trainable(files.load::<P>(recipe.model.precision, self.device)?);
         let texts = self.data.benchmark.documents(Set::Unlearn);
         let (chosen, documents): (Vec<usize>, Vec<Vec<u32>>) =
             texts.iter().cloned().enumerate().step_by(RELEARNT).unzip();

@@ -92,7 +92,8 @@ impl crate::backend::Job for Job {
         let inputs = [&files.folder, &data.folder];
         let prepared = Output::prepare(output.as_deref(), &inputs, resume, REPORT)?;
         fit::operation::<P>("", &recipe, models, Some(&data), &device)?;
-        let model: Llama<P::Infer> = Llama::load(&files.config, &checkpoint, &device)?;
+        let model: Llama<P::Infer> =
+            Llama::load(&files.config, &checkpoint, recipe.model.precision, &device)?;
         let claimed = prepared.map_or_else(|| Output::claim(output.as_deref()), Ok)?;
         let output = claimed.path();
         let operation = Operation {
@@ -233,9 +234,11 @@ impl Operation<'_> {
             every: recipe.train.checkpoint_every,
             input: (&files.folder, Some(checkpoint)),
             config: &files.config,
+            precision: recipe.model.precision,
             optimizer: &recipe.optimizer,
             beginning: Box::new(move || {
-                Ok(Llama::<P::Train>::trainable(Llama::load(&files.config, checkpoint, &at)?))
+                let precision = recipe.model.precision;
+                Ok(Llama::<P::Train>::trainable(Llama::load(&files.config, checkpoint, precision, &at)?))
             }),
             run: Folder::Disk(output.to_path_buf()),
             records: &RECORDS,
@@ -295,9 +298,10 @@ impl Operation<'_> {
         // What counts is what was written.
         progress.stage("evaluating after");
         let started = Instant::now();
-        let written = ModelFiles::open_folder(Folder::Disk(folder.clone()))?.load::<P>(device)?;
+        let written = ModelFiles::open_folder(Folder::Disk(folder.clone()))?
+            .load::<P>(self.recipe.model.precision, device)?;
         if self.is_cached() && !self.keeps_all_states(checkpoint) {
-            let again = Llama::load(&self.files.config, checkpoint, device)?;
+            let again = Llama::load(&self.files.config, checkpoint, self.recipe.model.precision, device)?;
             reference = Box::new(Live::<P::Infer, P::Kernels>::new(again));
         }
         let after = look::<P>(&written, benchmark, &prompts, Against::Reference(&mut *reference), progress)?;
@@ -307,7 +311,8 @@ impl Operation<'_> {
             return Err(Error::NotFinite { step: cost.steps, what, value });
         }
         drop((written, reference));
-        let judge: Llama<P::Infer> = Llama::load(&self.files.config, checkpoint, device)?;
+        let judge: Llama<P::Infer> =
+            Llama::load(&self.files.config, checkpoint, self.recipe.model.precision, device)?;
         let fluency = Fluency::of(own, fluency::<P>(&judge, &prompts, &after.continuations)?);
         evaluate_seconds += started.elapsed().as_secs_f64();
         progress.finish();
@@ -347,7 +352,7 @@ impl Operation<'_> {
     /// How far the ascent may go on each document, where the recipe asks a model.
     fn bounds<P: Platform>(&self, device: &DeviceOf<P>) -> Result<Option<Bounds>> {
         let Some(files) = self.bounding else { return Ok(None) };
-        let model = files.load::<P>(device)?;
+        let model = files.load::<P>(self.recipe.model.precision, device)?;
         let forgotten =
             [Set::Unlearn, Set::EditUnlearn].into_iter().flat_map(|set| self.data.benchmark.documents(set));
         let context = self.files.config.context(self.recipe.train.max_tokens);

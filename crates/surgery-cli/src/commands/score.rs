@@ -5,6 +5,7 @@ use surgery_core::Error;
 use surgery_core::data::read_texts;
 use surgery_core::evaluate::score;
 use surgery_core::platform::Platform;
+use surgery_core::recipe::Precision;
 
 use crate::args::{Common, Score};
 use crate::exit::Outcome;
@@ -33,7 +34,7 @@ impl crate::backend::Job for Job {
         let tokens = texts.iter().map(encode).collect::<surgery_core::Result<Vec<_>>>()?;
         let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
         fit::inference::<P>("scoring", &[&files], longest, 0, &device)?;
-        let model = files.load::<P>(&device)?;
+        let model = files.load::<P>(Precision::F32, &device)?;
         let mut progress = Progress::new(log);
         progress.stage("scoring");
         let losses = score::<P::Infer, P::Kernels>(&model, &tokens, &mut progress)?;
