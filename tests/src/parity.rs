@@ -64,8 +64,9 @@ impl Tolerances {
 }
 
 /// Collects the worst error of each item.
+#[derive(Default)]
 pub(crate) struct Found {
-    items: Vec<Item>,
+    pub(crate) items: Vec<Item>,
 }
 
 impl Found {
@@ -80,7 +81,7 @@ impl Found {
 }
 
 /// `|found - expected|` by `|expected| + floor`.
-fn relative(found: f64, expected: f64, floor: f64) -> f64 {
+pub(crate) fn relative(found: f64, expected: f64, floor: f64) -> f64 {
     (found - expected).abs() / (expected.abs() + floor)
 }
 
@@ -91,7 +92,7 @@ fn differing(agree: impl IntoIterator<Item = bool>) -> f64 {
 
 /// Every item, on the models of `variants`; gradients and operations on those of them that there are golden values of.
 pub fn measure<P: Platform>(device: &DeviceOf<P>, variants: &[&str], tolerances: Tolerances) -> Vec<Item> {
-    let mut found = Found { items: Vec::new() };
+    let mut found = Found::default();
     operations::measure::<P>(device, FloatDType::F32, tolerances.operations, &mut found);
     for variant in variants {
         inference::<P>(device, variant, tolerances, &mut found);
@@ -319,7 +320,7 @@ fn operation<P: Platform>(
 }
 
 /// `model` after an operation from beginning to end, what it cost, and what its steps measured.
-fn operated<P: Platform>(
+pub(crate) fn operated<P: Platform>(
     model: Llama<P::Infer>,
     corpus: &Corpus,
     benchmark: &Benchmark,

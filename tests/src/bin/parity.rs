@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use surgery_core::Result;
 use surgery_core::platform::Platform;
 use surgery_tests::parity::{Item, Tolerances, measure};
-use surgery_tests::{Cpu, VARIANTS};
+use surgery_tests::{Cpu, VARIANTS, half};
 
 /// What a GPU is held to: every shape is compiled anew there. These have golden gradients and operations.
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
@@ -31,9 +31,11 @@ fn main() -> ExitCode {
             return ExitCode::from(4);
         }
     };
-    println!("{backend}, f32: the worst error of each kind, and how large it may be\n");
+    println!(
+        "{backend}, in f32 where nothing else is said: the worst error of each kind, and how large it may be\n"
+    );
     for Item { what, error, tolerance } in &items {
-        println!("{what:<50}{error:>10.1e}{tolerance:>10.0e}");
+        println!("{what:<70}{error:>10.1e}{tolerance:>10.0e}");
     }
     let failed: Vec<&Item> = items.iter().filter(|item| !item.holds()).collect();
     for Item { what, error, tolerance } in &failed {
@@ -43,5 +45,8 @@ fn main() -> ExitCode {
 }
 
 fn on<P: Platform>(variants: &[&str]) -> Result<Vec<Item>> {
-    Ok(measure::<P>(&P::device(0)?, variants, Tolerances::F32))
+    let device = P::device(0)?;
+    let mut items = measure::<P>(&device, variants, Tolerances::F32);
+    items.extend(half::measure::<P>(&device));
+    Ok(items)
 }

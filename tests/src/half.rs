@@ -1,0 +1,89 @@
+//! Products in half precision, held to what f32 computes: on a device that has bf16 or f16.
+
+use surgery_core::burn::tensor::backend::Backend;
+use surgery_core::burn::tensor::{DType, FloatDType};
+use surgery_core::data::{Benchmark, Corpus};
+use surgery_core::model::Llama;
+use surgery_core::objective::Objective;
+use surgery_core::oracle;
+use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::recipe::{Recipe, parse};
+use surgery_core::reference::Live;
+use surgery_core::step::gradients;
+
+use crate::parity::{Found, Item, Tolerances, operated, relative};
+use crate::{Cpu, golden, golden_folder, load_on, open, operations, random, relative_distance, values_of};
+
+/// The model and the operation whose loss is followed, and for how long.
+const VARIANT: &str = "llama1-mha";
+const STEPS: usize = 100;
+
+impl Tolerances {
+    /// For values rounded to bf16, of 8 bits.
+    pub const BF16: Self = Self { operations: 1e-2, figures: 1e-2, gradients: 1e-1, ..Self::F32 };
+    /// For values rounded to f16, of 11 bits.
+    pub const F16: Self = Self { operations: 2e-3, figures: 1e-2, gradients: 2e-2, ..Self::F32 };
+}
+
+/// Every item for each half precision that the device has; none where it has none.
+pub fn measure<P: Platform>(device: &DeviceOf<P>) -> Vec<Item> {
+    let all = [("bf16", FloatDType::BF16, Tolerances::BF16), ("f16", FloatDType::F16, Tolerances::F16)];
+    let has = |dtype: FloatDType| P::Infer::supports_dtype(device, DType::from(dtype));
+    let measured =
+        all.into_iter().filter(|(_, dtype, _)| has(*dtype)).flat_map(|(name, dtype, tolerances)| {
+            let mut found = Found::default();
+            operations::measure::<P>(device, dtype, tolerances.operations, &mut found);
+            step_of_the_oracle::<P>(device, dtype, tolerances, &mut found);
+            losses::<P>(device, dtype, tolerances, &mut found);
+            found.items.into_iter().map(move |item| Item { what: format!("{name}: {}", item.what), ..item })
+        });
+    measured.collect()
+}
+
+/// A step with products in `dtype` over f32 weights against the CPU's oracle in f32.
+fn step_of_the_oracle<P: Platform>(
+    device: &DeviceOf<P>,
+    dtype: FloatDType,
+    tolerances: Tolerances,
+    found: &mut Found,
+) {
+    let (_, config) = random::shapes().remove(1);
+    let documents = random::documents(config.vocab_size, 3);
+    let step = random::step(&documents, false);
+    let (model, was) = random::models::<Cpu>(&config, &Cpu::device(0).expect("there is a CPU"));
+    let expected = oracle::gradients(&model, &step, &Objective::default(), &was).expect("gradients");
+    let (model, was) = random::models::<P>(&config, device);
+    let mut reference = Live::<P::Infer, P::Kernels>::new(was.computing_in(dtype));
+    let model = model.computing_in(dtype);
+    let graded =
+        gradients::<P::Train, P::Kernels>(&model, &step, &Objective::default(), Some(&mut reference))
+            .expect("gradients");
+    let error = relative(graded.record.loss, expected.record.loss, 0.0);
+    found.add("a step: loss".into(), tolerances.figures, [error]);
+    let errors = expected.gradients.iter().map(|(name, expected)| {
+        relative_distance(&values_of(graded.gradients[name].clone()), &values_of(expected.clone()))
+    });
+    found.add("a step: gradients".into(), tolerances.gradients, errors);
+}
+
+/// The loss over an operation with products in `dtype` against the same in f32, both on this device: the mean of the
+/// distances of all steps by the mean of the losses' sizes.
+fn losses<P: Platform>(device: &DeviceOf<P>, dtype: FloatDType, tolerances: Tolerances, found: &mut Found) {
+    let recipe = std::fs::read_to_string(golden("steps/paper/recipe.toml")).expect("a recipe");
+    let changes = [format!("train.steps={STEPS}"), "objective.ascent_cap=6.0".into()];
+    let recipe: Recipe = parse("paper", &recipe, &changes).expect("a recipe");
+    let (_, _, encoder) = open(VARIANT);
+    let folder = golden_folder("steps/data");
+    let corpus = Corpus::load(&folder, &recipe.objective.sets()).expect("documents");
+    let benchmark = Benchmark::encode(&folder, &corpus, &[], &encoder).expect("documents");
+    let run = |model: Llama<P::Infer>| -> Vec<f64> {
+        let (_, _, records) = operated::<P>(model, &corpus, &benchmark, &recipe);
+        records.0.iter().map(|record| record.loss).collect()
+    };
+    let model = load_on::<P>(VARIANT, device);
+    let (wanted, got) = (run(model.clone()), run(model.computing_in(dtype)));
+    assert_eq!((wanted.len(), got.len()), (STEPS, STEPS));
+    let distance: f64 = got.iter().zip(&wanted).map(|(got, wanted)| (got - wanted).abs()).sum();
+    let size: f64 = wanted.iter().map(|loss| loss.abs()).sum();
+    found.add(format!("the loss over {STEPS} steps"), tolerances.figures, [distance / size]);
+}
