@@ -32,6 +32,11 @@ pub trait Platform: Sized {
         None
     }
 
+    /// The bytes that tensors (of a CPU, the process) hold on `device`; none where that cannot be told.
+    fn held(_device: &<Self::Infer as burn::tensor::backend::BackendTypes>::Device) -> Option<u64> {
+        None
+    }
+
     /// Refuses a precision that this backend lacks.
     fn check_precision(precision: Precision) -> Result<()> {
         if Self::precisions().contains(&precision) {

@@ -12,3 +12,9 @@ mod tensor;
 
 pub use burn_cubecl::{CubeBackend, CubeRuntime};
 pub use kernels::Fused;
+
+/// The bytes that tensors hold on a device. What cubecl sets aside for more comes in pages, and settles at what the
+/// largest step took.
+pub fn held<R: CubeRuntime>(device: &R::Device) -> Option<u64> {
+    R::client(device).memory_usage().ok().map(|usage| usage.bytes_in_use)
+}

@@ -11,6 +11,7 @@
 use std::path::PathBuf;
 
 use burn_cuda::CudaDevice;
+use cubecl_cuda::CudaRuntime;
 use cudarc::driver::DriverError;
 use cudarc::driver::result::{device, init};
 use surgery_core::burn::backend::Autodiff;
@@ -50,8 +51,12 @@ impl Platform for Cuda {
         Some(Room { bytes: bytes as u64, limit: Limit::Device })
     }
 
+    fn held(device: &CudaDevice) -> Option<u64> {
+        surgery_cube::held::<CudaRuntime>(device)
+    }
+
     fn precisions() -> &'static [Precision] {
-        &[Precision::F32]
+        &[Precision::F32, Precision::Mixed, Precision::Bf16]
     }
 
     fn describe() -> Vec<String> {

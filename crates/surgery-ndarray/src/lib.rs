@@ -12,7 +12,7 @@ mod sublayers;
 
 use burn_ndarray::{NdArray, NdArrayDevice};
 use surgery_core::burn::backend::Autodiff;
-use surgery_core::memory::{Room, room, shown};
+use surgery_core::memory::{Room, resident_bytes, room, shown};
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
 use surgery_core::{Error, Result};
@@ -38,6 +38,10 @@ impl Platform for Cpu {
                 remedy: "leave out --device".into(),
             }),
         }
+    }
+
+    fn held(_device: &NdArrayDevice) -> Option<u64> {
+        resident_bytes()
     }
 
     fn room(_device: &NdArrayDevice) -> Option<Room> {

@@ -13,7 +13,7 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use burn_wgpu::WgpuDevice;
+use burn_wgpu::{WgpuDevice, WgpuRuntime};
 use surgery_core::burn::backend::Autodiff;
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
@@ -55,6 +55,10 @@ impl Platform for Wgpu {
                 remedy: format!("set --device to a number from 0 to {}", gpus.len() - 1),
             }),
         }
+    }
+
+    fn held(device: &WgpuDevice) -> Option<u64> {
+        surgery_cube::held::<WgpuRuntime>(device)
     }
 
     fn precisions() -> &'static [Precision] {

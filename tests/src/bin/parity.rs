@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use surgery_core::Result;
 use surgery_core::platform::Platform;
+use surgery_tests::growth::{TOLERANCE, growth};
 use surgery_tests::parity::{Item, Tolerances, measure};
 use surgery_tests::{Cpu, VARIANTS, half};
 
@@ -48,5 +49,8 @@ fn on<P: Platform>(variants: &[&str]) -> Result<Vec<Item>> {
     let device = P::device(0)?;
     let mut items = measure::<P>(&device, variants, Tolerances::F32);
     items.extend(half::measure::<P>(&device));
+    if let Some(error) = growth::<P>(&device) {
+        items.push(Item { what: "growth of memory from step 20 to 300".into(), error, tolerance: TOLERANCE });
+    }
     Ok(items)
 }

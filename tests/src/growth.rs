@@ -1,0 +1,68 @@
+//! What is held over many steps: what leaks adds up.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+use surgery_core::config::LlamaConfig;
+use surgery_core::data::Set;
+use surgery_core::model::Llama;
+use surgery_core::objective::Objective;
+use surgery_core::optimizer::AdamW;
+use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::recipe::Precision;
+use surgery_core::reference::Live;
+use surgery_core::step::{StepDocuments, gradients, update};
+
+/// Steps after which nothing new is to be held.
+const SETTLED: usize = 20;
+/// Steps that are made.
+const STEPS: usize = 300;
+/// Steps whose mean is taken, at the beginning and at the end: it differs from step to step as the documents do.
+const COMPARED: usize = 80;
+/// An allocator takes a few per cent; a gradient that leaked in each step would be two hundred times that.
+pub const TOLERANCE: f64 = 0.05;
+
+/// By how much of itself what `device` holds grows from step 20 on; none where that cannot be told.
+pub fn growth<P: Platform>(device: &DeviceOf<P>) -> Option<f64> {
+    P::held(device)?;
+    let config = json!({
+        "model_type": "llama", "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "intermediate_size": 344, "vocab_size": 1024, "max_position_embeddings": 1024,
+    });
+    let config = LlamaConfig::parse("small", &config).expect("a shape");
+    let random = |seed| Llama::random(&config, seed, Precision::F32, device);
+    let mut model = Llama::<P::Train>::trainable(random(1));
+    let mut reference = Live::<P::Infer, P::Kernels>::new(random(2));
+    let mut optimizer = AdamW::new(Default::default());
+    let mut dice = ChaCha8Rng::seed_from_u64(3);
+    let mut held = Vec::new();
+    for number in 1..=STEPS {
+        // The longest documents of all come first: what differs later is how they are cut.
+        let longest = if number == 1 { 40 } else { dice.random_range(20..=40) };
+        let documents: Vec<(Set, Vec<u32>)> = Set::TRAINED
+            .into_iter()
+            .cycle()
+            .take(8)
+            .map(|set| {
+                let length = if number == 1 { longest } else { dice.random_range(10..=longest) };
+                (set, (0..length).map(|_| dice.random_range(0..1024)).collect())
+            })
+            .collect();
+        let documents = documents.iter().map(|(set, tokens)| (*set, tokens.as_slice())).collect();
+        let step = StepDocuments { documents, context: 512, recompute: false, bounds: None };
+        let reference = Some(&mut reference as &mut _);
+        let graded = gradients::<P::Train, P::Kernels>(&model, &step, &Objective::default(), reference)
+            .expect("gradients");
+        model =
+            update::<P::Train, P::Kernels>(model, graded, &mut optimizer, 1e-4, number).expect("a step").0;
+        held.push(P::held(device)? as f64);
+    }
+    let mean = |steps: &[f64]| steps.iter().sum::<f64>() / steps.len() as f64;
+    let (early, late) = (mean(&held[SETTLED..SETTLED + COMPARED]), mean(&held[STEPS - COMPARED..]));
+    println!(
+        "{}: {early:.0} bytes held in steps {SETTLED} to {}, {late:.0} in the last {COMPARED}",
+        P::NAME,
+        SETTLED + COMPARED
+    );
+    Some(late / early - 1.0)
+}
