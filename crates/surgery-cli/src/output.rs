@@ -3,7 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use surgery_core::files::Folder;
+use surgery_core::files::{Folder, temporary};
 use surgery_core::{Error, Result};
 
 /// The file whose lock says that a process is at work in the folder.
@@ -133,10 +133,13 @@ fn refused(path: &Path, problem: &str) -> Error {
     }
 }
 
-/// Whether a folder holds nothing but perhaps a lock.
+/// Whether a folder holds nothing but what a run killed before its first file may leave: a lock, and a recipe that has
+/// no name yet.
 fn is_empty(path: &Path) -> Result<bool> {
+    let begun = temporary(Path::new(RECIPE));
     for entry in fs::read_dir(path).map_err(Error::write(path))? {
-        if entry.map_err(Error::write(path))?.file_name() != LOCK {
+        let name = entry.map_err(Error::write(path))?.file_name();
+        if name != LOCK && name != begun.as_os_str() {
             return Ok(false);
         }
     }
@@ -155,4 +158,23 @@ fn next_free(runs: &Path) -> Result<PathBuf> {
         }
     }
     unreachable!("some number is free")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_killed_before_its_recipe_had_a_name_can_be_gone_on_with() {
+        let path = std::env::temp_dir().join(format!("surgery-killed-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join(".recipe.toml.tmp"), "[mod").unwrap();
+        let prepare = |resume| Output::prepare(Some(&path), &[], resume, "report.json");
+        assert!(prepare(true).unwrap().is_some());
+        assert!(prepare(false).unwrap().is_none());
+        // Anything else is somebody's.
+        fs::write(path.join("notes"), "mine").unwrap();
+        assert!(prepare(true).is_err() && prepare(false).is_err());
+        fs::remove_dir_all(&path).unwrap();
+    }
 }

@@ -218,7 +218,7 @@ pub fn remove_folder(path: &Path) -> Result<()> {
 }
 
 /// What a file or folder is called until it is whole.
-fn temporary(path: &Path) -> PathBuf {
+pub fn temporary(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{}.tmp", file_name(path)))
 }
 
