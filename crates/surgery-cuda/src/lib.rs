@@ -56,24 +56,66 @@ impl Platform for Cuda {
     }
 
     fn precisions() -> &'static [Precision] {
-        &[Precision::F32, Precision::Mixed, Precision::Bf16]
+        let all = &[Precision::F32, Precision::Mixed, Precision::Bf16];
+        let capabilities: Vec<[i32; 2]> =
+            (0..names().map_or(0, |names| names.len())).filter_map(capability).collect();
+        match capabilities.iter().all(|[major, _]| *major < BF16_SINCE) && !capabilities.is_empty() {
+            true => &all[..1],
+            false => all,
+        }
     }
 
     fn describe() -> Vec<String> {
         let described = |(number, name): (usize, &String)| {
             let memory = Self::room(&CudaDevice::new(number)).map(|room| format!(", {}", shown(room.bytes)));
-            format!("device {number}: {name}{}", memory.unwrap_or_default())
+            let capability = capability(number)
+                .map(|[major, minor]| format!(", compute capability {major}.{minor}"))
+                .unwrap_or_default();
+            format!("device {number}: {name}{}{capability}", memory.unwrap_or_default())
         };
         let mut lines = match names() {
             Ok(names) => names.iter().enumerate().map(described).collect(),
             Err(error) => vec![error.to_string()],
         };
+        lines.extend(
+            driver().map(|version| format!("driver for CUDA {}.{}", version / 1000, version % 1000 / 10)),
+        );
         lines.push(match check_toolkit() {
             Ok(root) => format!("toolkit in {}", root.display()),
             Err(error) => error.to_string(),
         });
         lines
     }
+}
+
+/// The compute capability from which on cards multiply bf16: Ampere's.
+const BF16_SINCE: i32 = 8;
+
+/// The compute capability of a device that [`names`] has told of.
+fn capability(number: usize) -> Option<[i32; 2]> {
+    use cudarc::driver::sys::CUdevice_attribute::{
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+    };
+    let device = device::get(number as i32).ok()?;
+    let attribute = |attribute| {
+        // SAFETY: the driver gave this handle.
+        #[expect(unsafe_code, reason = "the driver is a C library")]
+        unsafe { device::get_attribute(device, attribute) }.ok()
+    };
+    Some([
+        attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+        attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+    ])
+}
+
+/// The latest version of CUDA that the driver runs, as 1000 major + 10 minor; none without a driver.
+fn driver() -> Option<i32> {
+    names().ok()?;
+    let mut version = 0;
+    // SAFETY: the driver is there, and writes one number where it is told to.
+    #[expect(unsafe_code, reason = "the driver is a C library")]
+    let told = unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) };
+    told.result().ok().map(|()| version)
 }
 
 /// The names of the GPUs that the driver shows, by number; at least one.
