@@ -46,12 +46,15 @@ fn product<R: CubeRuntime, T: BoolElement>(
     tensor(product.expect("burn has a product for every shape"))
 }
 
+/// Losses, and the gradient of logits.
+type Losses<B> = (Tensor<B, 1>, Tensor<B, 2>);
+
 /// The losses of logits and, where there are coefficients, their gradient.
 fn losses<R: CubeRuntime, T: BoolElement>(
     logits: Tensor<Plain<R, T>, 2>,
     held: Held<R>,
     coefficients: Option<&[f32]>,
-) -> (Tensor<Plain<R, T>, 1>, Tensor<Plain<R, T>, 2>) {
+) -> Losses<Plain<R, T>> {
     let device = logits.device();
     let coefficients =
         coefficients.map(|values| primitive(Tensor::<Plain<R, T>, 1>::from_data(values, &device)));
