@@ -3,7 +3,6 @@
 use surgery_core::burn::tensor::backend::Backend;
 use surgery_core::burn::tensor::{DType, FloatDType};
 use surgery_core::data::{Benchmark, Corpus};
-use surgery_core::model::Llama;
 use surgery_core::objective::Objective;
 use surgery_core::oracle;
 use surgery_core::platform::{DeviceOf, Platform};
@@ -66,9 +65,14 @@ fn step_of_the_oracle<P: Platform>(
     found.add("a step: gradients".into(), tolerances.gradients, errors);
 }
 
-/// The loss over an operation with products in `dtype` against the same in f32, both on this device: the mean of the
-/// distances of all steps by the mean of the losses' sizes.
+/// The loss over an operation with products in `dtype` against the same in f32, both on this device.
 fn losses<P: Platform>(device: &DeviceOf<P>, dtype: FloatDType, tolerances: Tolerances, found: &mut Found) {
+    let error = distance(&curve::<P>(device, Some(dtype)), &curve::<P>(device, None));
+    found.add(format!("the loss over {STEPS} steps"), tolerances.figures, [error]);
+}
+
+/// The loss of each of 100 steps of an operation, with products in `dtype` where one is given.
+pub fn curve<P: Platform>(device: &DeviceOf<P>, dtype: Option<FloatDType>) -> Vec<f64> {
     let recipe = std::fs::read_to_string(golden("steps/paper/recipe.toml")).expect("a recipe");
     let changes = [format!("train.steps={STEPS}"), "objective.ascent_cap=6.0".into()];
     let recipe: Recipe = parse("paper", &recipe, &changes).expect("a recipe");
@@ -76,14 +80,19 @@ fn losses<P: Platform>(device: &DeviceOf<P>, dtype: FloatDType, tolerances: Tole
     let folder = golden_folder("steps/data");
     let corpus = Corpus::load(&folder, &recipe.objective.sets()).expect("documents");
     let benchmark = Benchmark::encode(&folder, &corpus, &[], &encoder).expect("documents");
-    let run = |model: Llama<P::Infer>| -> Vec<f64> {
-        let (_, _, records) = operated::<P>(model, &corpus, &benchmark, &recipe);
-        records.0.iter().map(|record| record.loss).collect()
-    };
     let model = load_on::<P>(VARIANT, device);
-    let (wanted, got) = (run(model.clone()), run(model.computing_in(dtype)));
-    assert_eq!((wanted.len(), got.len()), (STEPS, STEPS));
-    let distance: f64 = got.iter().zip(&wanted).map(|(got, wanted)| (got - wanted).abs()).sum();
-    let size: f64 = wanted.iter().map(|loss| loss.abs()).sum();
-    found.add(format!("the loss over {STEPS} steps"), tolerances.figures, [distance / size]);
+    let model = match dtype {
+        Some(dtype) => model.computing_in(dtype),
+        None => model,
+    };
+    let (_, _, records) = operated::<P>(model, &corpus, &benchmark, &recipe);
+    assert_eq!(records.0.len(), STEPS);
+    records.0.iter().map(|record| record.loss).collect()
+}
+
+/// The mean of the distances of all steps by the mean of the losses' sizes.
+pub fn distance(got: &[f64], wanted: &[f64]) -> f64 {
+    assert_eq!(got.len(), wanted.len());
+    let distance: f64 = got.iter().zip(wanted).map(|(got, wanted)| (got - wanted).abs()).sum();
+    distance / wanted.iter().map(|loss| loss.abs()).sum::<f64>()
 }

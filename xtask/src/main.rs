@@ -18,7 +18,8 @@ usage: cargo xtask <task>
   check                                        format, lints, documentation, licences, one build of burn
   test [ARGS…]                                 every test; ARGS go to `cargo test`
   soak                                         a thousand kills of a run that must end as one undisturbed
-  parity [--backend NAME]                      how far a backend is from PyTorch and from the oracle [default: ndarray]
+  parity [--backend NAME]                      how far a backend is from PyTorch and from the oracle [default: ndarray];
+                                               `fusion` is WGPU with burn's own kernel fusion, which no build uses
   bench [--peer] [ARGS…]                       how fast a step and an evaluation are here, and in PyTorch
   bench --micro [ARGS…]                        how fast each operation is; ARGS go to divan
   dataset [--check]                            compile the benchmark, or see whether it is as compiled

@@ -1,5 +1,7 @@
 //! What a backend crate provides: a burn backend, its kernels and its devices.
 
+use std::path::PathBuf;
+
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use crate::error::{Error, Result};
@@ -34,6 +36,12 @@ pub trait Platform: Sized {
 
     /// The bytes that tensors (of a CPU, the process) hold on `device`; none where that cannot be told.
     fn held(_device: &<Self::Infer as burn::tensor::backend::BackendTypes>::Device) -> Option<u64> {
+        None
+    }
+
+    /// The folder in which this backend keeps which kernels it found the fastest, where it tries several: another choice
+    /// gives other last digits.
+    fn tuned() -> Option<PathBuf> {
         None
     }
 

@@ -10,8 +10,17 @@ mod kernels;
 mod rows;
 mod tensor;
 
+use std::path::PathBuf;
+
+use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+
 pub use burn_cubecl::{CubeBackend, CubeRuntime};
 pub use kernels::Fused;
+
+/// Where cubecl keeps which kernels autotune chose.
+pub fn tuned() -> PathBuf {
+    CubeClRuntimeConfig::get().autotune.cache.root().join("autotune")
+}
 
 /// The bytes that tensors hold on a device. What cubecl sets aside for more comes in pages, and settles at what the
 /// largest step took.

@@ -4,9 +4,9 @@
 //! headers: kernels are compiled on the machine they run on. cubecl panics where one is missing, so they are
 //! looked for before anything is computed.
 //!
-//! Without burn's kernel fusion, which has computed wrong results in cases (its issues 5122 and 4366): it may
-//! come in when loss curves with and without it agree. With autotune: the first use of each shape of a matrix
-//! product or reduction tries several kernels and remembers the fastest on disk, so the first steps are slow.
+//! Without burn's kernel fusion: the kernels of `surgery-cube` do what it would do. With autotune: the first use of each
+//! shape of a matrix product or reduction tries several kernels and remembers the fastest on disk, so the first steps are
+//! slow. A run keeps a copy of what was chosen among its records.
 
 use std::path::PathBuf;
 
@@ -49,6 +49,10 @@ impl Platform for Cuda {
         #[expect(unsafe_code, reason = "the driver is a C library")]
         let bytes = unsafe { device::total_mem(device) }.ok()?;
         Some(Room { bytes: bytes as u64, limit: Limit::Device })
+    }
+
+    fn tuned() -> Option<PathBuf> {
+        Some(surgery_cube::tuned())
     }
 
     fn held(device: &CudaDevice) -> Option<u64> {

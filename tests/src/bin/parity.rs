@@ -18,6 +18,8 @@ fn main() -> ExitCode {
         "ndarray" => on::<Cpu>(&VARIANTS),
         #[cfg(feature = "wgpu")]
         "wgpu" => on::<surgery_wgpu::Wgpu>(&FEW),
+        #[cfg(feature = "fusion")]
+        "fusion" => fusing::measure(&FEW),
         #[cfg(feature = "cuda")]
         "cuda" => on::<surgery_cuda::Cuda>(&FEW),
         other => {
@@ -53,4 +55,48 @@ fn on<P: Platform>(variants: &[&str]) -> Result<Vec<Item>> {
         items.push(Item { what: "growth of memory from step 20 to 300".into(), error, tolerance: TOLERANCE });
     }
     Ok(items)
+}
+
+/// burn's portable operations with its own kernel fusion, by WGPU.
+#[cfg(feature = "fusion")]
+mod fusing {
+    use surgery_core::Result;
+    use surgery_core::burn::backend::Autodiff;
+    use surgery_core::kernels::Portable;
+    use surgery_core::platform::{DeviceOf, Platform};
+    use surgery_core::recipe::Precision;
+    use surgery_tests::half::{curve, distance};
+    use surgery_tests::parity::{Item, Tolerances};
+    use surgery_wgpu::Wgpu;
+
+    struct Fusing;
+
+    impl Platform for Fusing {
+        const NAME: &'static str = "wgpu with fusion";
+        type Train = Autodiff<Self::Infer>;
+        type Infer = burn_wgpu::Wgpu<f32>;
+        type Kernels = Portable;
+
+        fn device(number: usize) -> Result<DeviceOf<Self>> {
+            Wgpu::device(number)
+        }
+
+        fn precisions() -> &'static [Precision] {
+            Wgpu::precisions()
+        }
+
+        fn describe() -> Vec<String> {
+            Wgpu::describe()
+        }
+    }
+
+    /// The suite with fusion, and the loss of an operation against that without.
+    pub fn measure(variants: &[&str]) -> Result<Vec<Item>> {
+        let device = Fusing::device(0)?;
+        let mut items = surgery_tests::parity::measure::<Fusing>(&device, variants, Tolerances::F32);
+        let (with, without) = (curve::<Fusing>(&device, None), curve::<Wgpu>(&device, None));
+        let error = distance(&with, &without);
+        items.push(Item { what: format!("the loss over {} steps", with.len()), error, tolerance: 1e-2 });
+        Ok(items)
+    }
 }

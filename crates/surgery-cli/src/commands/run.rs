@@ -11,7 +11,7 @@ use surgery_core::checkpoint::Checkpoint;
 use surgery_core::data::Set;
 use surgery_core::data::lint::{Finding, documents_split};
 use surgery_core::evaluate::{Against, context};
-use surgery_core::files::{Folder, write_text};
+use surgery_core::files::{Folder, copy_folder, write_text};
 use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::objective::NO_MODEL;
@@ -41,6 +41,8 @@ const MOST_STATES: u64 = 1 << 30;
 
 /// The copy of what the model wrote to be kept, in an output folder: as a file of documents.
 const WRITTEN: &str = "written.jsonl";
+/// Which kernels a backend with autotune chose.
+const TUNED: &str = "autotune";
 
 /// Resolves the recipe and runs the command.
 pub fn run(run: Run, common: Common) -> Outcome {
@@ -216,6 +218,10 @@ impl Operation<'_> {
             after: &done.after,
             prompts: &done.prompts,
         };
+        // What would choose the same kernels again.
+        if let Some(tuned) = P::tuned().filter(|folder| folder.is_dir()) {
+            copy_folder(&tuned, &output.join(TUNED))?;
+        }
         report.write(&page, output)?;
         resume::finish(output, log);
         Ok(report)
