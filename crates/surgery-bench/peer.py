@@ -3,7 +3,8 @@
 Reads one JSON object a line from standard input and answers each with one line on standard output:
 
     {"config": {...}, "threads": 2, "seed": 0,              the shape, or "model": a folder with weights; comes first
-     "device": "cpu" or "cuda"}
+     "device": "cpu" or "cuda",
+     "precision": "f32", "mixed" (autocast to bf16) or "bf16"}
     {"do": "step", "documents": {set: [[id, ...], ...]}}    one step of the operation, timed with its parts
     {"do": "evaluate", "texts": ..., "questions": ...,      mean NLL of each text, the option chosen at each question
      "arrangement": "batched" or "single", "batch_tokens": 2048}
@@ -108,12 +109,20 @@ class Peer:
         else:
             # transformers' own initialisation: N(0, 0.02), norms of 1.
             self.model = LlamaForCausalLM(LlamaConfig(**request["config"]))
+        self.precision = request.get("precision", "f32")
+        if self.precision == "bf16":
+            self.model.to(torch.bfloat16)
         self.config = self.model.config
         # Nothing is generated here, and a cache of keys and values would only take time and memory.
         self.config.use_cache = False
         self.reference = copy.deepcopy(self.model).eval().requires_grad_(False)
         adamw = {"lr": 2e-4, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.01}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), **adamw)
+
+    def autocast(self):
+        """Of the forward passes, where weights are f32 and products are not."""
+        device = torch.get_default_device().type
+        return torch.autocast(device, torch.bfloat16, enabled=self.precision == "mixed")
 
     def check(self, documents):
         """No document is empty, or longer than the context, or has a token that the model lacks."""
@@ -148,10 +157,11 @@ class Peer:
         loss = 0.0
         for name, weight in WEIGHTS.items():
             ids, mask, labels = collate(sets[name])
-            logits = self.model(ids, attention_mask=mask).logits
+            with self.autocast():
+                logits = self.model(ids, attention_mask=mask).logits
             clock.lap("forward")
             if name == "retain":
-                with torch.no_grad():
+                with torch.no_grad(), self.autocast():
                     reference_logits = self.reference(ids, attention_mask=mask).logits
                 clock.lap("reference")
                 values = token_kls(reference_logits, logits)
@@ -212,9 +222,10 @@ class Peer:
                 return self.alone(spans)
             return self.batched(spans, request.get("batch_tokens", 2048))
 
-        texts = nlls([(ids, 1, len(ids)) for ids in request["texts"]])
         questions = request["questions"]
-        options = iter(nlls([(o["ids"], o["start"], o["end"]) for options in questions for o in options]))
+        with self.autocast():
+            texts = nlls([(ids, 1, len(ids)) for ids in request["texts"]])
+            options = iter(nlls([(o["ids"], o["start"], o["end"]) for options in questions for o in options]))
         choices = []
         for question in questions:
             own = [next(options) for _ in question]
@@ -247,10 +258,10 @@ def status_bytes(field):
 
 
 def forget_peak():
-    """Lets the system count the peak from here; where it may not, the peak stays the process's. What a GPU holds is not
-    this process's."""
-    if torch.get_default_device().type != "cpu":
-        return {"forgotten": False}
+    """Lets the peak be counted from here; where the system may not, it stays the process's."""
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return {"forgotten": True}
     try:
         Path("/proc/self/clear_refs").write_text("5")
         return {"forgotten": True}
@@ -258,10 +269,18 @@ def forget_peak():
         return {"forgotten": False}
 
 
+def held(idle_bytes):
+    """The most memory held, and what was held before there was a model: by the process, or set aside on the GPU."""
+    if torch.get_default_device().type == "cuda":
+        return {"peak_bytes": torch.cuda.max_memory_reserved(), "idle_bytes": 0}
+    return {"peak_bytes": status_bytes("VmHWM"), "idle_bytes": idle_bytes}
+
+
 @torch.inference_mode()
-def gemm(m, k, n):
+def gemm(m, k, n, dtype):
     """The best rate of at least 5 products and at least 0.3 s of them."""
-    a, b, c = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
+    a, b = torch.randn(m, k, dtype=dtype), torch.randn(k, n, dtype=dtype)
+    c = torch.empty(m, n, dtype=dtype)
     times = []
     while len(times) < 5 or sum(times) < 0.3:
         started = time.perf_counter()
@@ -301,11 +320,12 @@ def main():
             elif do == "job":
                 answer(peer.job(request))
             elif do == "gemm":
-                answer(gemm(request["m"], request["k"], request["n"]))
+                dtype = torch.float32 if peer.precision == "f32" else torch.bfloat16
+                answer(gemm(request["m"], request["k"], request["n"], dtype))
             elif do == "forget_peak":
                 answer(forget_peak())
             elif do == "memory":
-                answer({"peak_bytes": status_bytes("VmHWM"), "idle_bytes": idle_bytes})
+                answer(held(idle_bytes))
             else:
                 raise ValueError(f"there is no {do!r}")
         except Exception as error:

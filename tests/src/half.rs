@@ -6,10 +6,11 @@ use surgery_core::data::{Benchmark, Corpus};
 use surgery_core::objective::Objective;
 use surgery_core::oracle;
 use surgery_core::platform::{DeviceOf, Platform};
-use surgery_core::recipe::{Recipe, parse};
+use surgery_core::recipe::{Precision, Recipe, parse};
 use surgery_core::reference::Live;
 use surgery_core::step::gradients;
 
+use crate::default_operation::DefaultOperation;
 use crate::parity::{Found, Item, Tolerances, operated, relative};
 use crate::{Cpu, golden, golden_folder, load_on, open, operations, random, relative_distance, values_of};
 
@@ -36,7 +37,20 @@ pub fn measure<P: Platform>(device: &DeviceOf<P>) -> Vec<Item> {
             losses::<P>(device, dtype, tolerances, &mut found);
             found.items.into_iter().map(move |item| Item { what: format!("{name}: {}", item.what), ..item })
         });
-    measured.collect()
+    let mut items: Vec<Item> = measured.collect();
+    if P::precisions().contains(&Precision::Mixed) {
+        items.push(mixed_on_the_default_operation::<P>(device));
+    }
+    items
+}
+
+/// The loss over the first steps of an operation that a user would perform, in `mixed` against `f32`.
+fn mixed_on_the_default_operation<P: Platform>(device: &DeviceOf<P>) -> Item {
+    let operation = DefaultOperation::new(STEPS);
+    let [mixed, f32] =
+        [Precision::Mixed, Precision::F32].map(|precision| operation.losses::<P>(precision, device));
+    let what = format!("mixed: the loss over {STEPS} steps of the default operation");
+    Item { what, error: distance(&mixed, &f32), tolerance: 1e-2 }
 }
 
 /// A step with products in `dtype` over f32 weights against the CPU's oracle in f32.

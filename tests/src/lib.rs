@@ -1,5 +1,6 @@
 //! What the tests of the whole share: the golden values, and how to compare with them.
 
+pub mod default_operation;
 pub mod growth;
 pub mod half;
 mod operations;

@@ -6,8 +6,9 @@ use std::time::Instant;
 use serde::Serialize;
 use surgery_core::burn::tensor::{Distribution, Tensor};
 use surgery_core::config::LlamaConfig;
-use surgery_core::kernels::HEAD_CHUNK;
+use surgery_core::kernels::{HEAD_CHUNK, Kernels};
 use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::recipe::Precision;
 use surgery_ndarray::Cpu;
 
 use crate::Result;
@@ -53,6 +54,7 @@ pub(crate) fn step_operations(config: &LlamaConfig, draw: &Draw) -> f64 {
 /// another device by the backend's own.
 pub(crate) fn product_rates<P: Platform>(
     config: &LlamaConfig,
+    precision: Precision,
     draw: &Draw,
     device: &DeviceOf<P>,
 ) -> Result<Vec<ProductRate>> {
@@ -66,7 +68,7 @@ pub(crate) fn product_rates<P: Platform>(
         [2048, 2048, 2048],
     ];
     if P::NAME != Cpu::NAME {
-        return shapes.into_iter().map(|shape| rate_on::<P>(shape, device)).collect();
+        return shapes.into_iter().map(|shape| rate_on::<P>(shape, precision, device)).collect();
     }
     let program =
         std::env::current_exe()?.with_file_name(format!("surgery-gemm{}", std::env::consts::EXE_SUFFIX));
@@ -90,10 +92,17 @@ pub(crate) fn product_rates<P: Platform>(
 }
 
 /// The best rate of `x Wᵀ` in at least 5 products and 0.3 s of them, after one that compiles.
-fn rate_on<P: Platform>([rows, inner, columns]: [usize; 3], device: &DeviceOf<P>) -> Result<ProductRate> {
-    let random = |shape| Tensor::<P::Infer, 2>::random(shape, Distribution::Default, device);
-    let (x, w) = (random([rows, inner]), random([columns, inner]).transpose());
-    let product = || timed::<P, _>(device, || Ok(x.clone().matmul(w.clone())));
+fn rate_on<P: Platform>(
+    [rows, inner, columns]: [usize; 3],
+    precision: Precision,
+    device: &DeviceOf<P>,
+) -> Result<ProductRate> {
+    let random = |shape| {
+        Tensor::<P::Infer, 2>::random(shape, Distribution::Default, device).cast(precision.computed())
+    };
+    let (x, w) = (random([rows, inner]).reshape([1, rows, inner]), random([columns, inner]));
+    let product =
+        || timed::<P, _>(device, || Ok(<P::Kernels as Kernels<P::Infer>>::project(x.clone(), w.clone())));
     product()?;
     let (mut best, mut count, started) = (f64::INFINITY, 0, Instant::now());
     while count < 5 || started.elapsed().as_secs_f64() < 0.3 {

@@ -2,6 +2,7 @@
 
 use surgery_core::config::LlamaConfig;
 use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::recipe::Precision;
 
 use crate::Result;
 use crate::ours::Ours;
@@ -15,13 +16,14 @@ const ROUNDS: usize = 3;
 
 pub(crate) fn measure_job<P: Platform>(
     config: &LlamaConfig,
+    precision: Precision,
     work: &work::Job,
     mut peer: Option<&mut Peer>,
     device: &DeviceOf<P>,
 ) -> Result<Job> {
     let (mut ours, mut batched, mut single) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        ours.push(Ours::<P>::job(config, work, device)?);
+        ours.push(Ours::<P>::job(config, precision, work, device)?);
         if let Some(peer) = peer.as_deref_mut() {
             settle();
             batched.push(peer.job(work, Arrangement::Batched)?);

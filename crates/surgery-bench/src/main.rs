@@ -46,6 +46,9 @@ struct Arguments {
     /// The device's number
     #[arg(long, default_value_t = 0)]
     device: usize,
+    /// f32, mixed or bf16, as far as the backend has it; PyTorch computes in the same
+    #[arg(long, default_value = "f32", value_parser = ["f32", "mixed", "bf16"])]
+    precision: String,
     /// The documents' lengths: 60 to 180 tokens, or all 120
     #[arg(long, value_enum, default_value_t = Lengths::Mixed)]
     lengths: Lengths,
@@ -87,13 +90,23 @@ fn run_on<P: Platform>(arguments: &Arguments) -> Result<()> {
     // Before there is a model: what a process holds that does nothing.
     let idle_bytes = memory::held_bytes();
     let device = P::device(arguments.device)?;
+    let all = [Precision::F32, Precision::Mixed, Precision::Bf16];
+    let precision = all.into_iter().find(|precision| precision.name() == arguments.precision);
+    let precision = precision.expect("the parser knows them");
+    P::check_precision(precision)?;
     let threads = rayon::current_num_threads();
-    let choices =
-        Choices { lengths: arguments.lengths, steps: arguments.steps, job: arguments.job, idle_bytes };
-    let mut report = Report { backend: P::NAME, threads, peer: None, shapes: Vec::new() };
+    let choices = Choices {
+        precision,
+        lengths: arguments.lengths,
+        steps: arguments.steps,
+        job: arguments.job,
+        idle_bytes,
+    };
+    let mut report =
+        Report { backend: P::NAME, precision: precision.name(), threads, peer: None, shapes: Vec::new() };
     let chosen = |shape: &&Shape| arguments.shape == "all" || shape.name == arguments.shape;
     for shape in SHAPES.iter().filter(chosen) {
-        if let Some(reason) = too_large::<P>(&shape.config()?, &device) {
+        if let Some(reason) = too_large::<P>(&shape.config()?, precision, &device) {
             if arguments.shape != "all" {
                 return Err(format!("{}: {reason}", shape.name).into());
             }
@@ -101,7 +114,7 @@ fn run_on<P: Platform>(arguments: &Arguments) -> Result<()> {
             continue;
         }
         let mut peer = match &arguments.python {
-            Some(python) if arguments.peer => Some(Peer::start::<P>(python, shape, threads)?),
+            Some(python) if arguments.peer => Some(Peer::start::<P>(python, shape, precision, threads)?),
             _ => None,
         };
         let measured = measure::<P>(shape, &choices, peer.as_mut(), &device)?;
@@ -124,11 +137,15 @@ fn run_on<P: Platform>(arguments: &Arguments) -> Result<()> {
 }
 
 /// Why the device does not hold a step of the model, where it tells what it holds.
-fn too_large<P: Platform>(config: &LlamaConfig, device: &DeviceOf<P>) -> Option<String> {
+fn too_large<P: Platform>(
+    config: &LlamaConfig,
+    precision: Precision,
+    device: &DeviceOf<P>,
+) -> Option<String> {
     let room = P::room(device)?;
     let longest = work::CONTEXT;
     let plan = Plan {
-        precision: Precision::F32,
+        precision,
         tokens: work::DOCUMENTS * 4 * longest,
         retained: work::DOCUMENTS * longest,
         recompute: false,

@@ -68,8 +68,8 @@ pub(crate) struct Ours<P: Platform> {
 }
 
 impl<P: Platform> Ours<P> {
-    pub(crate) fn new(config: &LlamaConfig, device: &DeviceOf<P>) -> Self {
-        let model = Llama::<P::Train>::random(config, 0, Precision::F32, device);
+    pub(crate) fn new(config: &LlamaConfig, precision: Precision, device: &DeviceOf<P>) -> Self {
+        let model = Llama::<P::Train>::random(config, 0, precision, device);
         Self {
             optimizer: AdamW::new(OptimizerConfig::default()),
             objective: Objective::default(),
@@ -165,8 +165,13 @@ impl<P: Platform> Ours<P> {
     }
 
     /// The whole job on a model of its own: evaluate, all steps, evaluate.
-    pub(crate) fn job(config: &LlamaConfig, work: &Job, device: &DeviceOf<P>) -> Result<f64> {
-        let mut ours = Self::new(config, device);
+    pub(crate) fn job(
+        config: &LlamaConfig,
+        precision: Precision,
+        work: &Job,
+        device: &DeviceOf<P>,
+    ) -> Result<f64> {
+        let mut ours = Self::new(config, precision, device);
         let evaluate = |ours: &Self| -> Result<()> {
             let model = ours.model().valid();
             score::<P::Infer, P::Kernels>(&model, &work.texts, &mut Silent)?;

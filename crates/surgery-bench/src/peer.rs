@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use surgery_core::data::EncodedQuestion;
 use surgery_core::platform::Platform;
+use surgery_core::recipe::Precision;
 
 use crate::Result;
 use crate::work::{Draw, Job, Shape, questions_json};
@@ -68,7 +69,12 @@ pub(crate) struct Peer {
 impl Peer {
     /// Starts it with a model of this shape, on an NVIDIA GPU where that is the platform; `python` has PyTorch and
     /// transformers.
-    pub(crate) fn start<P: Platform>(python: &Path, shape: &Shape, threads: usize) -> Result<Self> {
+    pub(crate) fn start<P: Platform>(
+        python: &Path,
+        shape: &Shape,
+        precision: Precision,
+        threads: usize,
+    ) -> Result<Self> {
         let mut process = Command::new(python)
             .arg(SCRIPT)
             .stdin(Stdio::piped())
@@ -80,8 +86,13 @@ impl Peer {
         let device = if P::NAME == "cuda" { "cuda" } else { "cpu" };
         let versions = Versions { torch: String::new(), transformers: String::new() };
         let mut peer = Self { process, requests, answers, versions };
-        peer.versions =
-            peer.ask(&json!({"config": shape.json(), "threads": threads, "seed": 0, "device": device}))?;
+        peer.versions = peer.ask(&json!({
+            "config": shape.json(),
+            "threads": threads,
+            "seed": 0,
+            "device": device,
+            "precision": precision.name(),
+        }))?;
         Ok(peer)
     }
 

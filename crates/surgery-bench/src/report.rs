@@ -10,6 +10,7 @@ use crate::work::Lengths;
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) backend: &'static str,
+    pub(crate) precision: &'static str,
     /// Of each side.
     pub(crate) threads: usize,
     /// PyTorch's side, where it was measured.
@@ -43,7 +44,8 @@ pub(crate) struct Step {
     pub(crate) parts: Parts,
     /// A step that runs the reference.
     pub(crate) reference_run_seconds: f64,
-    /// The most memory held during a step above the idle process's, where the system tells.
+    /// The most memory held during a step above the idle process's, where the system tells; of a GPU, what was set
+    /// aside.
     pub(crate) memory_bytes: Option<u64>,
 }
 

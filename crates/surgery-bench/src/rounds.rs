@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::recipe::Precision;
 use surgery_ndarray::Cpu;
 
 use crate::Result;
@@ -17,6 +18,7 @@ use crate::work::{Lengths, OPTIONS, QUESTIONS, Shape, Work};
 
 /// What is to be measured.
 pub(crate) struct Choices {
+    pub(crate) precision: Precision,
     pub(crate) lengths: Lengths,
     pub(crate) steps: u32,
     pub(crate) job: bool,
@@ -48,23 +50,22 @@ pub(crate) fn measure<P: Platform>(
 ) -> Result<Measured> {
     let config = shape.config()?;
     let work = Work::new(shape, choices.lengths);
-    let mut ours = Ours::<P>::new(&config, device);
+    let mut ours = Ours::<P>::new(&config, choices.precision, device);
 
     // Memory first, while nothing but steps has held any. The first step makes the optimizer's state.
     ours.step(&work.draw, ReferenceIs::Known)?;
     let forgotten = forget_peak();
     ours.step(&work.draw, ReferenceIs::Known)?;
-    // What a device of its own holds, this process does not.
-    let is_here = forgotten && P::NAME == Cpu::NAME;
-    let peak = surgery_core::memory::peak_bytes().filter(|_| is_here);
-    let memory_bytes = peak.zip(choices.idle_bytes).map(|(peak, idle)| peak.saturating_sub(idle));
+    // A device of its own holds nothing before the model.
+    let idle_bytes = if P::NAME == Cpu::NAME { choices.idle_bytes.filter(|_| forgotten) } else { Some(0) };
+    let memory_bytes = P::peak(device).zip(idle_bytes).map(|(peak, idle)| peak.saturating_sub(idle));
     let mut peer_memory = None;
     if let Some(peer) = peer.as_deref_mut() {
         peer.step(&work.draw)?;
         peer_memory = peer.step_memory(&work.draw)?;
     }
 
-    let mut products = product_rates::<P>(&config, &work.draw, device)?;
+    let mut products = product_rates::<P>(&config, choices.precision, &work.draw, device)?;
     let (mut our_rounds, mut peer_rounds) = (Vec::new(), Vec::new());
     for number in 0..=choices.steps {
         let (our, their) = round(&mut ours, peer.as_deref_mut(), &work)?;
@@ -75,7 +76,9 @@ pub(crate) fn measure<P: Platform>(
         }
     }
     // Once more: other work may have been on the machine before, and the best counts.
-    for (product, again) in products.iter_mut().zip(product_rates::<P>(&config, &work.draw, device)?) {
+    for (product, again) in
+        products.iter_mut().zip(product_rates::<P>(&config, choices.precision, &work.draw, device)?)
+    {
         product.rate = product.rate.max(again.rate);
     }
     let peer_rate = peer.as_deref_mut().map(|peer| peer.product_rate([2048; 3])).transpose()?;
@@ -112,7 +115,10 @@ pub(crate) fn measure<P: Platform>(
         options_per_second: (QUESTIONS * OPTIONS) as f64 / evaluation,
     };
     let peer_measured = peer_rate.map(|rate| peer_summary(&peer_rounds, peer_memory, rate, seconds));
-    let job = choices.job.then(|| measure_job::<P>(&config, &work.job, peer, device)).transpose()?;
+    let job = choices
+        .job
+        .then(|| measure_job::<P>(&config, choices.precision, &work.job, peer, device))
+        .transpose()?;
     Ok(Measured {
         shape: shape.name,
         parameters: config.num_parameters() as u64,

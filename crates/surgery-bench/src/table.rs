@@ -8,7 +8,8 @@ type Row = [String; 5];
 /// Prints one shape of `report`.
 pub(crate) fn print(measured: &Measured, report: &Report) {
     let Measured { shape, parameters, lengths, documents, tokens, rounds, .. } = measured;
-    println!("{shape}: {parameters} parameters, {}, {} threads", report.backend, report.threads);
+    let Report { backend, precision, threads, .. } = report;
+    println!("{shape}: {parameters} parameters, {backend}, {precision}, {threads} threads");
     let lengths = format!("{lengths:?}").to_lowercase();
     println!("  {documents} documents of {lengths} lengths, {tokens} tokens a step; median of {rounds}");
     if let Some(peer) = &report.peer {
@@ -40,7 +41,7 @@ fn rows(measured: &Measured) -> Vec<Row> {
     if let Some(bytes) = measured.step.memory_bytes {
         let megabytes = |bytes: f64| format!("{:.0} MB", bytes / 1e6);
         let theirs = peer.and_then(|peer| peer.memory_bytes).map(|bytes| bytes as f64);
-        rows.compared("memory of a step", bytes as f64, "above idle", theirs, megabytes);
+        rows.compared("memory of a step", bytes as f64, "", theirs, megabytes);
     }
     if let Some(job) = &measured.job {
         let seconds = |seconds: f64| format!("{seconds:.2} s");

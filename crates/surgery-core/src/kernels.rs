@@ -142,7 +142,7 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
     /// `a b` of values rounded to `dtype`, in f32: `[n, k]` and `[k, m]` to `[n, m]`. Nothing is differentiated through
     /// it.
     fn product(a: Tensor<B, 2>, b: Tensor<B, 2>, dtype: FloatDType) -> Tensor<B, 2> {
-        a.cast(dtype).matmul(b.cast(dtype)).cast(FloatDType::F32)
+        rounded(a, dtype).matmul(rounded(b, dtype))
     }
 
     /// `x / sqrt(mean(x²) + ε) · weight` over the last dimension (arXiv 1910.07467), computed in f32 and given in `into`:
@@ -168,7 +168,7 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
 
     /// Causal attention inside each segment: queries `[rows, columns, heads, head_dim]`, keys and values
     /// `[rows, keys, kv_heads, head_dim]` to `[rows, columns, heads, head_dim]`. Query head h reads
-    /// key-value head h / (heads / kv_heads).
+    /// key-value head h / (heads / kv_heads). Computed in f32, and given in the dtype of the queries.
     fn attention(
         queries: Tensor<B, 4>,
         keys: Tensor<B, 4>,
@@ -179,16 +179,17 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         let [_, length, kv_heads, _] = keys.dims();
         let group = heads / kv_heads;
         // The heads that share keys stand beneath one another, so that one product serves them all.
+        let dtype = dtype(&queries);
+        let [queries, keys, values] = [queries, keys, values].map(|x| x.cast(FloatDType::F32));
         let queries = queries.swap_dims(1, 2).reshape([rows, kv_heads, group * columns, head_dim]);
         let keys = keys.permute([0, 2, 3, 1]);
         let values = values.swap_dims(1, 2);
-        let dtype = dtype(&values);
-        let scores = queries.matmul(keys).cast(FloatDType::F32).mul_scalar((head_dim as f64).powf(-0.5));
+        let scores = queries.matmul(keys).mul_scalar((head_dim as f64).powf(-0.5));
         let scores = scores
             .reshape([rows, heads, columns, length])
             .mask_fill(placement.mask().expand([rows, heads, columns, length]), MASKED);
-        let weights = softmax(scores, 3).cast(dtype).reshape([rows, kv_heads, group * columns, length]);
-        weights.matmul(values).reshape([rows, heads, columns, head_dim]).swap_dims(1, 2)
+        let weights = softmax(scores, 3).reshape([rows, kv_heads, group * columns, length]);
+        weights.matmul(values).reshape([rows, heads, columns, head_dim]).swap_dims(1, 2).cast(dtype)
     }
 
     /// As [`attention`](Self::attention), of texts that go on: what `memory` holds of them comes before `keys` and
@@ -251,7 +252,8 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
     /// What the head makes of hidden states, in f32 from products in the head's dtype: `[n, hidden]` and
     /// `[vocab, hidden]` to `[n, vocab]`.
     fn logits(hidden: Tensor<B, 2>, head: Tensor<B, 2>) -> Tensor<B, 2> {
-        hidden.cast(dtype(&head)).matmul(head.transpose()).cast(FloatDType::F32)
+        let dtype = dtype(&head);
+        rounded(hidden, dtype).matmul(rounded(head, dtype).transpose())
     }
 
     /// The negative log-likelihood of each target in nats: hidden states `[n, hidden]`, head
@@ -399,6 +401,11 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
 /// The dtype of a tensor's values.
 pub(crate) fn dtype<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> FloatDType {
     tensor.dtype().into()
+}
+
+/// Values rounded to `dtype`, as f32: what is multiplied then is summed in f32, whatever a backend does in `dtype`.
+fn rounded<B: Backend, const D: usize>(x: Tensor<B, D>, dtype: FloatDType) -> Tensor<B, D> {
+    x.cast(dtype).cast(FloatDType::F32)
 }
 
 /// Token ids as a column, `[n, 1]`.

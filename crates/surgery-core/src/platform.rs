@@ -6,7 +6,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
-use crate::memory::Room;
+use crate::memory::{Room, peak_bytes};
 use crate::recipe::Precision;
 
 /// A backend that the operation can run on. Each backend crate has one type that implements this.
@@ -37,6 +37,12 @@ pub trait Platform: Sized {
     /// The bytes that tensors (of a CPU, the process) hold on `device`; none where that cannot be told.
     fn held(_device: &<Self::Infer as burn::tensor::backend::BackendTypes>::Device) -> Option<u64> {
         None
+    }
+
+    /// The most bytes held at once so far: by the process, or on a GPU what was set aside for tensors, which grows to
+    /// what the largest step takes. None where that cannot be told.
+    fn peak(_device: &<Self::Infer as burn::tensor::backend::BackendTypes>::Device) -> Option<u64> {
+        peak_bytes()
     }
 
     /// The folder in which this backend keeps which kernels it found the fastest, where it tries several: another choice

@@ -1,4 +1,5 @@
-//! Kernels in which every value is computed by itself: rope, SwiGLU, AdamW. One unit for each value or pair.
+//! Kernels in which every value is computed by itself: rope, SwiGLU, AdamW. One unit for each vector of values, or for two
+//! that are turned together.
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
@@ -6,17 +7,18 @@ use cubecl::prelude::*;
 use surgery_core::burn::tensor::DType;
 use surgery_core::kernels::AdamWStep;
 
-use crate::tensor::{BLOCK, Cubes, array, contiguous, dtype, empty_like};
+use crate::tensor::{BLOCK, Cubes, array, contiguous, dtype, empty_like, width};
 
 /// Turns the pairs (i, i + half) of every head by its token's angles: `[tokens, heads, 2 · half]`, with cosine and sine
 /// `[tokens, half]`. `back` turns them the other way, which is the gradient's.
 #[cube(launch)]
-fn rope_kernel<E: Float>(
-    x: &Array<E>,
-    cos: &Array<f32>,
-    sin: &Array<f32>,
-    y: &mut Array<E>,
+fn rope_kernel<E: Float, N: Size>(
+    x: &Array<Vector<E, N>>,
+    cos: &Array<Vector<f32, N>>,
+    sin: &Array<Vector<f32, N>>,
+    y: &mut Array<Vector<E, N>>,
     heads: u32,
+    // In vectors.
     half: u32,
     #[comptime] back: bool,
     #[define(E)] _dtype: StorageType,
@@ -26,11 +28,12 @@ fn rope_kernel<E: Float>(
         let (vector, pair) = (ABSOLUTE_POS / half, ABSOLUTE_POS % half);
         let angle = vector / heads as usize * half + pair;
         let at = vector * 2 * half + pair;
-        let (first, second) = (f32::cast_from(x[at]), f32::cast_from(x[at + half]));
+        let first = Vector::<f32, N>::cast_from(x[at]);
+        let second = Vector::<f32, N>::cast_from(x[at + half]);
         let c = cos[angle];
         let s = if comptime!(back) { -sin[angle] } else { sin[angle] };
-        y[at] = E::cast_from(first * c - second * s);
-        y[at + half] = E::cast_from(second * c + first * s);
+        y[at] = Vector::cast_from(first * c - second * s);
+        y[at + half] = Vector::cast_from(second * c + first * s);
     }
 }
 
@@ -43,52 +46,71 @@ pub(crate) fn rope<R: CubeRuntime>(
 ) -> CubeTensor<R> {
     let (x, cos, sin) = (contiguous(x), contiguous(cos), contiguous(sin));
     let shape = x.meta.shape();
-    let (heads, half) = (shape[2] as u32, shape[3] as u32 / 2);
+    let (heads, half) = (shape[2] as u32, shape[3] / 2);
     let y = empty_like(&x);
-    let cubes = Cubes::covering(x.meta.num_elements() / 2);
+    let width = width(&[&x, &cos], half);
+    let cubes = Cubes::covering(x.meta.num_elements() / 2 / width);
     let (client, kind) = (x.client.clone(), dtype(&x));
     let (x, cos, sin, out) = (array(x), array(cos), array(sin), array(y.clone()));
-    rope_kernel::launch::<R>(&client, cubes.count, cubes.dim, x, cos, sin, out, heads, half, back, kind);
+    let half = (half / width) as u32;
+    rope_kernel::launch::<R>(
+        &client,
+        cubes.count,
+        cubes.dim,
+        width,
+        x,
+        cos,
+        sin,
+        out,
+        heads,
+        half,
+        back,
+        kind,
+    );
     y
 }
 
 /// The logistic function.
 #[cube]
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
+fn sigmoid<N: Size>(x: Vector<f32, N>) -> Vector<f32, N> {
+    let one = Vector::new(1.0f32);
+    one / (one + (-x).exp())
 }
 
 /// `silu(gate) · up`.
 #[cube(launch)]
-fn swiglu_kernel<E: Float>(
-    gate: &Array<E>,
-    up: &Array<E>,
-    y: &mut Array<E>,
+fn swiglu_kernel<E: Float, N: Size>(
+    gate: &Array<Vector<E, N>>,
+    up: &Array<Vector<E, N>>,
+    y: &mut Array<Vector<E, N>>,
     #[define(E)] _dtype: StorageType,
 ) {
     if ABSOLUTE_POS < y.len() {
-        let (g, u) = (f32::cast_from(gate[ABSOLUTE_POS]), f32::cast_from(up[ABSOLUTE_POS]));
-        y[ABSOLUTE_POS] = E::cast_from(g * sigmoid(g) * u);
+        let g = Vector::<f32, N>::cast_from(gate[ABSOLUTE_POS]);
+        let u = Vector::<f32, N>::cast_from(up[ABSOLUTE_POS]);
+        y[ABSOLUTE_POS] = Vector::cast_from(g * sigmoid(g) * u);
     }
 }
 
 /// The gradient of `silu(gate) · up`: with σ = sigmoid(gate), `g_gate = g σ (1 + gate (1 - σ)) up` and
 /// `g_up = g σ gate`.
 #[cube(launch)]
-fn swiglu_vjp_kernel<E: Float>(
-    gate: &Array<E>,
-    up: &Array<E>,
-    gradient: &Array<E>,
-    g_gate: &mut Array<E>,
-    g_up: &mut Array<E>,
+fn swiglu_vjp_kernel<E: Float, N: Size>(
+    gate: &Array<Vector<E, N>>,
+    up: &Array<Vector<E, N>>,
+    gradient: &Array<Vector<E, N>>,
+    g_gate: &mut Array<Vector<E, N>>,
+    g_up: &mut Array<Vector<E, N>>,
     #[define(E)] _dtype: StorageType,
 ) {
     if ABSOLUTE_POS < gate.len() {
-        let (g, u) = (f32::cast_from(gate[ABSOLUTE_POS]), f32::cast_from(up[ABSOLUTE_POS]));
-        let gy = f32::cast_from(gradient[ABSOLUTE_POS]);
+        let g = Vector::<f32, N>::cast_from(gate[ABSOLUTE_POS]);
+        let u = Vector::<f32, N>::cast_from(up[ABSOLUTE_POS]);
+        let gy = Vector::<f32, N>::cast_from(gradient[ABSOLUTE_POS]);
         let s = sigmoid(g);
-        g_gate[ABSOLUTE_POS] = E::cast_from(gy * s * (1.0 + g * (1.0 - s)) * u);
-        g_up[ABSOLUTE_POS] = E::cast_from(gy * s * g);
+        let one = Vector::new(1.0f32);
+        g_gate[ABSOLUTE_POS] = Vector::cast_from(gy * s * (one + g * (one - s)) * u);
+        g_up[ABSOLUTE_POS] = Vector::cast_from(gy * s * g);
     }
 }
 
@@ -96,10 +118,11 @@ fn swiglu_vjp_kernel<E: Float>(
 pub(crate) fn swiglu<R: CubeRuntime>(gate: CubeTensor<R>, up: CubeTensor<R>) -> CubeTensor<R> {
     let (gate, up) = (contiguous(gate), contiguous(up));
     let y = empty_like(&gate);
-    let cubes = Cubes::covering(gate.meta.num_elements());
+    let width = width(&[&gate], gate.meta.num_elements());
+    let cubes = Cubes::covering(gate.meta.num_elements() / width);
     let (client, kind) = (gate.client.clone(), dtype(&gate));
-    let out = array(y.clone());
-    swiglu_kernel::launch::<R>(&client, cubes.count, cubes.dim, array(gate), array(up), out, kind);
+    let (gate, up, out) = (array(gate), array(up), array(y.clone()));
+    swiglu_kernel::launch::<R>(&client, cubes.count, cubes.dim, width, gate, up, out, kind);
     y
 }
 
@@ -111,11 +134,23 @@ pub(crate) fn swiglu_vjp<R: CubeRuntime>(
 ) -> [CubeTensor<R>; 2] {
     let (gate, up, gradient) = (contiguous(gate), contiguous(up), contiguous(gradient));
     let gradients = [empty_like(&gate), empty_like(&up)];
-    let cubes = Cubes::covering(gate.meta.num_elements());
+    let width = width(&[&gate], gate.meta.num_elements());
+    let cubes = Cubes::covering(gate.meta.num_elements() / width);
     let (client, kind) = (gate.client.clone(), dtype(&gate));
     let [g_gate, g_up] = gradients.clone().map(array);
     let (gate, up, gradient) = (array(gate), array(up), array(gradient));
-    swiglu_vjp_kernel::launch::<R>(&client, cubes.count, cubes.dim, gate, up, gradient, g_gate, g_up, kind);
+    swiglu_vjp_kernel::launch::<R>(
+        &client,
+        cubes.count,
+        cubes.dim,
+        width,
+        gate,
+        up,
+        gradient,
+        g_gate,
+        g_up,
+        kind,
+    );
     gradients
 }
 
@@ -139,23 +174,23 @@ struct Constants {
 
 /// One step of AdamW, in place.
 #[cube(launch)]
-fn adamw_kernel<P: Float, G: Float>(
-    value: &mut Array<P>,
-    first: &mut Array<f32>,
-    second: &mut Array<f32>,
-    gradient: &Array<G>,
+fn adamw_kernel<P: Float, G: Float, N: Size>(
+    value: &mut Array<Vector<P, N>>,
+    first: &mut Array<Vector<f32, N>>,
+    second: &mut Array<Vector<f32, N>>,
+    gradient: &Array<Vector<G, N>>,
     constants: &Constants,
     #[define(P, G)] _dtypes: [StorageType; 2],
 ) {
     if ABSOLUTE_POS < value.len() {
-        let g = f32::cast_from(gradient[ABSOLUTE_POS]) * constants.clip;
-        let m = first[ABSOLUTE_POS] * constants.beta_1 + g * constants.rest_1;
-        let v = second[ABSOLUTE_POS] * constants.beta_2 + g * g * constants.rest_2;
+        let g = Vector::<f32, N>::cast_from(gradient[ABSOLUTE_POS]) * Vector::new(constants.clip);
+        let m = first[ABSOLUTE_POS] * Vector::new(constants.beta_1) + g * Vector::new(constants.rest_1);
+        let v = second[ABSOLUTE_POS] * Vector::new(constants.beta_2) + g * g * Vector::new(constants.rest_2);
         first[ABSOLUTE_POS] = m;
         second[ABSOLUTE_POS] = v;
-        let root = (v / constants.correction_2).sqrt() + constants.epsilon;
-        let p = f32::cast_from(value[ABSOLUTE_POS]) * constants.decay;
-        value[ABSOLUTE_POS] = P::cast_from(p - m / root * constants.rate);
+        let root = (v / Vector::new(constants.correction_2)).sqrt() + Vector::new(constants.epsilon);
+        let p = Vector::<f32, N>::cast_from(value[ABSOLUTE_POS]) * Vector::new(constants.decay);
+        value[ABSOLUTE_POS] = Vector::cast_from(p - m / root * Vector::new(constants.rate));
     }
 }
 
@@ -182,11 +217,12 @@ pub(crate) fn adamw<R: CubeRuntime>(
         (rate / (1.0 - beta_1.powi(step))) as f32,
         epsilon as f32,
     );
-    let cubes = Cubes::covering(gradient.meta.num_elements());
+    let width = width(&[&state[0], &state[1], &gradient], gradient.meta.num_elements());
+    let cubes = Cubes::covering(gradient.meta.num_elements() / width);
     let (client, kinds) = (gradient.client.clone(), [dtype(&state[0]), dtype(&gradient)]);
     let [p, m, v] = state.clone().map(array);
     let g = array(gradient);
-    adamw_kernel::launch::<R>(&client, cubes.count, cubes.dim, p, m, v, g, constants, kinds);
+    adamw_kernel::launch::<R>(&client, cubes.count, cubes.dim, width, p, m, v, g, constants, kinds);
     state
 }
 

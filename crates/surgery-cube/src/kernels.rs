@@ -1,7 +1,6 @@
 //! The operations of [`surgery_core::kernels`] on GPUs: burn's tensors become the arguments of kernels here, and back.
 
 use burn_cubecl::element::BoolElement;
-use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeRuntime};
 use surgery_core::burn::backend::Autodiff;
@@ -16,6 +15,7 @@ use surgery_core::placement::Placement;
 
 use crate::attention::{Attended, Inputs};
 use crate::elementwise;
+use crate::products;
 use crate::rows::{self, Held};
 
 /// A GPU without a graph.
@@ -37,13 +37,13 @@ fn tensor<R: CubeRuntime, T: BoolElement, const D: usize>(x: CubeTensor<R>) -> T
     Tensor::from_primitive(TensorPrimitive::Float(x))
 }
 
-/// `a b` in f32, from values of one dtype.
+/// `a b` of values of one dtype, with values of `into`.
 fn product<R: CubeRuntime, T: BoolElement>(
     a: Tensor<Plain<R, T>, 2>,
     b: Tensor<Plain<R, T>, 2>,
+    into: DType,
 ) -> Tensor<Plain<R, T>, 2> {
-    let product = matmul(primitive(a), primitive(b), None, MatmulStrategy::default(), DType::F32);
-    tensor(product.expect("burn has a product for every shape"))
+    tensor(products::product(primitive(a), primitive(b), into))
 }
 
 /// Losses, and the gradient of logits.
@@ -72,12 +72,18 @@ fn tokens<R: CubeRuntime, T: BoolElement>(tokens: &[u32], logits: &Tensor<Plain<
 impl<R: CubeRuntime, T: BoolElement> Kernels<Plain<R, T>> for Fused {
     const ONE_ROW: bool = true;
 
+    fn project(x: Tensor<Plain<R, T>, 3>, weight: Tensor<Plain<R, T>, 2>) -> Tensor<Plain<R, T>, 3> {
+        let ([rows, columns, inner], [outer, _], dtype) = (x.dims(), weight.dims(), weight.dtype());
+        let x = x.cast(FloatDType::from(dtype)).reshape([rows * columns, inner]);
+        product(x, weight.transpose(), dtype).reshape([rows, columns, outer])
+    }
+
     fn product(
         a: Tensor<Plain<R, T>, 2>,
         b: Tensor<Plain<R, T>, 2>,
         dtype: FloatDType,
     ) -> Tensor<Plain<R, T>, 2> {
-        product(a.cast(dtype), b.cast(dtype))
+        product(a.cast(dtype), b.cast(dtype), DType::F32)
     }
 
     fn rms_norm(
@@ -110,7 +116,7 @@ impl<R: CubeRuntime, T: BoolElement> Kernels<Plain<R, T>> for Fused {
 
     fn logits(hidden: Tensor<Plain<R, T>, 2>, head: Tensor<Plain<R, T>, 2>) -> Tensor<Plain<R, T>, 2> {
         let dtype: FloatDType = head.dtype().into();
-        product(hidden.cast(dtype), head.transpose())
+        product(hidden.cast(dtype), head.transpose(), DType::F32)
     }
 
     fn nll(
@@ -180,6 +186,21 @@ impl<R: CubeRuntime, T: BoolElement> Kernels<Graph<R, T>> for Fused {
             + 3 * config.intermediate_size
     }
 
+    fn project(x: Tensor<Graph<R, T>, 3>, weight: Tensor<Graph<R, T>, 2>) -> Tensor<Graph<R, T>, 3> {
+        let ([rows, columns, inner], [outer, _], dtype) = (x.dims(), weight.dims(), weight.dtype());
+        let x = x.cast(FloatDType::from(dtype)).reshape([rows * columns, inner]);
+        let (x, weight) = (x.into_primitive().tensor(), weight.into_primitive().tensor());
+        let operands = [x.primitive, weight.primitive].map(tensor::<R, T, 2>);
+        let [x_there, weight_there] = operands.clone();
+        let y = primitive(product(x_there, weight_there.transpose(), dtype));
+        let back = Backward::<Plain<R, T>, 2>::prepare::<NoCheckpointing>(ProjectBack, [x.node, weight.node]);
+        let y = match back.compute_bound().stateful() {
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+            OpsKind::Tracked(prepared) => prepared.finish(operands.map(primitive), y),
+        };
+        Tensor::<Graph<R, T>, 2>::from_primitive(TensorPrimitive::Float(y)).reshape([rows, columns, outer])
+    }
+
     fn rms_norm(
         x: Tensor<Graph<R, T>, 3>,
         weight: Tensor<Graph<R, T>, 1>,
@@ -241,6 +262,29 @@ impl<R: CubeRuntime, T: BoolElement> Kernels<Graph<R, T>> for Fused {
             OpsKind::Tracked(prepared) => prepared.finish((gate.primitive, up.primitive), y),
         };
         Tensor::from_primitive(TensorPrimitive::Float(y))
+    }
+}
+
+/// The gradients of a projection.
+#[derive(Debug)]
+struct ProjectBack;
+
+impl<R: CubeRuntime, T: BoolElement> Backward<Plain<R, T>, 2> for ProjectBack {
+    type State = [CubeTensor<R>; 2];
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [x_node, weight_node] = ops.parents;
+        let gradient = tensor::<R, T, 2>(grads.consume::<Plain<R, T>>(&ops.node));
+        let [x, weight] = ops.state.map(tensor::<R, T, 2>);
+        let dtype = weight.dtype();
+        if let Some(node) = x_node {
+            let g_x = product(gradient.clone(), weight, dtype);
+            grads.register::<Plain<R, T>>(node.id, primitive(g_x));
+        }
+        if let Some(node) = weight_node {
+            let g_weight = product(gradient.transpose(), x, dtype);
+            grads.register::<Plain<R, T>>(node.id, primitive(g_weight));
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 use surgery_core::burn::tensor::DType;
 
-use crate::tensor::{BLOCK, Cubes, array, contiguous, dtype, empty, empty_like};
+use crate::tensor::{BLOCK, Cubes, array, contiguous, dtype, empty, empty_like, width};
 
 /// The sum of a value of each unit of the cube, in a fixed order. `shared` has a place for each.
 #[cube]
@@ -24,6 +24,17 @@ pub(crate) fn cube_sum(value: f32, shared: &mut SharedMemory<f32>) -> f32 {
         half /= 2;
     }
     shared[0]
+}
+
+/// The sum of a vector's values.
+#[cube]
+fn lanes_sum<N: Size>(vector: Vector<f32, N>) -> f32 {
+    let mut sum = f32::new(0.0);
+    #[unroll]
+    for lane in 0..N::value() {
+        sum += vector[lane];
+    }
+    sum
 }
 
 /// As [`cube_sum`], the greatest.
@@ -46,10 +57,10 @@ fn cube_max(value: f32, shared: &mut SharedMemory<f32>) -> f32 {
 
 /// `x / sqrt(mean(x²) + ε) · weight`.
 #[cube(launch)]
-fn norm_kernel<X: Float, W: Float, Y: Float>(
-    x: &Array<X>,
-    weight: &Array<W>,
-    y: &mut Array<Y>,
+fn norm_kernel<X: Float, W: Float, Y: Float, N: Size>(
+    x: &Array<Vector<X, N>>,
+    weight: &Array<Vector<W, N>>,
+    y: &mut Array<Vector<Y, N>>,
     epsilon: f32,
     #[comptime] block: usize,
     #[define(X, W, Y)] _dtypes: [StorageType; 3],
@@ -58,18 +69,20 @@ fn norm_kernel<X: Float, W: Float, Y: Float>(
     let size = weight.len();
     let start = CUBE_POS * size;
     if start < y.len() {
-        let mut sum = f32::new(0.0);
+        let mut sums = Vector::<f32, N>::new(0.0);
         let mut i = UNIT_POS as usize;
         while i < size {
-            let value = f32::cast_from(x[start + i]);
-            sum += value * value;
+            let value = Vector::<f32, N>::cast_from(x[start + i]);
+            sums += value * value;
             i += block;
         }
-        let mean = cube_sum(sum, &mut shared) / f32::cast_from(size as u32);
-        let scale = 1.0 / (mean + epsilon).sqrt();
+        let count = f32::cast_from((size * N::value()) as u32);
+        let mean = cube_sum(lanes_sum(sums), &mut shared) / count;
+        let scale = Vector::<f32, N>::new(1.0 / (mean + epsilon).sqrt());
         let mut i = UNIT_POS as usize;
         while i < size {
-            y[start + i] = Y::cast_from(f32::cast_from(x[start + i]) * scale * f32::cast_from(weight[i]));
+            let value = Vector::<f32, N>::cast_from(x[start + i]);
+            y[start + i] = Vector::cast_from(value * scale * Vector::cast_from(weight[i]));
             i += block;
         }
     }
@@ -78,11 +91,11 @@ fn norm_kernel<X: Float, W: Float, Y: Float>(
 /// The gradient of the norm's input, and the scale of each row: with `r = 1 / sqrt(mean(x²) + ε)`,
 /// `g_x = r g w - r³ x Σ(g w x) / size`.
 #[cube(launch)]
-fn norm_vjp_kernel<X: Float, W: Float, G: Float>(
-    x: &Array<X>,
-    weight: &Array<W>,
-    gradient: &Array<G>,
-    g_x: &mut Array<X>,
+fn norm_vjp_kernel<X: Float, W: Float, G: Float, N: Size>(
+    x: &Array<Vector<X, N>>,
+    weight: &Array<Vector<W, N>>,
+    gradient: &Array<Vector<G, N>>,
+    g_x: &mut Array<Vector<X, N>>,
     scales: &mut Array<f32>,
     epsilon: f32,
     #[comptime] block: usize,
@@ -92,23 +105,25 @@ fn norm_vjp_kernel<X: Float, W: Float, G: Float>(
     let size = weight.len();
     let start = CUBE_POS * size;
     if start < g_x.len() {
-        let (mut squares, mut products) = (f32::new(0.0), f32::new(0.0));
+        let mut squares = Vector::<f32, N>::new(0.0);
+        let mut products = Vector::<f32, N>::new(0.0);
         let mut i = UNIT_POS as usize;
         while i < size {
-            let value = f32::cast_from(x[start + i]);
+            let value = Vector::<f32, N>::cast_from(x[start + i]);
             squares += value * value;
-            products += f32::cast_from(gradient[start + i]) * f32::cast_from(weight[i]) * value;
+            products += Vector::cast_from(gradient[start + i]) * Vector::cast_from(weight[i]) * value;
             i += block;
         }
-        let squares = cube_sum(squares, &mut shared);
-        let products = cube_sum(products, &mut shared);
-        let count = f32::cast_from(size as u32);
+        let squares = cube_sum(lanes_sum(squares), &mut shared);
+        let products = cube_sum(lanes_sum(products), &mut shared);
+        let count = f32::cast_from((size * N::value()) as u32);
         let scale = 1.0 / (squares / count + epsilon).sqrt();
-        let back = scale * scale * scale * products / count;
+        let back = Vector::<f32, N>::new(scale * scale * scale * products / count);
         let mut i = UNIT_POS as usize;
         while i < size {
-            let along = f32::cast_from(gradient[start + i]) * f32::cast_from(weight[i]) * scale;
-            g_x[start + i] = X::cast_from(along - f32::cast_from(x[start + i]) * back);
+            let along = Vector::<f32, N>::cast_from(gradient[start + i]) * Vector::cast_from(weight[i]);
+            let value = Vector::<f32, N>::cast_from(x[start + i]);
+            g_x[start + i] = Vector::cast_from(along * Vector::new(scale) - value * back);
             i += block;
         }
         if UNIT_POS == 0 {
@@ -156,8 +171,9 @@ pub(crate) fn norm<R: CubeRuntime>(
     y.meta = x.meta.clone();
     let cubes = Cubes::of(x.meta.num_elements() / weight.meta.num_elements());
     let (client, kinds) = (x.client.clone(), [dtype(&x), dtype(&weight), dtype(&y)]);
-    let (x, weight, out) = (array(x), array(weight), array(y.clone()));
-    norm_kernel::launch::<R>(&client, cubes.count, cubes.dim, x, weight, out, epsilon, BLOCK as usize, kinds);
+    let width = width(&[&x, &weight, &y], weight.meta.num_elements());
+    let (x, weight, out, block) = (array(x), array(weight), array(y.clone()), BLOCK as usize);
+    norm_kernel::launch::<R>(&client, cubes.count, cubes.dim, width, x, weight, out, epsilon, block, kinds);
     y
 }
 
@@ -183,6 +199,7 @@ pub(crate) fn norm_vjp<R: CubeRuntime>(
         &client,
         cubes.count,
         cubes.dim,
+        width(&[&x, &weight, &gradient], size),
         array(x.clone()),
         array(weight),
         array(gradient.clone()),

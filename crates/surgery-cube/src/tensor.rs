@@ -4,7 +4,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::ir::StorageType;
+use cubecl::ir::{StorageType, VectorSize};
 use cubecl::prelude::*;
 use surgery_core::burn::tensor::{DType, Shape};
 
@@ -47,6 +47,14 @@ pub(crate) fn array<R: CubeRuntime>(tensor: CubeTensor<R>) -> ArrayArg<R> {
 /// What a kernel is to take a tensor's values for.
 pub(crate) fn dtype<R: CubeRuntime>(tensor: &CubeTensor<R>) -> StorageType {
     tensor.dtype.into()
+}
+
+/// How many values a unit reads at once, as a vector: what the device reads best of the widest of `tensors`, as far as
+/// stretches of `size` values fall into such vectors.
+pub(crate) fn width<R: CubeRuntime>(tensors: &[&CubeTensor<R>], size: usize) -> VectorSize {
+    let widest = tensors.iter().map(|tensor| tensor.dtype.size()).max().expect("a kernel reads something");
+    let mut widths = tensors[0].client.io_optimized_vector_sizes(widest);
+    widths.find(|width| size.is_multiple_of(*width)).unwrap_or(1)
 }
 
 /// A tensor of this shape and dtype with nothing written to it, on the device of `like`.

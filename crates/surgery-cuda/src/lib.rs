@@ -59,6 +59,10 @@ impl Platform for Cuda {
         surgery_cube::held::<CudaRuntime>(device)
     }
 
+    fn peak(device: &CudaDevice) -> Option<u64> {
+        surgery_cube::peak::<CudaRuntime>(device)
+    }
+
     fn precisions() -> &'static [Precision] {
         let all = &[Precision::F32, Precision::Mixed, Precision::Bf16];
         let capabilities: Vec<[i32; 2]> =

@@ -63,6 +63,10 @@ impl Platform for Wgpu {
         surgery_cube::held::<WgpuRuntime>(device)
     }
 
+    fn peak(device: &WgpuDevice) -> Option<u64> {
+        surgery_cube::peak::<WgpuRuntime>(device)
+    }
+
     fn precisions() -> &'static [Precision] {
         &[Precision::F32]
     }

@@ -18,6 +18,8 @@ fn main() -> ExitCode {
         "ndarray" => on::<Cpu>(&VARIANTS),
         #[cfg(feature = "wgpu")]
         "wgpu" => on::<surgery_wgpu::Wgpu>(&FEW),
+        #[cfg(feature = "flex")]
+        "flex" => on::<flex::Halves>(&VARIANTS),
         #[cfg(feature = "fusion")]
         "fusion" => fusing::measure(&FEW),
         #[cfg(feature = "cuda")]
@@ -55,6 +57,38 @@ fn on<P: Platform>(variants: &[&str]) -> Result<Vec<Item>> {
         items.push(Item { what: "growth of memory from step 20 to 300".into(), error, tolerance: TOLERANCE });
     }
     Ok(items)
+}
+
+/// burn's portable operations on its CPU backend with half precision.
+#[cfg(feature = "flex")]
+mod flex {
+    use burn_flex::{Flex, FlexDevice};
+    use surgery_core::Result;
+    use surgery_core::burn::backend::Autodiff;
+    use surgery_core::kernels::Portable;
+    use surgery_core::platform::Platform;
+    use surgery_core::recipe::Precision;
+
+    pub struct Halves;
+
+    impl Platform for Halves {
+        const NAME: &'static str = "flex";
+        type Train = Autodiff<Flex>;
+        type Infer = Flex;
+        type Kernels = Portable;
+
+        fn device(_: usize) -> Result<FlexDevice> {
+            Ok(FlexDevice)
+        }
+
+        fn precisions() -> &'static [Precision] {
+            &[Precision::F32, Precision::Mixed, Precision::Bf16]
+        }
+
+        fn describe() -> Vec<String> {
+            vec!["burn's CPU with half precision".into()]
+        }
+    }
 }
 
 /// burn's portable operations with its own kernel fusion, by WGPU.

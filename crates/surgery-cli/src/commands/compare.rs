@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use surgery_core::Error;
 use surgery_core::evaluate::{Against, context};
-use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
@@ -76,7 +75,7 @@ impl crate::backend::Job for Job {
             train_seconds: 0.0,
             evaluate_seconds: started.elapsed().as_secs_f64(),
             tokens_per_second: 0.0,
-            peak_memory_bytes: peak_bytes(),
+            peak_memory_bytes: P::peak(&device),
             texts_written: 0,
             documents_split: 0,
             findings: Vec::new(),

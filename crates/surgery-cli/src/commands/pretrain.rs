@@ -7,7 +7,6 @@ use surgery_core::burn::module::AutodiffModule;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::{encode_documents, read_documents};
 use surgery_core::files::Folder;
-use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::platform::Platform;
 use surgery_core::pretrain::{beginning, pretrain};
@@ -122,7 +121,7 @@ impl crate::backend::Job for Job {
                 "tokens": cost.tokens,
                 "train_seconds": cost.seconds,
                 "tokens_per_second": rate,
-                "peak_memory_bytes": peak_bytes(),
+                "peak_memory_bytes": P::peak(&device),
             })),
             false => print(&format!(
                 "{} steps, {} tokens in {seconds:.1} s ({rate:.0} tokens a second)\nmodel: {}",

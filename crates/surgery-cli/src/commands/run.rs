@@ -12,7 +12,6 @@ use surgery_core::data::Set;
 use surgery_core::data::lint::{Finding, documents_split};
 use surgery_core::evaluate::{Against, context};
 use surgery_core::files::{Folder, copy_folder, write_text};
-use surgery_core::memory::peak_bytes;
 use surgery_core::model::Llama;
 use surgery_core::objective::NO_MODEL;
 use surgery_core::platform::{DeviceOf, Platform};
@@ -204,7 +203,7 @@ impl Operation<'_> {
         let done = self
             .perform::<P>(model, checkpoint, (&mut checkpoints, saved), device, &mut progress)
             .map_err(|error| resume::explain(error, output, &mut progress, log))?;
-        let report = self.report(&done, findings, inputs)?;
+        let report = self.report::<P>(&done, findings, inputs, device)?;
         let curves = Curves {
             recipe: &resolved,
             metrics: read_lines(&output.join(METRICS))?,
@@ -411,7 +410,13 @@ impl Operation<'_> {
         Ok(hashed)
     }
 
-    fn report(&self, done: &Done, findings: Vec<Finding>, mut files: Vec<Hashed>) -> Result<Report> {
+    fn report<P: Platform>(
+        &self,
+        done: &Done,
+        findings: Vec<Finding>,
+        mut files: Vec<Hashed>,
+        device: &DeviceOf<P>,
+    ) -> Result<Report> {
         let Done { before, after, cost, .. } = done;
         let written = Folder::Disk(self.output.join(MODEL));
         files.extend(Hashed::of_model(&written)?);
@@ -426,7 +431,7 @@ impl Operation<'_> {
             train_seconds: cost.seconds,
             evaluate_seconds: done.evaluate_seconds,
             tokens_per_second: cost.tokens_per_second(),
-            peak_memory_bytes: peak_bytes(),
+            peak_memory_bytes: P::peak(device),
             texts_written: self.recipe.replay.documents,
             documents_split: documents_split(&findings),
             findings,

@@ -44,7 +44,7 @@ pub struct Report {
     pub evaluate_seconds: f64,
     /// Input tokens a second, over all steps.
     pub tokens_per_second: f64,
-    /// The most memory that the process held, in bytes; none where the system does not tell.
+    /// The most memory held, in bytes: by the process, or set aside on a GPU. None where that cannot be told.
     pub peak_memory_bytes: Option<u64>,
     /// Texts that the model wrote itself and was held to.
     pub texts_written: usize,

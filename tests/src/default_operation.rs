@@ -1,0 +1,99 @@
+//! The operation that `surgery run` performs where nothing else is asked for, on the embedded model and benchmark.
+
+use std::sync::Arc;
+
+use surgery_core::bounds::Bounds;
+use surgery_core::checkpoint::Checkpoint;
+use surgery_core::config::LlamaConfig;
+use surgery_core::data::{Benchmark, Corpus, QuestionSet, Set};
+use surgery_core::event::Silent;
+use surgery_core::files::Folder;
+use surgery_core::model::Llama;
+use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::recipe::{Precision, Recipe, parse};
+use surgery_core::reference::Live;
+use surgery_core::replay::{Forbidden, write_texts};
+use surgery_core::surgery::{Drawable, beginning, operate};
+use surgery_core::text::TextEncoder;
+use surgery_core::training::KeepNothing;
+
+use crate::{Cpu, Infer, Kernels, Records};
+
+const RECIPE: &str = include_str!("../../crates/surgery-cli/recipes/default.toml");
+
+/// The embedded model, what it is operated with, and how. What the model writes and what bounds the ascent are the
+/// CPU's, in f32, wherever the steps are made.
+pub struct DefaultOperation {
+    recipe: Recipe,
+    model: Folder,
+    config: LlamaConfig,
+    corpus: Corpus,
+    benchmark: Benchmark,
+    written: Vec<Arc<[u32]>>,
+    bounds: Bounds,
+}
+
+impl DefaultOperation {
+    /// So many steps of it.
+    pub fn new(steps: usize) -> Self {
+        let changes = ["evaluate_every=0", "checkpoint_every=0", &format!("steps={steps}")]
+            .map(|it| format!("train.{it}"));
+        let recipe: Recipe = parse("default", RECIPE, &changes).expect("a recipe");
+        let [model, base, data] = [
+            ("embedded", surgery_datasets::model()),
+            ("embedded-base", surgery_datasets::base()),
+            ("embedded benchmark", surgery_datasets::benchmark()),
+        ]
+        .map(|(name, files)| Folder::Embedded { name: name.into(), files });
+        let config = LlamaConfig::load(&model).expect("a shape");
+        let encoder = TextEncoder::load(&model, config.vocab_size).expect("a tokenizer");
+        let corpus = Corpus::load(&data, &recipe.objective.sets()).expect("documents");
+        let questions = QuestionSet::load_all(&data).expect("questions");
+        let benchmark = Benchmark::encode(&data, &corpus, &questions, &encoder).expect("documents");
+        let device = Cpu::device(0).expect("there is a CPU");
+        let on_cpu = |folder: &Folder| -> Llama<Infer> {
+            let config = LlamaConfig::load(folder).expect("a shape");
+            let checkpoint = Checkpoint::open(folder).expect("weights");
+            Llama::load(&config, &checkpoint, Precision::F32, &device).expect("weights")
+        };
+        let forbidden = Forbidden::new(&corpus, &questions, &benchmark).expect("what is not to be written");
+        let (replay, seed) = (&recipe.replay, recipe.train.seed);
+        let written =
+            write_texts::<Infer, Kernels>(&on_cpu(&model), &encoder, &forbidden, replay, seed, &mut Silent)
+                .expect("texts");
+        let forgotten = [Set::Unlearn, Set::EditUnlearn].into_iter().flat_map(|set| benchmark.documents(set));
+        let context = config.context(recipe.train.max_tokens);
+        let bounds = Bounds::of::<Infer, Kernels>(&on_cpu(&base), forgotten.map(Vec::as_slice), context)
+            .expect("bounds");
+        Self { recipe, model, config, corpus, benchmark, written, bounds }
+    }
+
+    /// The loss of each step on `device`.
+    pub fn records<P: Platform>(
+        &self,
+        precision: Precision,
+        device: &DeviceOf<P>,
+    ) -> Vec<surgery_core::step::StepRecord> {
+        let checkpoint = Checkpoint::open(&self.model).expect("weights");
+        let model: Llama<P::Infer> =
+            Llama::load(&self.config, &checkpoint, precision, device).expect("weights");
+        let mut reference = Live::<P::Infer, P::Kernels>::new(model.clone());
+        let mut records = Records::default();
+        operate::<P::Train, P::Kernels>(
+            beginning(Llama::<P::Train>::trainable(model), &self.corpus, &self.recipe),
+            &Drawable { benchmark: &self.benchmark, written: self.written.clone() },
+            &self.recipe,
+            &mut reference,
+            Some(&self.bounds),
+            &mut KeepNothing,
+            &mut records,
+        )
+        .expect("an operation");
+        records.0
+    }
+
+    /// The loss of each step on `device`.
+    pub fn losses<P: Platform>(&self, precision: Precision, device: &DeviceOf<P>) -> Vec<f64> {
+        self.records::<P>(precision, device).iter().map(|record| record.loss).collect()
+    }
+}
