@@ -13,6 +13,7 @@ use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Precision, Recipe, parse};
 use surgery_core::reference::Live;
 use surgery_core::replay::{Forbidden, write_texts};
+use surgery_core::step::StepRecord;
 use surgery_core::surgery::{Drawable, beginning, operate};
 use surgery_core::text::TextEncoder;
 use surgery_core::training::KeepNothing;
@@ -24,7 +25,8 @@ const RECIPE: &str = include_str!("../../crates/surgery-cli/recipes/default.toml
 /// The embedded model, what it is operated with, and how. What the model writes and what bounds the ascent are the
 /// CPU's, in f32, wherever the steps are made.
 pub struct DefaultOperation {
-    recipe: Recipe,
+    /// How.
+    pub recipe: Recipe,
     model: Folder,
     config: LlamaConfig,
     corpus: Corpus,
@@ -68,12 +70,8 @@ impl DefaultOperation {
         Self { recipe, model, config, corpus, benchmark, written, bounds }
     }
 
-    /// The loss of each step on `device`.
-    pub fn records<P: Platform>(
-        &self,
-        precision: Precision,
-        device: &DeviceOf<P>,
-    ) -> Vec<surgery_core::step::StepRecord> {
+    /// What each step on `device` measured.
+    pub fn records<P: Platform>(&self, precision: Precision, device: &DeviceOf<P>) -> Vec<StepRecord> {
         let checkpoint = Checkpoint::open(&self.model).expect("weights");
         let model: Llama<P::Infer> =
             Llama::load(&self.config, &checkpoint, precision, device).expect("weights");
@@ -90,10 +88,5 @@ impl DefaultOperation {
         )
         .expect("an operation");
         records.0
-    }
-
-    /// The loss of each step on `device`.
-    pub fn losses<P: Platform>(&self, precision: Precision, device: &DeviceOf<P>) -> Vec<f64> {
-        self.records::<P>(precision, device).iter().map(|record| record.loss).collect()
     }
 }

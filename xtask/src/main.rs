@@ -19,7 +19,8 @@ usage: cargo xtask <task>
   test [ARGS…]                                 every test; ARGS go to `cargo test`
   soak                                         a thousand kills of a run that must end as one undisturbed
   parity [--backend NAME]                      how far a backend is from PyTorch and from the oracle [default: ndarray];
-                                               `fusion` is WGPU with burn's own kernel fusion, which no build uses
+                                               `fusion` is WGPU with burn's own kernel fusion, which no build uses;
+                                               `flex` is a CPU with bf16, which no build offers
   bench [--peer] [ARGS…]                       how fast a step and an evaluation are here, and in PyTorch
   bench --micro [ARGS…]                        how fast each operation is; ARGS go to divan
   dataset [--check]                            compile the benchmark, or see whether it is as compiled

@@ -8,8 +8,9 @@ use surgery_tests::growth::{TOLERANCE, growth};
 use surgery_tests::parity::{Item, Tolerances, measure};
 use surgery_tests::{Cpu, VARIANTS, half};
 
-/// What a GPU is held to: every shape is compiled anew there. These have golden gradients and operations.
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
+/// What is held to fewer models: a GPU, where every shape is compiled anew, and what is slow. These have golden
+/// gradients and operations.
+#[cfg(any(feature = "cuda", feature = "wgpu", feature = "flex"))]
 const FEW: [&str; 2] = ["llama1-mha", "llama32-tied"];
 
 fn main() -> ExitCode {
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "wgpu")]
         "wgpu" => on::<surgery_wgpu::Wgpu>(&FEW),
         #[cfg(feature = "flex")]
-        "flex" => on::<flex::Halves>(&VARIANTS),
+        "flex" => on::<flex::Halves>(&FEW),
         #[cfg(feature = "fusion")]
         "fusion" => fusing::measure(&FEW),
         #[cfg(feature = "cuda")]
