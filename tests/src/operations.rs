@@ -17,6 +17,7 @@ use crate::{Cpu, Infer, Train, relative_distance, values_of};
 /// What a model is made of, and burn can differentiate.
 #[derive(Debug, Clone, Copy)]
 enum Differentiable {
+    Embed { vocab: usize, size: usize },
     Norm { size: usize },
     Project { from: usize, to: usize },
     Rope { heads: usize, size: usize },
@@ -35,6 +36,7 @@ impl Differentiable {
     /// The shape of each input for so many tokens.
     fn shapes(self, tokens: usize) -> Vec<Vec<usize>> {
         match self {
+            Self::Embed { vocab, size } => vec![vec![vocab, size]],
             Self::Norm { size } => vec![vec![1, tokens, size], vec![size]],
             Self::Project { from, to } => vec![vec![1, tokens, from], vec![to, from]],
             Self::Rope { heads, size } => vec![vec![1, tokens, heads, size]],
@@ -58,6 +60,12 @@ impl Differentiable {
         let three = |i: usize| shaped::<B, 3>(&inputs[i], &shapes[i]);
         let four = |i: usize| shaped::<B, 4>(&inputs[i], &shapes[i]);
         match self {
+            Self::Embed { vocab, .. } => {
+                // Some tokens occur once, some often, and some never.
+                let tokens = placement.layout().positions.len();
+                let ids: Vec<u32> = (0..tokens).map(|i| (i * i / 9 % (vocab - 3)) as u32).collect();
+                K::embed(shaped(&inputs[0], &shapes[0]), &ids, [1, tokens]).reshape([-1])
+            }
             Self::Norm { .. } => K::rms_norm(three(0), inputs[1].clone(), 1e-5, dtype).reshape([-1]),
             Self::Project { .. } => K::project(three(0), shaped(&inputs[1], &shapes[1])).reshape([-1]),
             Self::Rope { .. } => K::rope(four(0), placement).reshape([-1]),
@@ -106,6 +114,8 @@ pub(crate) fn measure<P: Platform>(
     let documents = LENGTHS.map(|length| vec![0; length]);
     let rows = Rows::pack(&documents, 1024, true);
     let operations = [
+        Differentiable::Embed { vocab: 60, size: 44 },
+        Differentiable::Embed { vocab: 500, size: 7 },
         Differentiable::Norm { size: 300 },
         Differentiable::Norm { size: 64 },
         Differentiable::Project { from: 48, to: 33 },
@@ -128,6 +138,7 @@ pub(crate) fn measure<P: Platform>(
         let there = Placement::packed(&rows, &config(head_dim), &cpu).expect("short texts");
         let here = Placement::packed(&rows, &config(head_dim), device).expect("short texts");
         let length = match operation {
+            Differentiable::Embed { size, .. } => rows.columns * size,
             Differentiable::Project { to, .. } => rows.columns * to,
             _ => values[0].len(),
         };

@@ -30,7 +30,7 @@ pub fn mlp_activations<B: Backend, K: Kernels<B>>(
         }
         count += rows.targets.len();
         let placement = Placement::packed(&rows, model.config(), &model.device())?;
-        let mut x = model.embed(&rows.tokens, [rows.rows, rows.columns]);
+        let mut x = model.embed::<K>(&rows.tokens, [rows.rows, rows.columns]);
         for (index, sum) in sums.iter_mut().enumerate() {
             let (next, inner) = model.block_opened::<K>(index, x, &placement);
             let inner = at_positions(inner, rows.targets.iter().map(|target| target.position));

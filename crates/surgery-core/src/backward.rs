@@ -41,14 +41,14 @@ impl<'a, B: AutodiffBackend> Pass<'a, B> {
         let (hidden, tape) = if recompute {
             let model = model.valid();
             let placement = Placement::packed(rows, model.config(), &model.device())?;
-            let mut inputs = vec![model.embed(&rows.tokens, [rows.rows, rows.columns])];
+            let mut inputs = vec![model.embed::<K>(&rows.tokens, [rows.rows, rows.columns])];
             for index in 0..model.num_blocks() {
                 let x = inputs[index].clone();
                 inputs.push(model.block::<K>(index, x, &placement, None));
             }
             (model.norm::<K>(inputs[model.num_blocks()].clone()), Tape::Inputs(inputs))
         } else {
-            let mut x = model.embed(&rows.tokens, [rows.rows, rows.columns]);
+            let mut x = model.embed::<K>(&rows.tokens, [rows.rows, rows.columns]);
             for index in 0..model.num_blocks() {
                 x = model.block::<K>(index, x, &placement, None);
             }
@@ -83,7 +83,7 @@ impl<'a, B: AutodiffBackend> Pass<'a, B> {
                 for index in (0..model.num_blocks()).rev() {
                     gradient = back(gradient, &|x| model.block::<K>(index, x, &placement, None));
                 }
-                let embedded = model.embed(&rows.tokens, [rows.rows, rows.columns]);
+                let embedded = model.embed::<K>(&rows.tokens, [rows.rows, rows.columns]);
                 let found = follow(embedded, gradient);
                 collect_gradients(model, &[], &found, &mut gradients);
             }
@@ -104,7 +104,8 @@ impl<'a, B: AutodiffBackend> Pass<'a, B> {
     }
 }
 
-/// Everything before `y`, differentiated: `Σ y · gradient` has this gradient with respect to `y`.
+/// Everything before `y`, differentiated: burn goes back from ones, so `y · gradient` has this gradient with respect to
+/// `y`.
 fn follow<B: AutodiffBackend>(y: Tensor<B, 3>, gradient: Tensor<B::InnerBackend, 3>) -> B::Gradients {
-    (y * Tensor::from_inner(gradient)).sum().backward()
+    (y * Tensor::from_inner(gradient)).backward()
 }

@@ -54,7 +54,8 @@ pub type Memory<B> = Option<(Tensor<B, 4>, Tensor<B, 4>)>;
 /// `Σ_i nll_coefficients_i NLL_i + Σ_j kl_coefficients_j KL_j`.
 #[derive(Debug, Clone)]
 pub struct Predictions<B: Backend> {
-    /// The positions whose next token's NLL counts, among the flattened rows.
+    /// The positions whose next token's NLL counts, among the flattened rows. Here and in `kl_positions`, no position
+    /// stands twice.
     pub nll_positions: Vec<usize>,
     /// The tokens that should follow them.
     pub nll_tokens: Vec<u32>,
@@ -129,6 +130,13 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
     /// what its products made, and these products' operands.
     fn work_values(config: &LlamaConfig) -> usize {
         5 * config.hidden_size + 2 * config.intermediate_size
+    }
+
+    /// The rows of `weight` that row-major token ids name: `[vocab, hidden]` and `[rows, columns]` ids to
+    /// `[rows, columns, hidden]`.
+    fn embed(weight: Tensor<B, 2>, tokens: &[u32], shape: [usize; 2]) -> Tensor<B, 3> {
+        let ids = column(tokens, &weight.device()).reshape(shape);
+        burn::tensor::module::embedding(weight, ids)
     }
 
     /// `x W^T`: `[rows, columns, in]` and `[out, in]` to `[rows, columns, out]`, in the weight's dtype.
@@ -325,20 +333,17 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         let device = hidden.device();
         let dtype = dtype(&head);
         let zeros = |like: &Tensor<B, 2>| Tensor::zeros(like.dims(), (&device, DType::F32));
-        let mut gradient =
-            HeadGradient { nll: Vec::new(), kl: Vec::new(), hidden: zeros(&hidden), head: zeros(&head) };
-        let mut losses = Vec::new();
+        let mut of_head = zeros(&head);
+        let (mut losses, mut of_states) = (Vec::new(), Vec::new());
         let mut add = |positions: &[usize], loss: &dyn Fn(Tensor<B, 2>) -> (Tensor<B, 1>, Tensor<B, 2>)| {
             let positions: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
             let positions = Tensor::<B, 1, Int>::from_data(positions.as_slice(), &device);
-            let states = hidden.clone().select(0, positions.clone());
+            let states = hidden.clone().select(0, positions);
             let (losses_here, logits) = loss(Self::logits(states.clone(), head.clone()));
             losses.push(losses_here);
-            let into = burn::tensor::IndexingUpdateOp::Add;
-            let here = Self::product(logits.clone(), head.clone(), dtype);
-            replace(&mut gradient.hidden, |hidden| hidden.select_assign(0, positions, here, into));
+            of_states.push(Self::product(logits.clone(), head.clone(), dtype));
             let here = Self::product(logits.transpose(), states, dtype);
-            replace(&mut gradient.head, |head| head + here);
+            replace(&mut of_head, |head| head + here);
         };
         let chunks = |count: usize| {
             (0..count).step_by(HEAD_CHUNK).map(move |start| start..(start + HEAD_CHUNK).min(count))
@@ -361,9 +366,17 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
             .into_iter()
             .flat_map(|data| data.convert::<f32>().to_vec::<f32>().expect("converted to f32"))
             .collect();
-        gradient.kl = losses.split_off(predictions.nll_positions.len());
-        gradient.nll = losses;
-        gradient
+        let kl = losses.split_off(predictions.nll_positions.len());
+        // Positions that predict nothing take the row of zeros after all others: to gather is faster on a GPU than to
+        // scatter.
+        let predicted = losses.len() + kl.len();
+        of_states.push(Tensor::zeros([1, hidden.dims()[1]], (&device, DType::F32)));
+        let mut places = vec![predicted as i32; hidden.dims()[0]];
+        let positions = predictions.nll_positions.iter().chain(&predictions.kl_positions);
+        positions.enumerate().for_each(|(place, &position)| places[position] = place as i32);
+        let places = Tensor::<B, 1, Int>::from_data(places.as_slice(), &device);
+        let of_hidden = Tensor::cat(of_states, 0).select(0, places);
+        HeadGradient { nll: losses, kl, hidden: of_hidden, head: of_head }
     }
 
     /// `Σ x²`, `[1]`, in f32.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 use rand::distr::Distribution;
 use rand::distr::StandardUniform;
 use rand_chacha::ChaCha8Rng;
@@ -145,7 +145,7 @@ impl<B: Backend> Llama<B> {
         placement: &Placement<B>,
         mut cache: Option<&mut Cache<B>>,
     ) -> Tensor<B, 3> {
-        let mut x = self.embed(tokens, shape);
+        let mut x = self.embed::<K>(tokens, shape);
         for index in 0..self.num_blocks() {
             let memory = cache.as_deref_mut().map(|cache| &mut cache.blocks[index]);
             x = self.block::<K>(index, x, placement, memory);
@@ -159,10 +159,8 @@ impl<B: Backend> Llama<B> {
     }
 
     /// The embeddings of row-major token ids: `[rows, columns, hidden]`.
-    pub(crate) fn embed(&self, tokens: &[u32], shape: [usize; 2]) -> Tensor<B, 3> {
-        let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
-        let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, shape), &self.device());
-        burn::tensor::module::embedding(self.model.embed_tokens.weight.val(), ids)
+    pub(crate) fn embed<K: Kernels<B>>(&self, tokens: &[u32], shape: [usize; 2]) -> Tensor<B, 3> {
+        K::embed(self.model.embed_tokens.weight.val(), tokens, shape)
     }
 
     /// One block: `[rows, columns, hidden]` to the same.

@@ -7,7 +7,7 @@ use cubecl::prelude::*;
 use surgery_core::burn::tensor::DType;
 use surgery_core::kernels::AdamWStep;
 
-use crate::tensor::{BLOCK, Cubes, array, contiguous, dtype, empty_like, width};
+use crate::tensor::{BLOCK, Cubes, array, contiguous, dtype, empty, empty_like, width};
 
 /// Turns the pairs (i, i + half) of every head by its token's angles: `[tokens, heads, 2 · half]`, with cosine and sine
 /// `[tokens, half]`. `back` turns them the other way, which is the gradient's.
@@ -226,7 +226,7 @@ pub(crate) fn adamw<R: CubeRuntime>(
     state
 }
 
-/// What each cube of [`squares`] adds up by itself.
+/// What each cube of [`squares_kernel`] adds up by itself.
 const SQUARES: usize = 64 * BLOCK as usize;
 
 /// The sum of the squares of [`SQUARES`] values by each cube.
@@ -253,11 +253,29 @@ fn squares_kernel<E: Float>(
     }
 }
 
-/// Sums of squares of the values of `x`, stretch by stretch: their sum is all of it.
-pub(crate) fn squares<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
+/// The sum of all values, by one cube.
+#[cube(launch)]
+fn sum_kernel(x: &Array<f32>, y: &mut Array<f32>, #[comptime] block: usize) {
+    let mut shared = SharedMemory::<f32>::new(block);
+    let mut sum = f32::new(0.0);
+    let mut at = UNIT_POS as usize;
+    while at < x.len() {
+        sum += x[at];
+        at += block;
+    }
+    let total = crate::rows::cube_sum(sum, &mut shared);
+    if UNIT_POS == 0 && CUBE_POS < y.len() {
+        y[CUBE_POS] = total;
+    }
+}
+
+/// The sum of the squares of the values of `x`, `[1]`, stretch by stretch and then of these. Nothing races: burn's own sum
+/// adds by atomics in whatever order they come.
+pub(crate) fn squares_sum<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
     let x = contiguous(x);
     let parts = x.meta.num_elements().div_ceil(SQUARES);
-    let sums = crate::tensor::empty(&x, [parts], DType::F32);
+    let sums = empty(&x, [parts], DType::F32);
+    let total = empty(&x, [1], DType::F32);
     let cubes = Cubes::of(parts);
     let (client, kind) = (x.client.clone(), dtype(&x));
     let out = array(sums.clone());
@@ -271,5 +289,7 @@ pub(crate) fn squares<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
         BLOCK as usize,
         kind,
     );
-    sums
+    let (cubes, sums, out) = (Cubes::of(1), array(sums), array(total.clone()));
+    sum_kernel::launch::<R>(&client, cubes.count, cubes.dim, sums, out, BLOCK as usize);
+    total
 }

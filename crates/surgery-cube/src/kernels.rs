@@ -15,6 +15,7 @@ use surgery_core::placement::Placement;
 
 use crate::attention::{Attended, Inputs};
 use crate::elementwise;
+use crate::embedding::{Occurrences, embedding_vjp};
 use crate::products;
 use crate::rows::{self, Held};
 
@@ -157,7 +158,7 @@ impl<R: CubeRuntime, T: BoolElement> Kernels<Plain<R, T>> for Fused {
     }
 
     fn squared_norm(x: Tensor<Plain<R, T>, 1>) -> Tensor<Plain<R, T>, 1> {
-        tensor::<R, T, 1>(elementwise::squares(primitive(x))).sum()
+        tensor(elementwise::squares_sum(primitive(x)))
     }
 
     fn adamw(
@@ -184,6 +185,26 @@ impl<R: CubeRuntime, T: BoolElement> Kernels<Graph<R, T>> for Fused {
             + (3 * heads + 3 * keys) * config.head_dim
             + heads
             + 3 * config.intermediate_size
+    }
+
+    fn embed(weight: Tensor<Graph<R, T>, 2>, ids: &[u32], shape: [usize; 2]) -> Tensor<Graph<R, T>, 3> {
+        let weight = weight.into_primitive().tensor();
+        let there = tensor::<R, T, 2>(weight.primitive);
+        let y = <Self as Kernels<Plain<R, T>>>::embed(there.clone(), ids, shape);
+        let back = Backward::<Plain<R, T>, 1>::prepare::<NoCheckpointing>(EmbedBack, [weight.node]);
+        let y = match back.compute_bound().stateful() {
+            OpsKind::UnTracked(prepared) => prepared.finish(primitive(y)),
+            OpsKind::Tracked(prepared) => {
+                let Occurrences { tokens, starts, positions } = Occurrences::of(ids);
+                let upload = |values: Vec<i32>| {
+                    Tensor::<Plain<R, T>, 1, Int>::from_data(values.as_slice(), &there.device())
+                        .into_primitive()
+                };
+                prepared
+                    .finish((primitive(there.clone()), [tokens, starts, positions].map(upload)), primitive(y))
+            }
+        };
+        Tensor::from_primitive(TensorPrimitive::Float(y))
     }
 
     fn project(x: Tensor<Graph<R, T>, 3>, weight: Tensor<Graph<R, T>, 2>) -> Tensor<Graph<R, T>, 3> {
@@ -265,6 +286,24 @@ impl<R: CubeRuntime, T: BoolElement> Kernels<Graph<R, T>> for Fused {
     }
 }
 
+/// The gradient of the embedding.
+#[derive(Debug)]
+struct EmbedBack;
+
+impl<R: CubeRuntime, T: BoolElement> Backward<Plain<R, T>, 1> for EmbedBack {
+    type State = (CubeTensor<R>, [CubeTensor<R>; 3]);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<Plain<R, T>>(&ops.node);
+        let (weight, occurrences) = ops.state;
+        if let [Some(node)] = ops.parents {
+            let g_weight = primitive(tensor::<R, T, 2>(weight).zeros_like());
+            embedding_vjp(gradient, occurrences, &g_weight);
+            grads.register::<Plain<R, T>>(node.id, g_weight);
+        }
+    }
+}
+
 /// The gradients of a projection.
 #[derive(Debug)]
 struct ProjectBack;
@@ -299,14 +338,12 @@ impl<R: CubeRuntime, T: BoolElement> Backward<Plain<R, T>, 2> for NormBack {
         let [x_node, weight_node] = ops.parents;
         let gradient = grads.consume::<Plain<R, T>>(&ops.node);
         let (x, weight, epsilon) = ops.state;
-        let dtype: FloatDType = weight.dtype.into();
-        let [g_x, parts] = rows::norm_vjp(x, weight, gradient, epsilon);
-        if let Some(node) = x_node {
-            grads.register::<Plain<R, T>>(node.id, g_x);
-        }
-        if let Some(node) = weight_node {
-            let g_weight = tensor::<R, T, 2>(parts).sum_dim(0).squeeze_dim::<1>(0).cast(dtype);
-            grads.register::<Plain<R, T>>(node.id, primitive(g_weight));
+        for (node, gradient) in
+            [x_node, weight_node].into_iter().zip(rows::norm_vjp(x, weight, gradient, epsilon))
+        {
+            if let Some(node) = node {
+                grads.register::<Plain<R, T>>(node.id, gradient);
+            }
         }
     }
 }

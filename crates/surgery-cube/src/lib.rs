@@ -6,6 +6,7 @@
 
 mod attention;
 mod elementwise;
+mod embedding;
 mod kernels;
 mod products;
 mod rows;

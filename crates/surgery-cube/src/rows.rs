@@ -133,6 +133,7 @@ fn norm_vjp_kernel<X: Float, W: Float, G: Float, N: Size>(
 }
 
 /// What stretches of rows add to the gradient of the norm's weight, `[stretches, size]`: a unit does a column of one.
+/// [`columns_sum_kernel`] adds them up.
 #[cube(launch)]
 fn norm_weight_kernel<X: Float, G: Float>(
     x: &Array<X>,
@@ -153,6 +154,20 @@ fn norm_weight_kernel<X: Float, G: Float>(
             sum += f32::cast_from(x[at]) * f32::cast_from(gradient[at]) * scales[row];
         }
         parts[ABSOLUTE_POS] = sum;
+    }
+}
+
+/// The sum of each column of `x`, `[rows, size]`, row by row: a unit does a column.
+#[cube(launch)]
+fn columns_sum_kernel<Y: Float>(x: &Array<f32>, y: &mut Array<Y>, #[define(Y)] _dtype: StorageType) {
+    if ABSOLUTE_POS < y.len() {
+        let mut sum = f32::new(0.0);
+        let mut at = ABSOLUTE_POS;
+        while at < x.len() {
+            sum += x[at];
+            at += y.len();
+        }
+        y[ABSOLUTE_POS] = Y::cast_from(sum);
     }
 }
 
@@ -177,8 +192,7 @@ pub(crate) fn norm<R: CubeRuntime>(
     y
 }
 
-/// The gradient of a norm's input, and what is to be added up along dimension 0 to that of its weight,
-/// `[stretches, size]` in f32.
+/// The gradients of a norm's input and of its weight.
 pub(crate) fn norm_vjp<R: CubeRuntime>(
     x: CubeTensor<R>,
     weight: CubeTensor<R>,
@@ -192,6 +206,7 @@ pub(crate) fn norm_vjp<R: CubeRuntime>(
     let g_x = empty_like(&x);
     let scales = empty(&x, [rows], DType::F32);
     let parts = empty(&x, [stretches, size], DType::F32);
+    let g_weight = empty_like(&weight);
     let client = x.client.clone();
     let [kind, of_weight, of_gradient] = [dtype(&x), dtype(&weight), dtype(&gradient)];
     let cubes = Cubes::of(rows);
@@ -222,7 +237,10 @@ pub(crate) fn norm_vjp<R: CubeRuntime>(
         STRETCH,
         [kind, of_gradient],
     );
-    [g_x, parts]
+    let cubes = Cubes::covering(size);
+    let (parts, out) = (array(parts), array(g_weight.clone()));
+    columns_sum_kernel::launch::<R>(&client, cubes.count, cubes.dim, parts, out, of_weight);
+    [g_x, g_weight]
 }
 
 /// Below every logit.
