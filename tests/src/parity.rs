@@ -116,6 +116,7 @@ pub fn measure<P: Platform>(device: &DeviceOf<P>, variants: &[&str], tolerances:
         evaluation::<P>(device, tolerances, &mut found);
     }
     steps_of_the_oracle::<P>(device, tolerances, &mut found);
+    again::<P>(device, &mut found);
     found.items
 }
 
@@ -435,4 +436,24 @@ fn steps_of_the_oracle<P: Platform>(device: &DeviceOf<P>, tolerances: Tolerances
             found.add(what, tolerances.gradients, figures.into_iter().chain(of_parameters));
         }
     }
+}
+
+/// The same step several times over: nothing may be added up in whatever order it comes.
+fn again<P: Platform>(device: &DeviceOf<P>, found: &mut Found) {
+    let (_, config) = random::shapes().remove(1);
+    let documents = random::documents(config.vocab_size, 3);
+    let (model, was) = random::models::<P>(&config, device);
+    let mut reference = Live::<P::Infer, P::Kernels>::new(was);
+    let mut bits = || -> Vec<Vec<u32>> {
+        let step = random::step(&documents, false);
+        let graded =
+            gradients::<P::Train, P::Kernels>(&model, &step, &Objective::default(), Some(&mut reference))
+                .expect("gradients");
+        let figures = [graded.record.loss as f32, graded.record.grad_norm as f32];
+        let gradients = graded.gradients.into_values().map(values_of);
+        let all = std::iter::once(figures.to_vec()).chain(gradients);
+        all.map(|values| values.into_iter().map(f32::to_bits).collect()).collect()
+    };
+    let first = bits();
+    found.add("a step again: that differ".into(), 0.0, [differing((0..4).map(|_| bits() == first))]);
 }

@@ -17,7 +17,8 @@ pub struct Plan {
     pub recompute: bool,
     /// Whether the whole reference is in memory, or its head and the states of a step.
     pub live_reference: bool,
-    /// Values that the way back keeps of a token in a block, besides its input: the kernels' own
+    /// Values that the way back keeps of a token in a block, besides its input, with that of its second sublayer: the
+    /// kernels' own
     /// ([`Kernels::kept_values`](crate::kernels::Kernels::kept_values)).
     pub kept_values: usize,
     /// Values that the way back of a block works in, of each token: the kernels' own
@@ -33,7 +34,7 @@ pub struct Plan {
 pub struct Account {
     /// The model's own weights; f32 where the optimizer updates f32.
     pub weights: u64,
-    /// Copies of weights in the precision of computation, of one block and of the head.
+    /// Copies of weights in the precision of computation, of the head and of the blocks whose way back is kept.
     pub copies: u64,
     /// The gradient of every weight.
     pub gradients: u64,
@@ -72,8 +73,10 @@ impl Account {
         let block = heads as u64 * hidden + 3 * hidden * wide;
         let head = vocab * hidden;
 
-        let inputs = (blocks + 1) * tokens * hidden * computed;
-        let kept = tokens * (hidden + plan.kept_values as u64) * computed;
+        // The residual stream is in the weights' dtype: the inputs of a block and of its second sublayer.
+        let inputs = (blocks + 1) * tokens * hidden * stored;
+        let kept =
+            tokens * (2 * hidden * stored + (plan.kept_values as u64).saturating_sub(hidden) * computed);
         let back = tokens * plan.work_values as u64 * computed;
         // The final hidden states, their gradient, and the sum of their products that the way back begins with.
         let at_start = 5 * tokens * hidden * f32s;
@@ -85,11 +88,15 @@ impl Account {
         let work = at_start + at_head.max(back + again);
         Self {
             weights: parameters * stored,
-            copies: if stored == computed { 0 } else { (block + head) * computed },
+            copies: match (stored == computed, plan.recompute) {
+                (true, _) => 0,
+                (false, true) => (block + head) * computed,
+                (false, false) => (blocks * block + head) * computed,
+            },
             gradients: parameters * stored,
             moments: parameters * 2 * f32s,
             reference: match plan.live_reference {
-                true => parameters * computed,
+                true => parameters * stored,
                 false => head * computed + retained * hidden * f32s,
             },
             activations: all_kept,

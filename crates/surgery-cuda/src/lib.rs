@@ -4,16 +4,16 @@
 //! headers: kernels are compiled on the machine they run on. cubecl panics where one is missing, so they are
 //! looked for before anything is computed.
 //!
-//! Without burn's kernel fusion: the kernels of `surgery-cube` do what it would do. With autotune: the first use of each
-//! shape of a matrix product or reduction tries several kernels and remembers the fastest on disk, so the first steps are
-//! slow. A run keeps a copy of what was chosen among its records.
+//! Without burn's kernel fusion: the kernels of `surgery-cube` do what it would do. With autotune for products of bf16: the
+//! first use of each shape tries several kernels and remembers the fastest on disk, so the first steps are slow. A run keeps
+//! a copy of what was chosen among its records. In f32 nothing is tried: see `surgery-cube`.
 
 use std::path::PathBuf;
 
 use burn_cuda::CudaDevice;
 use cubecl_cuda::CudaRuntime;
-use cudarc::driver::DriverError;
 use cudarc::driver::result::{device, init};
+use cudarc::driver::{CudaContext, DriverError};
 use surgery_core::burn::backend::Autodiff;
 use surgery_core::memory::{Limit, Room, shown};
 use surgery_core::platform::Platform;
@@ -44,11 +44,10 @@ impl Platform for Cuda {
     }
 
     fn room(device: &CudaDevice) -> Option<Room> {
-        let device = device::get(device.index as i32).ok()?;
-        // SAFETY: the driver gave this handle.
-        #[expect(unsafe_code, reason = "the driver is a C library")]
-        let bytes = unsafe { device::total_mem(device) }.ok()?;
-        Some(Room { bytes: bytes as u64, limit: Limit::Device })
+        let [free, _] = memory(device.index)?;
+        // What cubecl has set aside and no tensor holds is there to be filled too.
+        let (aside, held) = (Self::peak(device)?, Self::held(device)?);
+        Some(Room { bytes: free + aside.saturating_sub(held), limit: Limit::Device })
     }
 
     fn tuned() -> Option<PathBuf> {
@@ -75,7 +74,8 @@ impl Platform for Cuda {
 
     fn describe() -> Vec<String> {
         let described = |(number, name): (usize, &String)| {
-            let memory = Self::room(&CudaDevice::new(number)).map(|room| format!(", {}", shown(room.bytes)));
+            let memory =
+                memory(number).map(|[free, total]| format!(", {} free of {}", shown(free), shown(total)));
             let capability = capability(number)
                 .map(|[major, minor]| format!(", compute capability {major}.{minor}"))
                 .unwrap_or_default();
@@ -94,6 +94,12 @@ impl Platform for Cuda {
         });
         lines
     }
+}
+
+/// The bytes of a device's memory that are free, and all of them. Others may compute on it too.
+fn memory(number: usize) -> Option<[u64; 2]> {
+    let (free, total) = CudaContext::new(number).and_then(|context| context.mem_get_info()).ok()?;
+    Some([free as u64, total as u64])
 }
 
 /// The compute capability from which on cards multiply bf16: Ampere's.
