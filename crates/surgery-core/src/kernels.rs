@@ -373,7 +373,10 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         of_states.push(Tensor::zeros([1, hidden.dims()[1]], (&device, DType::F32)));
         let mut places = vec![predicted as i32; hidden.dims()[0]];
         let positions = predictions.nll_positions.iter().chain(&predictions.kl_positions);
-        positions.enumerate().for_each(|(place, &position)| places[position] = place as i32);
+        for (place, &position) in positions.enumerate() {
+            let before = std::mem::replace(&mut places[position], place as i32);
+            assert_eq!(before, predicted as i32, "position {position} predicts two tokens");
+        }
         let places = Tensor::<B, 1, Int>::from_data(places.as_slice(), &device);
         let of_hidden = Tensor::cat(of_states, 0).select(0, places);
         HeadGradient { nll: losses, kl, hidden: of_hidden, head: of_head }
