@@ -3,22 +3,19 @@
 use std::sync::Arc;
 
 use surgery_core::bounds::Bounds;
-use surgery_core::checkpoint::Checkpoint;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::{Benchmark, Corpus, QuestionSet, Set};
 use surgery_core::event::Silent;
 use surgery_core::files::Folder;
-use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Precision, Recipe, parse};
-use surgery_core::reference::Live;
 use surgery_core::replay::{Forbidden, write_texts};
 use surgery_core::step::StepRecord;
-use surgery_core::surgery::{Drawable, beginning, operate};
+use surgery_core::surgery::Drawable;
 use surgery_core::text::TextEncoder;
-use surgery_core::training::KeepNothing;
 
-use crate::{Cpu, Infer, Kernels, Records};
+use crate::parity::operated;
+use crate::{Cpu, Infer, Kernels, load_from};
 
 const RECIPE: &str = include_str!("../../crates/surgery-cli/recipes/default.toml");
 
@@ -28,7 +25,6 @@ pub struct DefaultOperation {
     /// How.
     pub recipe: Recipe,
     model: Folder,
-    config: LlamaConfig,
     corpus: Corpus,
     benchmark: Benchmark,
     written: Vec<Arc<[u32]>>,
@@ -53,11 +49,7 @@ impl DefaultOperation {
         let questions = QuestionSet::load_all(&data).expect("questions");
         let benchmark = Benchmark::encode(&data, &corpus, &questions, &encoder).expect("documents");
         let device = Cpu::device(0).expect("there is a CPU");
-        let on_cpu = |folder: &Folder| -> Llama<Infer> {
-            let config = LlamaConfig::load(folder).expect("a shape");
-            let checkpoint = Checkpoint::open(folder).expect("weights");
-            Llama::load(&config, &checkpoint, Precision::F32, &device).expect("weights")
-        };
+        let on_cpu = |folder: &Folder| load_from::<Cpu>(folder, Precision::F32, &device);
         let forbidden = Forbidden::new(&corpus, &questions, &benchmark).expect("what is not to be written");
         let (replay, seed) = (&recipe.replay, recipe.train.seed);
         let written =
@@ -67,26 +59,13 @@ impl DefaultOperation {
         let context = config.context(recipe.train.max_tokens);
         let bounds = Bounds::of::<Infer, Kernels>(&on_cpu(&base), forgotten.map(Vec::as_slice), context)
             .expect("bounds");
-        Self { recipe, model, config, corpus, benchmark, written, bounds }
+        Self { recipe, model, corpus, benchmark, written, bounds }
     }
 
     /// What each step on `device` measured.
     pub fn records<P: Platform>(&self, precision: Precision, device: &DeviceOf<P>) -> Vec<StepRecord> {
-        let checkpoint = Checkpoint::open(&self.model).expect("weights");
-        let model: Llama<P::Infer> =
-            Llama::load(&self.config, &checkpoint, precision, device).expect("weights");
-        let mut reference = Live::<P::Infer, P::Kernels>::new(model.clone());
-        let mut records = Records::default();
-        operate::<P::Train, P::Kernels>(
-            beginning(Llama::<P::Train>::trainable(model), &self.corpus, &self.recipe),
-            &Drawable { benchmark: &self.benchmark, written: self.written.clone() },
-            &self.recipe,
-            &mut reference,
-            Some(&self.bounds),
-            &mut KeepNothing,
-            &mut records,
-        )
-        .expect("an operation");
-        records.0
+        let model = load_from::<P>(&self.model, precision, device);
+        let drawable = Drawable { benchmark: &self.benchmark, written: self.written.clone() };
+        operated::<P>(model, &self.corpus, &drawable, &self.recipe, Some(&self.bounds)).2.0
     }
 }

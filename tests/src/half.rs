@@ -9,6 +9,7 @@ use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Precision, Recipe, parse};
 use surgery_core::reference::Live;
 use surgery_core::step::{StepRecord, gradients};
+use surgery_core::surgery::Drawable;
 
 use crate::default_operation::DefaultOperation;
 use crate::parity::{Found, Item, Tolerances, operated, relative};
@@ -125,7 +126,8 @@ pub fn curve<P: Platform>(device: &DeviceOf<P>, dtype: Option<FloatDType>) -> Ve
         Some(dtype) => model.computing_in(dtype),
         None => model,
     };
-    let (_, _, records) = operated::<P>(model, &corpus, &benchmark, &recipe);
+    let drawable = Drawable { benchmark: &benchmark, written: Vec::new() };
+    let (_, _, records) = operated::<P>(model, &corpus, &drawable, &recipe, None);
     assert_eq!(records.0.len(), STEPS);
     records.0.iter().map(|record| record.loss).collect()
 }

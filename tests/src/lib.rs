@@ -80,9 +80,18 @@ pub fn load(variant: &str) -> Llama<Infer> {
 
 /// A golden model, for inference on a device.
 pub fn load_on<P: Platform>(variant: &str, device: &DeviceOf<P>) -> Llama<P::Infer> {
-    let (folder, config, _) = open(variant);
-    let checkpoint = Checkpoint::open(&folder).unwrap();
-    Llama::load(&config, &checkpoint, Precision::F32, device).unwrap()
+    load_from::<P>(&open(variant).0, Precision::F32, device)
+}
+
+/// The model in a folder, for inference on a device.
+pub fn load_from<P: Platform>(
+    folder: &Folder,
+    precision: Precision,
+    device: &DeviceOf<P>,
+) -> Llama<P::Infer> {
+    let config = LlamaConfig::load(folder).unwrap();
+    let checkpoint = Checkpoint::open(folder).unwrap();
+    Llama::load(&config, &checkpoint, precision, device).unwrap()
 }
 
 /// A tensor's values.

@@ -2,6 +2,7 @@
 //! what a platform does. Each item is the worst error of its kind.
 
 use surgery_core::batch::Rows;
+use surgery_core::bounds::Bounds;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::burn::tensor::FloatDType;
 use surgery_core::data::{Benchmark, Corpus, EncodedQuestion, Question, QuestionSet, Set, Split};
@@ -308,8 +309,9 @@ fn operation<P: Platform>(
     let folder = golden_folder("steps/data");
     let corpus = Corpus::load(&folder, &recipe.objective.sets()).expect("documents");
     let benchmark = Benchmark::encode(&folder, &corpus, &[], &encoder).expect("documents");
+    let drawable = Drawable { benchmark: &benchmark, written: Vec::new() };
     let before = load_on::<P>(variant, device);
-    let (after, cost, records) = operated::<P>(before.clone(), &corpus, &benchmark, &recipe);
+    let (after, cost, records) = operated::<P>(before.clone(), &corpus, &drawable, &recipe, None);
     assert_eq!(cost.steps, recipe.train.steps);
     found.add(format!("{case}: figures of the steps"), tolerances.figures, records.errors(case, &expected));
     if let Some(kl) = records.0[0].terms.retain_kl {
@@ -324,17 +326,18 @@ fn operation<P: Platform>(
 pub(crate) fn operated<P: Platform>(
     model: Llama<P::Infer>,
     corpus: &Corpus,
-    benchmark: &Benchmark,
+    drawable: &Drawable,
     recipe: &Recipe,
+    bounds: Option<&Bounds>,
 ) -> (Llama<P::Train>, Cost, Records) {
     let mut reference = Live::<P::Infer, P::Kernels>::new(model.clone());
     let mut records = Records::default();
     let (after, cost) = operate::<P::Train, P::Kernels>(
         beginning(Llama::<P::Train>::trainable(model), corpus, recipe),
-        &Drawable { benchmark, written: Vec::new() },
+        drawable,
         recipe,
         &mut reference,
-        None,
+        bounds,
         &mut KeepNothing,
         &mut records,
     )
@@ -455,5 +458,5 @@ fn again<P: Platform>(device: &DeviceOf<P>, found: &mut Found) {
         all.map(|values| values.into_iter().map(f32::to_bits).collect()).collect()
     };
     let first = bits();
-    found.add("a step again: that differ".into(), 0.0, [differing((0..4).map(|_| bits() == first))]);
+    found.add("a step again: results that differ".into(), 0.0, [differing((0..4).map(|_| bits() == first))]);
 }

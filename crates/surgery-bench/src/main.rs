@@ -47,8 +47,8 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     device: usize,
     /// f32, mixed or bf16, as far as the backend has it; PyTorch computes in the same
-    #[arg(long, default_value = "f32", value_parser = ["f32", "mixed", "bf16"])]
-    precision: String,
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    precision: Precision,
     /// The documents' lengths: 60 to 180 tokens, or all 120
     #[arg(long, value_enum, default_value_t = Lengths::Mixed)]
     lengths: Lengths,
@@ -76,6 +76,11 @@ fn shapes() -> Vec<&'static str> {
     SHAPES.iter().map(|shape| shape.name).chain(["all"]).collect()
 }
 
+/// A precision by its name in a recipe.
+fn precision(name: &str) -> std::result::Result<Precision, serde_json::Error> {
+    serde_json::from_value(name.into())
+}
+
 fn main() -> ExitCode {
     match backend::run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -90,9 +95,7 @@ fn run_on<P: Platform>(arguments: &Arguments) -> Result<()> {
     // Before there is a model: what a process holds that does nothing.
     let idle_bytes = memory::held_bytes();
     let device = P::device(arguments.device)?;
-    let all = [Precision::F32, Precision::Mixed, Precision::Bf16];
-    let precision = all.into_iter().find(|precision| precision.name() == arguments.precision);
-    let precision = precision.expect("the parser knows them");
+    let precision = arguments.precision;
     P::check_precision(precision)?;
     let threads = rayon::current_num_threads();
     let choices = Choices {

@@ -9,6 +9,7 @@ use burn::tensor::{DType, FloatDType, Int, Tensor, Transaction};
 
 use crate::config::LlamaConfig;
 use crate::placement::Placement;
+use crate::reference::select;
 
 /// What hides a key from a query: large enough that its softmax is exactly 0 in every dtype with f32's
 /// exponent, and finite, so that no NaN can arise from it.
@@ -332,13 +333,10 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
     ) -> HeadGradient<B> {
         let device = hidden.device();
         let dtype = dtype(&head);
-        let zeros = |like: &Tensor<B, 2>| Tensor::zeros(like.dims(), (&device, DType::F32));
-        let mut of_head = zeros(&head);
+        let mut of_head = Tensor::zeros(head.dims(), (&device, DType::F32));
         let (mut losses, mut of_states) = (Vec::new(), Vec::new());
         let mut add = |positions: &[usize], loss: &dyn Fn(Tensor<B, 2>) -> (Tensor<B, 1>, Tensor<B, 2>)| {
-            let positions: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
-            let positions = Tensor::<B, 1, Int>::from_data(positions.as_slice(), &device);
-            let states = hidden.clone().select(0, positions);
+            let states = select(hidden.clone(), positions.iter().copied());
             let (losses_here, logits) = loss(Self::logits(states.clone(), head.clone()));
             losses.push(losses_here);
             of_states.push(Self::product(logits.clone(), head.clone(), dtype));
@@ -371,14 +369,13 @@ pub trait Kernels<B: Backend>: Copy + Send + Sync + 'static {
         // scatter.
         let predicted = losses.len() + kl.len();
         of_states.push(Tensor::zeros([1, hidden.dims()[1]], (&device, DType::F32)));
-        let mut places = vec![predicted as i32; hidden.dims()[0]];
+        let mut places = vec![predicted; hidden.dims()[0]];
         let positions = predictions.nll_positions.iter().chain(&predictions.kl_positions);
         for (place, &position) in positions.enumerate() {
-            let before = std::mem::replace(&mut places[position], place as i32);
-            assert_eq!(before, predicted as i32, "position {position} predicts two tokens");
+            let before = std::mem::replace(&mut places[position], place);
+            assert_eq!(before, predicted, "position {position} predicts two tokens");
         }
-        let places = Tensor::<B, 1, Int>::from_data(places.as_slice(), &device);
-        let of_hidden = Tensor::cat(of_states, 0).select(0, places);
+        let of_hidden = select(Tensor::cat(of_states, 0), places.into_iter());
         HeadGradient { nll: losses, kl, hidden: of_hidden, head: of_head }
     }
 

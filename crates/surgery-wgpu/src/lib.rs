@@ -5,7 +5,7 @@
 //! loss over 100 steps differs by 3e-5 (`cargo xtask parity --backend fusion`). Without autotune too: of the kernels that it chose by their
 //! speed on Mesa's software Vulkan, another set computed a KL of 2 where 0 is right, in one operation of the parity
 //! suite; and which it chooses differs from machine to machine, and so do the last digits. The kernels that are taken
-//! without it agree with PyTorch in every item, and the suite takes 35 seconds instead of four minutes.
+//! without it agree with PyTorch in every item.
 //!
 //! Devices are numbered discrete GPUs first, then integrated, then virtual ones. An adapter that computes on
 //! the CPU (Mesa's llvmpipe) is never taken unasked: it has no number, and is used in place of device 0 where
