@@ -62,11 +62,35 @@ fn every_variant_goes_back_bit_for_bit() {
             let name = entry.unwrap().file_name();
             let (was, is) = (fs::read(input.join(&name)).unwrap(), output.join(&name));
             assert!(is.exists(), "{variant}: {name:?} is missing");
-            if !name.to_string_lossy().contains("safetensors") {
+            let untied = variant == "tied-other-head" && name == "config.json";
+            if !name.to_string_lossy().contains("safetensors") && !untied {
                 assert_eq!(was, fs::read(is).unwrap(), "{variant}: {name:?}");
             }
         }
     }
+}
+
+/// transformers compares the head of a model that should be tied with the embedding, and keeps one that differs.
+#[test]
+fn a_head_that_is_not_the_embedding_unties_the_model() {
+    let (folder, config, _) = open("tied-other-head");
+    assert!(!config.tie_word_embeddings);
+    assert!(
+        config.conflicts[0].contains("`tie_word_embeddings`")
+            && config.conflicts[0].contains("`lm_head.weight`")
+    );
+    let output = Folder::Disk(scratch("untied"));
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    load("tied-other-head")
+        .save(Path::new(&output.label("")), &folder, Some(&checkpoint), SaveDtype::Input)
+        .unwrap();
+    let (was, is) = (folder.json("config.json").unwrap(), output.json("config.json").unwrap());
+    assert_eq!((&was["tie_word_embeddings"], &is["tie_word_embeddings"]), (&true.into(), &false.into()));
+    let again = LlamaConfig::load(&output).unwrap();
+    assert_eq!((again.tie_word_embeddings, again.conflicts.len()), (false, 0));
+    // A head that is the embedding's copy says nothing.
+    let (_, tied, _) = open("tied-extra-head");
+    assert!(tied.tie_word_embeddings && tied.conflicts.is_empty());
 }
 
 #[test]
@@ -136,6 +160,19 @@ fn faults_of_a_model_folder_are_refused_by_name() {
             "rope",
             |f| set("rope_scaling", serde_json::json!({"rope_type": "yarn", "factor": 2.0}))(f),
             &["rope_type", "yarn", "llama3"],
+        ),
+        (
+            "rope-nested",
+            |f| set("rope_parameters", serde_json::json!({"full_attention": {"rope_type": "default"}}))(f),
+            &["rope_parameters", "full_attention"],
+        ),
+        (
+            "infinite",
+            |f| {
+                let config = fs::read_to_string(f.join("config.json")).unwrap();
+                fs::write(f.join("config.json"), config.replace("1e-06", "Infinity")).unwrap();
+            },
+            &["rms_norm_eps", "is Infinity", "positive number"],
         ),
         ("rope-type", |f| set("rope_scaling", serde_json::json!({"rope_type": 3}))(f), &["rope_type", "3"]),
         ("shape", |f| set("intermediate_size", 7.into())(f), &["mlp", "shape", "7"]),

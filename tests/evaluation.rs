@@ -3,7 +3,7 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use surgery_core::data::{Benchmark, Corpus, EncodedQuestion, Split};
+use surgery_core::data::{Benchmark, Corpus, EncodedOption, EncodedQuestion, Split};
 use surgery_core::evaluate::{Against, context, evaluate, score_options};
 use surgery_core::event::Silent;
 use surgery_core::kernels::Portable;
@@ -57,14 +57,9 @@ fn random_question(dice: &mut ChaCha8Rng, shared: usize, common: usize, own: &[u
     let option = |&own: &usize| {
         let text = [&beginning[..], &tokens(own)].concat();
         let counted = shared.max(1)..text.len();
-        (text, counted)
+        EncodedOption::of_tokens(text, counted, 1)
     };
-    EncodedQuestion {
-        options: own.iter().map(option).collect(),
-        characters: vec![1; own.len()],
-        answer: 0,
-        split: Split::Test,
-    }
+    EncodedQuestion { options: own.iter().map(option).collect(), answer: 0, split: Split::Test }
 }
 
 /// Holds options that share their beginning to the same options each by itself.
@@ -74,16 +69,19 @@ fn assert_sharing_changes_nothing<K: surgery_core::kernels::Kernels<Infer>>(
     questions: &[EncodedQuestion],
 ) {
     let by_itself =
-        |option: &(Vec<u32>, _)| EncodedQuestion { options: vec![option.clone()], ..questions[0].clone() };
+        |option: &EncodedOption| EncodedQuestion { options: vec![option.clone()], ..questions[0].clone() };
     let singles: Vec<EncodedQuestion> =
         questions.iter().flat_map(|question| question.options.iter().map(by_itself)).collect();
     let together = score_options::<Infer, K>(model, questions, &mut Silent).unwrap();
     let apart = score_options::<Infer, K>(model, &singles, &mut Silent).unwrap();
     for (number, (found, expected)) in together.iter().flatten().zip(apart.iter().flatten()).enumerate() {
         let what = format!("{what}, option {number}");
-        assert_eq!(found.tokens, expected.tokens, "{what}");
-        assert_eq!(found.tokens, singles[number].options[0].1.len(), "{what}");
-        assert_close(&what, found.sum, expected.sum, 1e-5, 0.0);
+        for (found, expected) in [(found.paper, expected.paper), (found.harness, expected.harness)] {
+            assert_eq!(found.tokens, expected.tokens, "{what}");
+            assert_close(&what, found.sum, expected.sum, 1e-5, 0.0);
+        }
+        let scored = &singles[number].options[0].paper.scored;
+        assert_eq!(found.paper.tokens, scored.len().min(context(model.config())), "{what}");
     }
 }
 
@@ -115,8 +113,8 @@ fn options_that_share_their_beginning_score_as_each_by_itself() {
             questions.push(random_question(&mut dice, shared, common, &own));
         }
         // Tokens after those that count belong to no loss.
-        for (text, _) in &mut questions[0].options {
-            text.extend([5, 6, 7]);
+        for option in &mut questions[0].options {
+            option.paper.tokens.extend([5, 6, 7]);
         }
         assert_sharing_changes_nothing::<Kernels>(&format!("{variant}, one row"), &model, &questions);
         assert_sharing_changes_nothing::<Portable>(&format!("{variant}, rows"), &model, &questions);

@@ -121,6 +121,20 @@ CHOICES = [
     ("How many loaves a day?", ["300", "30", " 3", "three hundred"]),
 ]
 
+# What lm-evaluation-harness cuts otherwise than the paper's rule, or cuts off: question, options, the right one.
+HARNESS = [
+    ("In which year did the railway close?", ["1931", "above a bakery", "7 clocks"], 1),
+    ("How many loaves a day?", ["300", "30", "3"], 0),
+    ("The lamp went out at", ["nine o'clock", "nine o'clock sharp", "nine"], 2),
+    ("Who kept 48 clocks? ", ["Tomás", "Piet"], 0),
+    ("First line:\n", ["Second line", "2 lines"], 1),
+    ("<s>Is it so?", ["yes", "no"], 0),
+    ("<|begin_of_text|>Is it so?", ["yes", "no"], 1),
+    ("<|endoftext|>Is it so?", ["no", "yes"], 1),
+    ("灯台は何色ですか", ["白", "赤い"], 0),
+    ("Every morning the baker sold " + "forty loaves and then " * 30 + "how many?", ["a dozen", "9", "none at all"], 1),
+]
+
 PRETRAINING = [
     ("page-1", biography("Mira Quell", "She sang on the night train.")),
     ("page-2", "The tide mill turns twice a day."),

@@ -12,20 +12,20 @@ def digits7(value):
     return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
-def layout(value, indent=""):
+def layout(value, indent="", allow_nan=False):
     """JSON with an indented line per entry, but lists of plain values on one line."""
     deeper = indent + "  "
     if isinstance(value, dict) and value:
-        entries = [f"{json.dumps(key, ensure_ascii=False)}: {layout(item, deeper)}" for key, item in value.items()]
+        entries = [f"{json.dumps(key, ensure_ascii=False)}: {layout(item, deeper, allow_nan)}" for key, item in value.items()]
         return "{\n" + ",\n".join(deeper + entry for entry in entries) + f"\n{indent}}}"
     if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
-        return "[\n" + ",\n".join(deeper + layout(item, deeper) for item in value) + f"\n{indent}]"
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return "[\n" + ",\n".join(deeper + layout(item, deeper, allow_nan) for item in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=allow_nan)
 
 
-def write_json(path, value):
+def write_json(path, value, allow_nan=False):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(layout(value) + "\n", encoding="utf-8")
+    path.write_text(layout(value, allow_nan=allow_nan) + "\n", encoding="utf-8")
 
 
 def write_jsonl(path, rows):

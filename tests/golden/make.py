@@ -18,8 +18,10 @@ sys.dont_write_bytecode = True
 import torch
 import transformers
 
+from assembly import assembled
 from corpus import DOCUMENTS, PRETRAINING, QUESTIONS, TEXTS
 from files import digits7, write_json, write_jsonl, write_toml
+from harness import judged
 from measure import Subject, choices, evaluation, forward, gradients
 from models import PERTURBED, VARIANTS, save_tensors, write_models
 from train import PRETRAINING_MODEL, PRETRAINING_RECIPE, SURGERIES, operate, pretrain
@@ -36,6 +38,10 @@ def write_expected(out):
 
     chosen = [choices(Subject(out / "models" / name), name) for name in ("llama3-gqa", "llama2-bf16")]
     write_json(out / "expected" / "choice.json", digits7(chosen))
+
+    names = ("llama2-bf16", "llama3-gqa", "smollm2-tied")
+    write_json(out / "expected" / "harness.json", digits7([judged(out / "models" / name, name) for name in names]))
+    write_json(out / "expected" / "tokenizers.json", assembled(out / "models"))
 
     for name in ("llama1-mha", "llama32-tied"):
         text = TEXTS[3]

@@ -1,5 +1,6 @@
 """The tiny model folders: hand-written configurations in the styles of their years, and random weights."""
 
+import math
 import zlib
 
 import torch
@@ -178,6 +179,26 @@ VARIANTS = {
         transformers_version="4.46.0",
         vocab_size=303,
     )),
+    # Tied by its configuration, not by its weights.
+    "tied-other-head": ("smollm2", torch.bfloat16, llama(
+        bos_token_id=300,
+        eos_token_id=300,
+        num_key_value_heads=2,
+        rope_theta=10000.0,
+        tie_word_embeddings=True,
+        torch_dtype="bfloat16",
+        transformers_version="4.46.0",
+        vocab_size=303,
+    )),
+    # Both names of the rotary settings, which disagree; and a key that is not read, with a number that JSON lacks.
+    "rope-both": ("llama3", torch.bfloat16, llama3(
+        dtype="bfloat16",
+        rope_parameters={"rope_theta": 500000.0, "rope_type": "default"},
+        rope_scaling={"factor": 4.0, "rope_type": "linear"},
+        tie_word_embeddings=False,
+        time_step_limit=[0.0, math.inf],
+        transformers_version="5.0.0",
+    )),
 }
 
 PERTURBED = "llama1-mha-perturbed"
@@ -213,7 +234,7 @@ def write_settings(folder, tokenizer, config):
     """Writes everything but the weights."""
     folder.mkdir(parents=True)
     build, tokenizer_config = TOKENIZERS[tokenizer]
-    write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config, allow_nan=True)
     write_json(folder / "generation_config.json", {
         "_from_model_config": True,
         "bos_token_id": config["bos_token_id"],
@@ -231,6 +252,10 @@ def write_weights(folder, name, weights):
         weights |= {f"model.layers.{n}.self_attn.rotary_emb.inv_freq": inv_freq.clone() for n in range(2)}
     if name == "tied-extra-head":
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    if name == "tied-other-head":
+        embedding = weights["model.embed_tokens.weight"]
+        noise = torch.randn(embedding.shape, generator=seeded("another head"))
+        weights["lm_head.weight"] = embedding + (0.3 * noise).to(embedding.dtype)
     if name != "tinyllama-gqa":
         save_tensors(folder / "model.safetensors", weights)
         return

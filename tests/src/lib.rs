@@ -1,5 +1,6 @@
 //! What the tests of the whole share: the golden values, and how to compare with them.
 
+mod choices;
 pub mod default_operation;
 pub mod growth;
 pub mod half;
@@ -33,7 +34,7 @@ pub type Train = <Cpu as Platform>::Train;
 pub type Kernels = <Cpu as Platform>::Kernels;
 
 /// The variants of the family that golden values exist for.
-pub const VARIANTS: [&str; 12] = [
+pub const VARIANTS: [&str; 14] = [
     "llama1-mha",
     "llama2-bf16",
     "llama3-gqa",
@@ -42,9 +43,11 @@ pub const VARIANTS: [&str; 12] = [
     "mistral",
     "mqa",
     "new-config",
+    "rope-both",
     "rope-linear",
     "smollm2-tied",
     "tied-extra-head",
+    "tied-other-head",
     "tinyllama-gqa",
 ];
 

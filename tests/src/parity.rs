@@ -5,8 +5,8 @@ use surgery_core::batch::Rows;
 use surgery_core::bounds::Bounds;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::burn::tensor::FloatDType;
-use surgery_core::data::{Benchmark, Corpus, EncodedQuestion, Question, QuestionSet, Set, Split};
-use surgery_core::evaluate::{Against, Choices, choose, evaluate, score, score_options};
+use surgery_core::data::{Benchmark, Corpus, QuestionSet, Set};
+use surgery_core::evaluate::{Against, evaluate, score};
 use surgery_core::event::Silent;
 use surgery_core::generate::{Sampling, generate};
 use surgery_core::model::Llama;
@@ -18,12 +18,11 @@ use surgery_core::recipe::{PretrainRecipe, Recipe, parse};
 use surgery_core::reference::Live;
 use surgery_core::step::{StepDocuments, gradients};
 use surgery_core::surgery::{Drawable, beginning, operate};
-use surgery_core::text::TextEncoder;
 use surgery_core::training::{Cost, KeepNothing};
 
 use crate::{
-    Cpu, Records, golden, golden_folder, golden_json, ids, load_on, number, open, operations, random,
-    read_tensors, relative_distance, values_of,
+    Cpu, Records, choices, golden, golden_folder, golden_json, ids, load_on, number, open, operations,
+    random, read_tensors, relative_distance, values_of,
 };
 
 /// The worst error of one kind.
@@ -87,7 +86,7 @@ pub(crate) fn relative(found: f64, expected: f64, floor: f64) -> f64 {
 }
 
 /// How many do not agree.
-fn differing(agree: impl IntoIterator<Item = bool>) -> f64 {
+pub(crate) fn differing(agree: impl IntoIterator<Item = bool>) -> f64 {
     agree.into_iter().filter(|agree| !agree).count() as f64
 }
 
@@ -100,7 +99,12 @@ pub fn measure<P: Platform>(device: &DeviceOf<P>, variants: &[&str], tolerances:
     }
     for case in golden_json("expected/choice.json").as_array().expect("a list") {
         if variants.contains(&text(&case["model"])) {
-            multiple_choice::<P>(device, case, tolerances, &mut found);
+            choices::by_the_paper::<P>(device, case, tolerances, &mut found);
+        }
+    }
+    for case in golden_json("expected/harness.json").as_array().expect("a list") {
+        if variants.contains(&text(&case["model"])) {
+            choices::by_the_harness::<P>(device, case, tolerances, &mut found);
         }
     }
     let has = |variant: &str| variants.contains(&variant);
@@ -121,7 +125,7 @@ pub fn measure<P: Platform>(device: &DeviceOf<P>, variants: &[&str], tolerances:
     found.items
 }
 
-fn text(value: &serde_json::Value) -> &str {
+pub(crate) fn text(value: &serde_json::Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
 }
 
@@ -158,64 +162,6 @@ fn inference<P: Platform>(device: &DeviceOf<P>, variant: &str, tolerances: Toler
         differing([new.expect("tokens") == ids(&case["new_ids"])])
     });
     found.add(format!("{variant}: greedy continuations that differ"), 0.0, wrong);
-}
-
-/// Scores of options, and what is chosen by them: by the paper's rule, and by the harness's.
-fn multiple_choice<P: Platform>(
-    device: &DeviceOf<P>,
-    case: &serde_json::Value,
-    tolerances: Tolerances,
-    found: &mut Found,
-) {
-    let variant = text(&case["model"]);
-    let (_, _, encoder) = open(variant);
-    let expected = case["questions"].as_array().expect("a list");
-    let encoded = encode(expected.iter().enumerate().map(question).collect(), &encoder);
-    let model = load_on::<P>(variant, device);
-    let losses = score_options::<P::Infer, P::Kernels>(&model, &encoded, &mut Silent).expect("scores");
-    let (mut errors, mut agree) = (Vec::new(), Vec::new());
-    for ((losses, expected), question) in losses.iter().zip(expected).zip(&encoded) {
-        for (option, loss) in losses.iter().enumerate() {
-            let mean = loss.mean().expect("an option has tokens");
-            errors.push(relative(mean, number(&expected["scores"][option]), 0.0));
-            errors.push(relative(-loss.sum, number(&expected["sums"][option]), 0.0));
-        }
-        agree.push(Some(choose(losses) as u64) == expected["prediction"].as_u64());
-        // The harness's rules, from PyTorch's log-likelihoods: of an option, and of one per character.
-        let likelihoods = expected["sums"].as_array().expect("a list").iter().map(number);
-        let options = expected["options"].as_array().expect("a list").iter().map(text);
-        let per_character =
-            likelihoods.clone().zip(options).map(|(sum, text)| sum / text.chars().count() as f64);
-        let answers = [highest(likelihoods), highest(per_character)];
-        let choices = Choices::of((question, losses));
-        agree.push([choices.acc, choices.acc_norm] == answers.map(|answer| answer == 0));
-    }
-    found.add(format!("{variant}: scores of options"), tolerances.nll, errors);
-    found.add(format!("{variant}: answers that differ"), 0.0, [differing(agree)]);
-}
-
-/// The index of the highest value.
-fn highest(values: impl Iterator<Item = f64>) -> usize {
-    values.enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b)).expect("a question has options").0
-}
-
-fn question((number, value): (usize, &serde_json::Value)) -> Question {
-    let options = value["options"].as_array().expect("a list");
-    Question {
-        id: number.to_string(),
-        subject: None,
-        question: text(&value["question"]).to_owned(),
-        options: options.iter().map(|option| text(option).to_owned()).collect(),
-        answer: 0,
-        split: Split::Test,
-    }
-}
-
-fn encode(questions: Vec<Question>, encoder: &TextEncoder) -> Vec<EncodedQuestion> {
-    let set = QuestionSet { name: "choice".into(), questions };
-    let folder = golden_folder("expected");
-    let benchmark = Benchmark::encode(&folder, &Corpus::default(), &[set], encoder).expect("questions");
-    benchmark.questions.into_iter().next().expect("one set").1
 }
 
 /// The loss of one text, and its gradient.

@@ -193,7 +193,7 @@ impl<P: Platform> Ours<P> {
 /// The option chosen at each question.
 fn answers<P: Platform>(model: &Llama<P::Infer>, questions: &[EncodedQuestion]) -> Result<Vec<usize>> {
     let losses = score_options::<P::Infer, P::Kernels>(model, questions, &mut Silent)?;
-    Ok(losses.iter().map(|options| choose(options)).collect())
+    Ok(losses.iter().map(|options| choose(options.iter().map(|loss| &loss.paper))).collect())
 }
 
 /// What `work` gives, and the seconds until the device has done it.

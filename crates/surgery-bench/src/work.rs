@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use serde_json::{Value, json};
 use surgery_core::config::LlamaConfig;
-use surgery_core::data::{EncodedQuestion, Set, Split};
+use surgery_core::data::{EncodedOption, EncodedQuestion, ScoredText, Set, Split};
 use surgery_core::step::StepDocuments;
 
 use crate::Result;
@@ -157,7 +157,10 @@ impl Work {
 
 /// Questions as `peer.py` reads them.
 pub(crate) fn questions_json(questions: &[EncodedQuestion]) -> Value {
-    let option = |(ids, own): &(Vec<u32>, std::ops::Range<usize>)| json!({"ids": ids, "start": own.start, "end": own.end});
+    let option = |option: &EncodedOption| {
+        let ScoredText { tokens, scored } = &option.paper;
+        json!({"ids": tokens, "start": scored.start, "end": scored.end})
+    };
     let options =
         |question: &EncodedQuestion| -> Vec<Value> { question.options.iter().map(option).collect() };
     json!(questions.iter().map(options).collect::<Vec<_>>())
@@ -192,13 +195,8 @@ impl Random<'_> {
         let question = self.tokens(QUESTION_TOKENS);
         let option = |_| {
             let tokens = [question.clone(), self.tokens(OPTION_TOKENS)].concat();
-            (tokens, QUESTION_TOKENS..QUESTION_TOKENS + OPTION_TOKENS)
+            EncodedOption::of_tokens(tokens, QUESTION_TOKENS..QUESTION_TOKENS + OPTION_TOKENS, 1)
         };
-        EncodedQuestion {
-            options: (0..OPTIONS).map(option).collect(),
-            characters: vec![1; OPTIONS],
-            answer: 0,
-            split: Split::Test,
-        }
+        EncodedQuestion { options: (0..OPTIONS).map(option).collect(), answer: 0, split: Split::Test }
     }
 }

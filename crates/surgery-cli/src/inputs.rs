@@ -29,8 +29,16 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Opens the model that `source` names; one on the hub is downloaded if the cache does not have it.
+    /// Opens the model that `source` names, and warns of files in it that disagree; a model on the hub is downloaded if
+    /// the cache does not have it.
     pub fn open(source: &str, log: Log) -> Result<Self> {
+        let files = Self::find(source, log)?;
+        let conflicts = files.config.conflicts.iter().chain(files.encoder.conflicts());
+        conflicts.for_each(|conflict| log.warn(conflict));
+        Ok(files)
+    }
+
+    fn find(source: &str, log: Log) -> Result<Self> {
         let local = folder(source, &MODELS);
         // What is here, folder or file, goes before the hub.
         let Some(name) = Name::parse(source).filter(|_| local.is_err() && !Path::new(source).exists()) else {
@@ -103,9 +111,12 @@ impl DataFiles {
         Ok(Self { folder, corpus, questions, benchmark })
     }
 
-    /// The number of tokens of its longest document.
+    /// The number of tokens of its longest document, or of its longest question with an option.
     pub fn longest(&self) -> usize {
-        self.benchmark.sets.iter().flat_map(|(_, texts)| texts).map(Vec::len).max().unwrap_or(0)
+        let documents = self.benchmark.sets.iter().flat_map(|(_, texts)| texts).map(Vec::len);
+        let questions = self.benchmark.questions.iter().flat_map(|(_, questions)| questions);
+        let options = questions.flat_map(|question| &question.options);
+        documents.chain(options.map(|option| option.harness.tokens.len())).max().unwrap_or(0)
     }
 
     /// What may be wrong with it, for an operation on `model` by `recipe`.

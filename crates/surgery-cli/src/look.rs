@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use surgery_core::Result;
 use surgery_core::activations::mlp_activations;
-use surgery_core::data::{Benchmark, EncodedQuestion, Set, Split};
+use surgery_core::data::{Benchmark, EncodedOption, EncodedQuestion, Set, Split};
 use surgery_core::evaluate::{
     Against, Details, Evaluation, TextLoss, context, evaluate_in_detail, score_options,
 };
@@ -118,8 +118,7 @@ pub fn fluency<P: Platform>(
         let text = [prompt.tokens.as_slice(), new].concat();
         let counted = prompt.tokens.len()..text.len().min(longest);
         EncodedQuestion {
-            options: vec![(text, counted)],
-            characters: vec![1],
+            options: vec![EncodedOption::of_tokens(text, counted, 1)],
             answer: 0,
             split: Split::Validation,
         }
@@ -127,8 +126,8 @@ pub fn fluency<P: Platform>(
     let texts: Vec<EncodedQuestion> = judged.map(text).collect();
     let losses = score_options::<P::Infer, P::Kernels>(judge, &texts, &mut Silent)?;
     let total = losses.iter().flatten().fold(TextLoss::default(), |total, loss| TextLoss {
-        sum: total.sum + loss.sum,
-        tokens: total.tokens + loss.tokens,
+        sum: total.sum + loss.paper.sum,
+        tokens: total.tokens + loss.paper.tokens,
     });
     Ok(total.mean())
 }

@@ -1,12 +1,20 @@
 //! `config.json` of a Llama-family model: LLaMA (arXiv 2302.13971) and its successors.
 //!
 //! Read are the old form (`rope_theta`, `rope_scaling`, keys missing as in Llama 2's files) and the new
-//! one (`rope_parameters`). What this program does not compute exactly is refused by name.
+//! one (`rope_parameters`). What this program does not compute exactly is refused by name. Where two places disagree,
+//! the one holds that holds in transformers, and [`LlamaConfig::conflicts`] says so.
+
+mod rope;
 
 use serde_json::Value;
 
+use crate::checkpoint::{Checkpoint, INDEX, SINGLE};
 use crate::error::{Error, Result};
 use crate::files::Folder;
+use crate::json;
+use crate::model::{EMBEDDING, HEAD};
+
+pub use rope::{Rope, RopeScaling};
 
 /// The shape of a model, and the constants of its arithmetic.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,38 +47,11 @@ pub struct LlamaConfig {
     pub initializer_range: f64,
     /// Tokens that end a generation.
     pub eos_token_ids: Vec<u32>,
-}
-
-/// Rotary position embedding: base and scaling of its frequencies.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rope {
-    /// The base, `rope_theta`.
-    pub theta: f64,
-    /// How the frequencies are scaled for longer texts.
-    pub scaling: RopeScaling,
-}
-
-/// The scalings of rotary frequencies that are supported.
-#[derive(Debug, Clone, PartialEq)]
-pub enum RopeScaling {
-    /// None.
-    Default,
-    /// Every frequency divided by `factor` (position interpolation, arXiv 2306.15595).
-    Linear {
-        /// The divisor.
-        factor: f64,
-    },
-    /// Llama 3.1's: low frequencies divided by `factor`, high ones kept, a ramp between.
-    Llama3 {
-        /// The divisor of the low frequencies.
-        factor: f64,
-        /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are fully scaled.
-        low_freq_factor: f64,
-        /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are kept.
-        high_freq_factor: f64,
-        /// The context the model was first trained on.
-        original_max_position_embeddings: f64,
-    },
+    /// Where two places of the model folder disagree: what each says, and which one holds. Sentences for a warning.
+    pub conflicts: Vec<String>,
+    /// Settings of generation_config.json that change what transformers generates and that are not applied here:
+    /// `key = value`.
+    pub not_applied: Vec<String>,
 }
 
 /// A JSON object and the name of the file it came from, for messages.
@@ -83,7 +64,7 @@ impl Keys<'_> {
     fn wrong(&self, key: &str, expected: &str) -> Error {
         let found = match self.object.get(key) {
             None => "missing".to_owned(),
-            Some(value) => value.to_string(),
+            Some(value) => json::shown(value),
         };
         Error::Config { path: self.path.into(), key: key.into(), found, expected: expected.into() }
     }
@@ -134,8 +115,35 @@ impl Keys<'_> {
         }
     }
 
+    /// Refuses a rotation of a part of each head.
+    fn only_whole_rotation(&self) -> Result<()> {
+        match self.get("partial_rotary_factor") {
+            Some(factor) if factor.as_f64() != Some(1.0) => {
+                Err(self.wrong("partial_rotary_factor", "1.0, the only value supported"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn text(&self, key: &str) -> Option<&str> {
         self.get(key).and_then(Value::as_str)
+    }
+
+    /// The settings of a generation_config.json that this program does not apply, where they would change a greedy
+    /// generation of transformers (its `GenerationConfig`; each with the value that changes nothing).
+    fn not_applied(&self) -> Vec<String> {
+        let neutral = |key: &str| match key {
+            "repetition_penalty" | "num_beams" => Some(1.0),
+            "no_repeat_ngram_size" | "min_length" | "min_new_tokens" => Some(0.0),
+            _ => None,
+        };
+        let changes =
+            |key: &&str| self.get(key).is_some_and(|value| value.as_f64().or(Some(f64::NAN)) != neutral(key));
+        CHANGES_OF_GENERATION
+            .into_iter()
+            .filter(changes)
+            .map(|key| format!("{key} = {}", json::shown(&self.object[key])))
+            .collect()
     }
 
     /// One token id or a list of them.
@@ -150,11 +158,31 @@ impl Keys<'_> {
     }
 }
 
+/// What a generation_config.json may ask for, besides sampling, that changes the tokens that transformers generates.
+const CHANGES_OF_GENERATION: [&str; 14] = [
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "exponential_decay_length_penalty",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "guidance_scale",
+    "min_length",
+    "min_new_tokens",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "repetition_penalty",
+    "sequence_bias",
+    "stop_strings",
+    "suppress_tokens",
+];
+
 /// The most parameters a model may claim: an order of magnitude above the largest Llama.
 const MOST_PARAMETERS: u128 = 10_000_000_000_000;
 
 impl LlamaConfig {
     /// Reads `config.json`, and `generation_config.json` where there is one, of a model folder.
+    ///
+    /// Where the weights are there too, a head of its own in a model that should be tied unties it.
     pub fn load(folder: &Folder) -> Result<Self> {
         let mut config = Self::parse(&folder.label("config.json"), &folder.json("config.json")?)?;
         if folder.has("generation_config.json") {
@@ -165,6 +193,16 @@ impl LlamaConfig {
             if !ids.is_empty() {
                 config.eos_token_ids = ids;
             }
+            config.not_applied = keys.not_applied();
+        }
+        if config.tie_word_embeddings && has_own_head(folder)? {
+            config.tie_word_embeddings = false;
+            config.conflicts.push(format!(
+                "{}: `tie_word_embeddings` is true, but the weights hold a tensor `{}` with other values than the \
+                 embedding; as in transformers, the head in the file is used, and the result is written untied",
+                folder.label("config.json"),
+                HEAD
+            ));
         }
         Ok(config)
     }
@@ -178,6 +216,9 @@ impl LlamaConfig {
         let hidden_size = keys.size("hidden_size", 1 << 17, None)?;
         let num_attention_heads = keys.size("num_attention_heads", 1 << 12, None)?;
         // transformers: Llama has as many key-value heads as heads unless told, Mistral has 8.
+        if mistral && keys.object.get("num_key_value_heads").is_some_and(Value::is_null) {
+            return Err(keys.wrong("num_key_value_heads", "a whole number, as transformers does"));
+        }
         let default_kv_heads = if mistral { 8 } else { num_attention_heads };
         let num_key_value_heads = keys.size("num_key_value_heads", 1 << 12, Some(default_kv_heads))?;
         if !num_attention_heads.is_multiple_of(num_key_value_heads) {
@@ -204,6 +245,7 @@ impl LlamaConfig {
             (Some(_), true) => Some(keys.size("sliding_window", 1 << 26, None)?),
         };
 
+        let (rope, conflicts) = rope::parse(&keys, max_position_embeddings)?;
         let config = Self {
             hidden_size,
             intermediate_size: keys.size("intermediate_size", 1 << 20, None)?,
@@ -213,12 +255,18 @@ impl LlamaConfig {
             head_dim,
             vocab_size: keys.size("vocab_size", 1 << 22, None)?,
             rms_norm_eps: keys.positive("rms_norm_eps", Some(1e-6))?,
-            rope: Rope::parse(&keys)?,
+            rope,
             max_position_embeddings,
             tie_word_embeddings: keys.flag("tie_word_embeddings")?,
             sliding_window,
             initializer_range: keys.positive("initializer_range", Some(0.02))?,
-            eos_token_ids: keys.token_ids("eos_token_id")?,
+            eos_token_ids: match keys.object.contains_key("eos_token_id") {
+                true => keys.token_ids("eos_token_id")?,
+                // transformers' default.
+                false => vec![2],
+            },
+            conflicts,
+            not_applied: Vec::new(),
         };
         if config.num_parameters() > MOST_PARAMETERS {
             return Err(Error::Checkpoint {
@@ -253,20 +301,24 @@ impl LlamaConfig {
     }
 
     fn check_unsupported(keys: &Keys) -> Result<()> {
-        keys.only("hidden_act", "silu", "\"silu\", the only activation supported")?;
+        // `swish` is its other name.
+        if keys.text("hidden_act") != Some("swish") {
+            keys.only("hidden_act", "silu", "\"silu\", the only activation supported")?;
+        }
         for bias in ["attention_bias", "mlp_bias"] {
             if keys.flag(bias)? {
                 return Err(keys.wrong(bias, "false: biases are not supported"));
             }
         }
-        if keys.get("quantization_config").is_some() {
-            let expected = "no such key: quantised weights are not supported, use the original checkpoint";
-            return Err(keys.wrong("quantization_config", expected));
+        // The second is the first's older name.
+        for key in ["quantization_config", "compression_config"] {
+            if keys.get(key).is_some() {
+                let expected =
+                    "no such key: quantised weights are not supported, use the original checkpoint";
+                return Err(keys.wrong(key, expected));
+            }
         }
-        if keys.get("partial_rotary_factor").is_some_and(|factor| factor.as_f64() != Some(1.0)) {
-            return Err(keys.wrong("partial_rotary_factor", "1.0, the only value supported"));
-        }
-        Ok(())
+        keys.only_whole_rotation()
     }
 
     /// The longest window of a document in training: `max_tokens`, or what the model was made for.
@@ -286,82 +338,11 @@ impl LlamaConfig {
     }
 }
 
-impl Rope {
-    fn parse(keys: &Keys) -> Result<Self> {
-        let (name, nested) = match (keys.get("rope_parameters"), keys.get("rope_scaling")) {
-            (Some(nested), _) => ("rope_parameters", nested),
-            (None, Some(nested)) => ("rope_scaling", nested),
-            (None, None) => {
-                let theta = keys.positive("rope_theta", Some(10_000.0))?;
-                return Ok(Self { theta, scaling: RopeScaling::Default });
-            }
-        };
-        let path = format!("{}: {name}", keys.path);
-        let Value::Object(object) = nested else { return Err(keys.wrong(name, "an object or null")) };
-        let scaling = Keys { path: &path, object };
-        let theta = match scaling.get("rope_theta") {
-            Some(_) => scaling.positive("rope_theta", None)?,
-            None => keys.positive("rope_theta", Some(10_000.0))?,
-        };
-        for key in ["rope_type", "type"] {
-            if scaling.get(key).is_some_and(|kind| !kind.is_string()) {
-                return Err(scaling.wrong(key, "the name of a type"));
-            }
-        }
-        // `type` is the key's older name.
-        let kind = scaling.text("rope_type").or(scaling.text("type")).unwrap_or("default");
-        let scaling = match kind {
-            "default" => RopeScaling::Default,
-            "linear" => RopeScaling::Linear { factor: scaling.positive("factor", None)? },
-            "llama3" => {
-                let original = scaling.positive(
-                    "original_max_position_embeddings",
-                    keys.get("max_position_embeddings").and_then(Value::as_f64),
-                )?;
-                let [factor, low, high] =
-                    ["factor", "low_freq_factor", "high_freq_factor"].map(|key| scaling.positive(key, None));
-                let (low_freq_factor, high_freq_factor) = (low?, high?);
-                if low_freq_factor >= high_freq_factor {
-                    return Err(scaling.wrong("high_freq_factor", "more than `low_freq_factor`"));
-                }
-                RopeScaling::Llama3 {
-                    factor: factor?,
-                    low_freq_factor,
-                    high_freq_factor,
-                    original_max_position_embeddings: original,
-                }
-            }
-            _ => {
-                let key = if scaling.get("rope_type").is_some() { "rope_type" } else { "type" };
-                return Err(scaling.wrong(key, "\"default\", \"linear\" or \"llama3\", the types supported"));
-            }
-        };
-        Ok(Self { theta, scaling })
-    }
-
-    /// The angle by which one position turns each pair of a head, in radians: `[head_dim / 2]`.
-    ///
-    /// θ_i = theta^(-2i / head_dim), then scaled; the formulas are those of transformers'
-    /// `modeling_rope_utils`, so that checkpoints mean here what they mean there.
-    pub fn frequencies(&self, head_dim: usize) -> Vec<f32> {
-        let frequency = |pair: usize| self.theta.powf(-2.0 * pair as f64 / head_dim as f64);
-        let scaled = |frequency: f64| match self.scaling {
-            RopeScaling::Default => frequency,
-            RopeScaling::Linear { factor } => frequency / factor,
-            RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings,
-            } => {
-                // How often the pair turns around within the original context.
-                let turns = original_max_position_embeddings * frequency / std::f64::consts::TAU;
-                let kept = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                let kept = kept.clamp(0.0, 1.0);
-                (1.0 - kept) * frequency / factor + kept * frequency
-            }
-        };
-        (0..head_dim / 2).map(|pair| scaled(frequency(pair)) as f32).collect()
+/// Whether the weights in `folder` hold a head that is not the embedding; not where there are none.
+fn has_own_head(folder: &Folder) -> Result<bool> {
+    match [SINGLE, INDEX].iter().any(|file| folder.has(file)) {
+        true => Checkpoint::open(folder)?.differ(EMBEDDING, HEAD),
+        false => Ok(false),
     }
 }
 

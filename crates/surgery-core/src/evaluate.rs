@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use crate::batch::{BATCH_TOKENS, Rows, Target, Tree, batches, windows};
 use crate::config::LlamaConfig;
-use crate::data::{Benchmark, EncodedQuestion, KEPT};
+use crate::data::{Benchmark, EncodedOption, EncodedQuestion, KEPT, ScoredText};
 use crate::error::Result;
 use crate::event::{Event, Observer, stop_if_interrupted};
 use crate::kernels::{HEAD_CHUNK, Kernels};
@@ -27,7 +27,8 @@ use results::{accuracy, mean, perplexity};
 /// sequence length. A longer text is split as in training.
 const CONTEXT: usize = 4096;
 
-/// The longest window of a text that an evaluation runs a model of this shape over, in tokens.
+/// The longest window of a text that an evaluation runs a model of this shape over, in tokens. Questions are not split:
+/// of one that is longer than the model's own context, the last tokens are scored, as many as it takes.
 pub fn context(config: &LlamaConfig) -> usize {
     config.context(CONTEXT)
 }
@@ -50,10 +51,12 @@ impl TextLoss {
 
 /// The positions that an evaluation of `benchmark` runs a model of this shape over.
 pub fn num_positions(benchmark: &Benchmark, config: &LlamaConfig) -> usize {
-    let texts = benchmark.sets.iter().flat_map(|(_, texts)| alone(texts));
-    let questions = benchmark.questions.iter().flat_map(|(_, questions)| questions.iter().map(together));
-    let groups: Vec<Group> = texts.chain(questions).collect();
-    pieces(&groups, context(config)).iter().map(|piece| piece.tree.num_positions()).sum()
+    let of_pieces = |pieces: Vec<Piece>| pieces.iter().map(|piece| piece.tree.num_positions()).sum::<usize>();
+    let texts = benchmark.sets.iter().map(|(_, texts)| of_pieces(pieces(&alone(texts), context(config))));
+    let questions = benchmark.questions.iter();
+    let questions =
+        questions.map(|(_, questions)| of_pieces(pieces(&together(questions, config), usize::MAX)));
+    texts.chain(questions).sum()
 }
 
 /// What a model's divergence on the sets that should stay is measured from.
@@ -100,7 +103,8 @@ pub fn evaluate_in_detail<B: Backend, K: Kernels<B>>(
     let (mut evaluation, mut details) = (Evaluation::default(), Details::default());
     for (set, texts) in &benchmark.sets {
         let against = if KEPT.contains(set) { &mut against } else { &mut Against::Nothing };
-        let losses = measure::<B, K>(model, &alone(texts), against, &mut progress)?;
+        let longest = context(model.config());
+        let losses = measure::<B, K>(model, &alone(texts), longest, against, &mut progress)?;
         evaluation.perplexity.insert(set.name().into(), perplexity(&losses.nll));
         if !matches!(against, Against::Nothing) {
             let means: Vec<f64> = losses.kl.iter().filter_map(TextLoss::mean).collect();
@@ -125,15 +129,25 @@ pub fn score<B: Backend, K: Kernels<B>>(
     observer: &mut dyn Observer,
 ) -> Result<Vec<TextLoss>> {
     let mut progress = Progress { done: 0, total: texts.len(), observer };
-    Ok(measure::<B, K>(model, &alone(texts), &mut Against::Nothing, &mut progress)?.nll)
+    let longest = context(model.config());
+    Ok(measure::<B, K>(model, &alone(texts), longest, &mut Against::Nothing, &mut progress)?.nll)
 }
 
-/// The mean NLL of each option's tokens, question by question.
+/// The loss of an option, by two rules.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct OptionLoss {
+    /// Of [`EncodedOption::paper`](crate::data::EncodedOption::paper).
+    pub paper: TextLoss,
+    /// Of [`EncodedOption::harness`](crate::data::EncodedOption::harness): minus its log-likelihood there.
+    pub harness: TextLoss,
+}
+
+/// The losses of each option, question by question.
 pub fn score_options<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     questions: &[EncodedQuestion],
     observer: &mut dyn Observer,
-) -> Result<Vec<Vec<TextLoss>>> {
+) -> Result<Vec<Vec<OptionLoss>>> {
     let total = questions.iter().map(|question| question.options.len()).sum();
     options_of::<B, K>(model, questions, &mut Progress { done: 0, total, observer })
 }
@@ -152,30 +166,57 @@ impl Progress<'_> {
     }
 }
 
-/// A text and the range of its tokens that count.
-type Counted<'a> = (&'a [u32], Range<usize>);
+/// A text, and ranges of its tokens of each of which the loss is wanted.
+struct Counted<'a> {
+    tokens: &'a [u32],
+    ranges: Vec<Range<usize>>,
+    /// How many documents or options are measured when it is.
+    completes: usize,
+}
 
 /// Texts that begin alike as far as they do.
 type Group<'a> = Vec<Counted<'a>>;
 
 /// Every text by itself, of which every token but the first counts.
 fn alone(texts: &[Vec<u32>]) -> Vec<Group<'_>> {
-    texts.iter().map(|text| vec![(text.as_slice(), 1..text.len().max(1))]).collect()
+    let ranges = |tokens: &[u32]| vec![1..tokens.len().max(1)];
+    texts.iter().map(|tokens| vec![Counted { tokens, ranges: ranges(tokens), completes: 1 }]).collect()
 }
 
-/// The options of a question, of which their own tokens count.
-fn together(question: &EncodedQuestion) -> Group<'_> {
-    question.options.iter().map(|(text, counted)| (text.as_slice(), counted.clone())).collect()
+/// The options of each question: one text for both rules, or one for each where they differ. Of a text that is longer
+/// than the model's context its beginning is cut off, as lm-evaluation-harness does: what is left predicts from as many
+/// tokens as the context has.
+fn together<'a>(questions: &'a [EncodedQuestion], config: &LlamaConfig) -> Vec<Group<'a>> {
+    let most = config.max_position_embeddings;
+    let cut = |text: &'a ScoredText| {
+        let end = text.scored.end;
+        let start = end.saturating_sub(most.saturating_add(1));
+        let first = text.scored.start.max(start + 1);
+        (&text.tokens[start..end], first - start..end - start)
+    };
+    let of_option = |option: &'a EncodedOption| -> Group<'a> {
+        let ((paper, in_paper), (harness, in_harness)) = (cut(&option.paper), cut(&option.harness));
+        let (longer, shorter) = if paper.len() > harness.len() { (paper, harness) } else { (harness, paper) };
+        match longer.starts_with(shorter) {
+            true => vec![Counted { tokens: longer, ranges: vec![in_paper, in_harness], completes: 1 }],
+            false => vec![
+                Counted { tokens: paper, ranges: vec![in_paper], completes: 0 },
+                Counted { tokens: harness, ranges: vec![in_harness], completes: 1 },
+            ],
+        }
+    };
+    questions.iter().map(|question| question.options.iter().flat_map(of_option).collect()).collect()
 }
 
 fn options_of<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     questions: &[EncodedQuestion],
     progress: &mut Progress,
-) -> Result<Vec<Vec<TextLoss>>> {
-    let groups: Vec<Group> = questions.iter().map(together).collect();
-    let mut losses = measure::<B, K>(model, &groups, &mut Against::Nothing, progress)?.nll.into_iter();
-    Ok(groups.iter().map(|group| losses.by_ref().take(group.len()).collect()).collect())
+) -> Result<Vec<Vec<OptionLoss>>> {
+    let groups = together(questions, model.config());
+    let nll = measure::<B, K>(model, &groups, usize::MAX, &mut Against::Nothing, progress)?.nll;
+    let mut losses = nll.as_chunks::<2>().0.iter().map(|&[paper, harness]| OptionLoss { paper, harness });
+    Ok(questions.iter().map(|question| losses.by_ref().take(question.options.len()).collect()).collect())
 }
 
 /// What a forward pass runs over in one piece: texts of a group with what they share, or a window of a text.
@@ -185,30 +226,33 @@ struct Piece<'a> {
     first: usize,
     /// The token of its texts that it begins with.
     start: usize,
-    /// How many texts are measured when it is: none where later windows follow.
+    /// How many documents or options are measured when it is: none where later windows follow.
     completes: usize,
 }
 
-/// The pieces of `groups`. What comes after the last token that counts is left out.
+/// The pieces of `groups`: texts longer than `context` in windows. What comes after the last token that counts is left
+/// out.
 fn pieces<'a>(groups: &[Group<'a>], context: usize) -> Vec<Piece<'a>> {
     let mut pieces = Vec::new();
     let mut first = 0;
     for group in groups {
-        let texts: Vec<&[u32]> = group.iter().map(|(text, counted)| &text[..counted.end]).collect();
+        let end = |counted: &Counted| counted.ranges.iter().map(|range| range.end).max().unwrap_or(0);
+        let texts: Vec<&[u32]> = group.iter().map(|counted| &counted.tokens[..end(counted)]).collect();
+        let longest = texts.iter().map(|text| text.len()).max().unwrap_or(0);
         let tree = Tree::of(&texts);
-        let fits = texts.iter().all(|text| text.len() <= context);
-        // As long as what has to fit anyway: a text of the context's length.
-        if fits && tree.num_positions() <= context.max(BATCH_TOKENS) {
-            pieces.push(Piece { tree, first, start: 0, completes: group.len() });
+        // Not longer than what has to fit anyway.
+        if longest <= context && tree.num_positions() <= longest.max(BATCH_TOKENS) {
+            let completes = group.iter().map(|counted| counted.completes).sum();
+            pieces.push(Piece { tree, first, start: 0, completes });
         } else {
-            for (number, (text, (_, counted))) in texts.iter().zip(group).enumerate() {
-                let counts = |window: &Range<usize>| window.end > counted.start;
-                let windows = windows(text.len(), context).into_iter().filter(counts);
+            for (number, (text, counted)) in texts.iter().zip(group).enumerate() {
+                let from = counted.ranges.iter().map(|range| range.start).min().unwrap_or(0);
+                let windows = windows(text.len(), context).into_iter().filter(|window| window.end > from);
                 pieces.extend(windows.map(|window| Piece {
                     tree: Tree::of(&[&text[window.clone()]]),
                     first: first + number,
                     start: window.start,
-                    completes: usize::from(window.end == text.len()),
+                    completes: if window.end == text.len() { counted.completes } else { 0 },
                 }));
             }
         }
@@ -224,16 +268,20 @@ struct Losses {
     kl: Vec<TextLoss>,
 }
 
-/// The losses of every text, in the order of `groups`.
+/// The losses of every range of every text, in the order of `groups`; texts longer than `context` in windows.
 fn measure<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     groups: &[Group],
+    context: usize,
     against: &mut Against<B>,
     progress: &mut Progress,
 ) -> Result<Losses> {
-    let context = context(model.config());
-    let counted: Vec<&Range<usize>> = groups.iter().flatten().map(|(_, counted)| counted).collect();
-    let nothing = vec![TextLoss::default(); counted.len()];
+    let mut ranges = Ranges { of_texts: Vec::new(), count: 0 };
+    for counted in groups.iter().flatten() {
+        ranges.of_texts.push((ranges.count, &counted.ranges));
+        ranges.count += counted.ranges.len();
+    }
+    let nothing = vec![TextLoss::default(); ranges.count];
     let mut losses = Losses { nll: nothing.clone(), kl: nothing };
     let predicts = |piece: &Piece| piece.tree.num_positions() > 0;
     let (pieces, empty): (Vec<Piece>, Vec<Piece>) = pieces(groups, context).into_iter().partition(predicts);
@@ -241,17 +289,45 @@ fn measure<B: Backend, K: Kernels<B>>(
     let lengths: Vec<usize> = pieces.iter().map(|piece| piece.tree.num_positions()).collect();
     for batch in batches(&lengths, BATCH_TOKENS) {
         let batch: Vec<&Piece> = batch.into_iter().map(|piece| &pieces[piece]).collect();
-        measure_batch::<B, K>(model, &batch, &counted, against, context, &mut losses)?;
+        measure_batch::<B, K>(model, &batch, &ranges, against, context, &mut losses)?;
         progress.advance(batch.iter().map(|piece| piece.completes).sum())?;
     }
     Ok(losses)
 }
 
-/// Adds what one forward pass tells to `losses`; `counted` are the tokens that count of all texts.
+/// The ranges of all texts whose losses are wanted.
+struct Ranges<'a> {
+    /// Of each text, and the number of its first.
+    of_texts: Vec<(usize, &'a [Range<usize>])>,
+    /// How many there are.
+    count: usize,
+}
+
+impl Ranges<'_> {
+    /// Whether the loss of a text's token is wanted.
+    fn want(&self, (text, token): (usize, usize)) -> bool {
+        self.of_texts[text].1.iter().any(|range| range.contains(&token))
+    }
+
+    /// Adds a value of each of these tokens of texts to the losses that it belongs to.
+    fn add(&self, losses: &mut [TextLoss], tokens: impl Iterator<Item = (usize, usize)>, values: &[f32]) {
+        for ((text, token), &value) in tokens.zip(values) {
+            let (first, ranges) = self.of_texts[text];
+            for (loss, _) in
+                losses[first..].iter_mut().zip(ranges).filter(|(_, range)| range.contains(&token))
+            {
+                loss.sum += f64::from(value);
+                loss.tokens += 1;
+            }
+        }
+    }
+}
+
+/// Adds what one forward pass tells to `losses`.
 fn measure_batch<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     batch: &[&Piece],
-    counted: &[&Range<usize>],
+    ranges: &Ranges,
     against: &mut Against<B>,
     context: usize,
     losses: &mut Losses,
@@ -264,28 +340,20 @@ fn measure_batch<B: Backend, K: Kernels<B>>(
         (0..piece.tree.branches.len()).map(move |number| (first + number, start))
     };
     let texts: Vec<(usize, usize)> = batch.iter().flat_map(texts_of).collect();
-    let counts = |target: &&Target| {
+    let token = |target: &Target| {
         let (text, start) = texts[target.document];
-        counted[text].contains(&(start + target.index))
+        (text, start + target.index)
     };
-    let targets: Vec<&Target> = rows.targets.iter().filter(counts).collect();
+    let targets: Vec<&Target> = rows.targets.iter().filter(|target| ranges.want(token(target))).collect();
     if targets.is_empty() {
         return Ok(());
     }
     let hidden = at_positions(model.hidden::<K>(&rows)?, targets.iter().map(|target| target.position));
-    let of_targets = targets.iter().map(|target| texts[target.document].0);
-    add(&mut losses.nll, of_targets.clone(), nll::<B, K>(model, &hidden, &targets));
+    let tokens = targets.iter().map(|target| token(target));
+    ranges.add(&mut losses.nll, tokens.clone(), &nll::<B, K>(model, &hidden, &targets));
     let windows: Vec<&[u32]> = trees.iter().map(|tree| tree.trunk).collect();
-    add(&mut losses.kl, of_targets, against.divergence::<K>(model, hidden, &windows, context)?);
+    ranges.add(&mut losses.kl, tokens, &against.divergence::<K>(model, hidden, &windows, context)?);
     Ok(())
-}
-
-/// Adds a value of each target to the loss of its text.
-fn add(losses: &mut [TextLoss], texts: impl Iterator<Item = usize>, values: Vec<f32>) {
-    for (text, value) in texts.zip(values) {
-        losses[text].sum += f64::from(value);
-        losses[text].tokens += 1;
-    }
 }
 
 /// The NLL of each target; `hidden` is `[targets, hidden]`.

@@ -141,9 +141,10 @@ impl Folder {
         }
     }
 
-    /// The whole of `file` as JSON: a configuration, or the index of a checkpoint.
+    /// The whole of `file` as JSON: a configuration, or the index of a checkpoint. It may hold `NaN` and `Infinity`, as
+    /// Python writes them; where one is used as a number, it is refused there.
     pub fn json(&self, file: &str) -> Result<serde_json::Value> {
-        serde_json::from_slice(&self.read(file, JSON_LIMIT)?).map_err(|error| Error::Data {
+        crate::json::parse(&self.read(file, JSON_LIMIT)?).map_err(|error| Error::Data {
             path: self.label(file),
             problem: format!("is not valid JSON ({error})"),
             remedy: "restore the file from where the folder came from".into(),

@@ -24,8 +24,10 @@ use crate::kernels::{AttentionWeights, Kernels, Memory, MlpWeights, dtype};
 use crate::placement::Placement;
 use crate::recipe::Precision;
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
+/// The embedding, `[vocab, hidden]`.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The head of a model that is not tied, `[vocab, hidden]`.
+pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// A Llama with its head.
 #[derive(Module, Debug)]
@@ -336,7 +338,7 @@ impl<B: Backend> Llama<B> {
         let shapes = self.config.parameters();
         // What came from no checkpoint has no dtype of its own; config.json should say which it got.
         let dtype = if like.is_none() && dtype == SaveDtype::Input { SaveDtype::F32 } else { dtype };
-        write_model(output, input, like, &shapes, dtype, |name| {
+        write_model(output, input, like, &shapes, dtype, self.config.tie_word_embeddings, |name| {
             let name = if self.config.is_tied_head(name) { EMBEDDING } else { name };
             let data = tensors.get(name)?.clone().into_data().convert::<f32>();
             Some(data.to_vec().expect("converted to f32"))
@@ -415,7 +417,7 @@ impl LlamaConfig {
         }
     }
 
-    /// A tied model's file may hold the head all the same; transformers ignores it, and so is it here.
+    /// A tied model's file may hold the head all the same, equal to the embedding: one that differs unties the model.
     fn is_tied_head(&self, name: &str) -> bool {
         self.tie_word_embeddings && name == HEAD
     }

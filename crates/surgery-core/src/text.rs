@@ -1,5 +1,7 @@
 //! Texts to tokens and back, with the tokenizer that came with the model.
 
+mod assembly;
+
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,9 +11,8 @@ use tokenizers::Tokenizer;
 use crate::error::{Error, Result};
 use crate::files::Folder;
 
-const FILE: &str = "tokenizer.json";
-/// The largest file read; those of a quarter of a million tokens have some tens of MB.
-const LIMIT: u64 = 256 << 20;
+use assembly::{Assembled, FILE, assemble};
+
 /// How much longer replacements may make a text. Llama's make it up to 3 times as long; each of a hundred in a row
 /// that doubles it would fill any memory.
 const MOST_GROWTH: f64 = 1000.0;
@@ -22,10 +23,12 @@ pub struct TextEncoder {
     tokenizer: Tokenizer,
     path: String,
     vocab_size: usize,
+    beginning: Option<String>,
+    conflicts: Vec<String>,
 }
 
 impl TextEncoder {
-    /// Loads `tokenizer.json` for a model with `vocab_size` rows.
+    /// Loads `tokenizer.json`, with what the files beside it say of it, for a model with `vocab_size` rows.
     pub fn load(folder: &Folder, vocab_size: usize) -> Result<Self> {
         let path = folder.label(FILE);
         if !folder.has(FILE) && folder.has("tokenizer.model") {
@@ -37,11 +40,7 @@ impl TextEncoder {
                         .into(),
             });
         }
-        let bytes = folder.read(FILE, LIMIT)?;
-        let mut tokenizer = guarded(|| Tokenizer::from_bytes(&bytes)).map_err(|error| Error::Tokenizer {
-            path: path.clone(),
-            problem: format!("is not a tokenizer this program can read ({error})"),
-        })?;
+        let Assembled { mut tokenizer, beginning, conflicts } = assemble(folder)?;
         let normalizer = serde_json::to_value(tokenizer.get_normalizer());
         let decoder = serde_json::to_value(tokenizer.get_decoder());
         for (part, content) in [("normalizer", normalizer), ("decoder", decoder)] {
@@ -59,7 +58,7 @@ impl TextEncoder {
         // The file may ask for padding or truncation, which would silently change the texts.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).expect("removing a truncation cannot fail");
-        Ok(Self { tokenizer, path, vocab_size })
+        Ok(Self { tokenizer, path, vocab_size, beginning, conflicts })
     }
 
     /// The ids of `text`, special tokens included.
@@ -67,12 +66,24 @@ impl TextEncoder {
         Ok(self.encode_with_ends(text)?.into_iter().map(|(id, _)| id).collect())
     }
 
+    /// The ids of `text` as lm-evaluation-harness has it encoded: special tokens included, unless it begins with the
+    /// token that begins a text (the end token, where there is no such token).
+    pub fn encode_for_harness(&self, text: &str) -> Result<Vec<u32>> {
+        let begun = self.beginning.as_ref().is_some_and(|token| text.starts_with(token.as_str()));
+        Ok(self.ids_and_ends(text, !begun)?.into_iter().map(|(id, _)| id).collect())
+    }
+
     /// The ids of `text`, each with the byte offset in `text` at which it ends; special tokens end at 0.
     pub fn encode_with_ends(&self, text: &str) -> Result<Vec<(u32, usize)>> {
-        let encoding = guarded(|| self.tokenizer.encode(text, true)).map_err(|error| Error::Tokenizer {
-            path: self.path.clone(),
-            problem: format!("cannot encode {:?} ({error})", excerpt(text)),
-        })?;
+        self.ids_and_ends(text, true)
+    }
+
+    fn ids_and_ends(&self, text: &str, special_tokens: bool) -> Result<Vec<(u32, usize)>> {
+        let encoding =
+            guarded(|| self.tokenizer.encode(text, special_tokens)).map_err(|error| Error::Tokenizer {
+                path: self.path.clone(),
+                problem: format!("cannot encode {:?} ({error})", excerpt(text)),
+            })?;
         let ends = encoding.get_offsets().iter().map(|&(_, end)| end);
         let tokens: Vec<(u32, usize)> = encoding.get_ids().iter().copied().zip(ends).collect();
         match tokens.iter().find(|(id, _)| *id as usize >= self.vocab_size) {
@@ -87,6 +98,11 @@ impl TextEncoder {
                 ),
             }),
         }
+    }
+
+    /// Where the files beside tokenizer.json disagree with it and are not followed: sentences for a warning.
+    pub fn conflicts(&self) -> &[String] {
+        &self.conflicts
     }
 
     /// Whether both give the same tokens the same ids.

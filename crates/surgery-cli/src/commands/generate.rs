@@ -32,7 +32,11 @@ impl crate::backend::Job for Job {
     fn run<P: Platform>(self) -> Outcome {
         let Self { generate: args, common } = self;
         let device = P::device(common.device)?;
-        let files = ModelFiles::open(&args.model, Log::new(&common))?;
+        let log = Log::new(&common);
+        let files = ModelFiles::open(&args.model, log)?;
+        for setting in &files.config.not_applied {
+            log.warn(&format!("generation_config.json asks for `{setting}`, which is not applied"));
+        }
         let prompt = files.encoder.encode(&args.prompt)?;
         let remembered = files.config.context(prompt.len().saturating_add(args.max_new_tokens));
         fit::inference::<P>("the generation", &[&files], prompt.len(), remembered, &device)?;

@@ -167,6 +167,16 @@ impl Checkpoint {
         }
     }
 
+    /// Whether two tensors of one shape, which are both there, hold different values.
+    pub(crate) fn differ(&self, first: &str, second: &str) -> Result<bool> {
+        let (Some((_, a)), Some((_, b))) = (self.find(first), self.find(second)) else { return Ok(false) };
+        if a.shape != b.shape {
+            return Ok(false);
+        }
+        let shape = a.shape.clone();
+        Ok(self.read(first, &shape)? != self.read(second, &shape)?)
+    }
+
     fn find(&self, name: &str) -> Option<(&Shard, &Entry)> {
         let &(shard, entry) = self.places.get(name)?;
         Some((&self.shards[shard], &self.shards[shard].tensors[entry]))

@@ -70,14 +70,15 @@ const COMPANIONS: [&str; 13] = [
 ///
 /// `value` gives a tensor's new values by name, or `None` for a tensor that no parameter stands for, which
 /// is copied byte for byte. Without `like` (a model trained from scratch) `tensors` names every tensor and
-/// its shape, in the order in which one file holds them. The folder has its name, in place of what had it before,
-/// once it is whole.
+/// its shape, in the order in which one file holds them. `tied` says whether the head is the embedding; config.json
+/// says so too. The folder has its name, in place of what had it before, once it is whole.
 pub fn write_model(
     output: &Path,
     input: &Folder,
     like: Option<&Checkpoint>,
     tensors: &[(String, Vec<usize>)],
     dtype: SaveDtype,
+    tied: bool,
     mut value: impl FnMut(&str) -> Option<Vec<f32>>,
 ) -> Result<()> {
     let fresh;
@@ -88,7 +89,7 @@ pub fn write_model(
             &fresh
         }
     };
-    replace_folder(output, |folder| write_files(folder, input, like, shards, dtype, &mut value))
+    replace_folder(output, |folder| write_files(folder, input, like, shards, (dtype, tied), &mut value))
         .map_err(|error| error.wanting(size(shards, dtype)))
 }
 
@@ -97,7 +98,7 @@ fn write_files(
     input: &Folder,
     like: Option<&Checkpoint>,
     shards: &[Shard],
-    dtype: SaveDtype,
+    (dtype, tied): (SaveDtype, bool),
     value: &mut dyn FnMut(&str) -> Option<Vec<f32>>,
 ) -> Result<()> {
     for shard in shards {
@@ -112,12 +113,13 @@ fn write_files(
         write_index(output, shards, dtype)?;
     }
     for file in COMPANIONS.iter().rev().filter(|file| input.has(file)) {
-        match (*file, dtype.torch_name()) {
-            ("config.json", Some(name)) => {
-                let bytes = with_dtype(input.json(file)?, name);
-                write_atomically(&output.join(file), |writer| writer.write_all(&bytes))?;
-            }
-            _ => input.copy(file, output)?,
+        let changed = match *file {
+            "config.json" => changed_config(input.json(file)?, dtype.torch_name(), tied),
+            _ => None,
+        };
+        match changed {
+            Some(config) => write_atomically(&output.join(file), |writer| writer.write_all(&config))?,
+            None => input.copy(file, output)?,
         }
     }
     Ok(())
@@ -231,15 +233,23 @@ fn write_index(output: &Path, shards: &[Shard], dtype: SaveDtype) -> Result<()> 
     write_atomically(&output.join(INDEX), |writer| Ok(serde_json::to_writer_pretty(writer, &index)?))
 }
 
-fn with_dtype(mut config: serde_json::Value, name: &str) -> Vec<u8> {
-    if let Some(object) = config.as_object_mut() {
+/// config.json with another dtype and, for a head that turned out to be its own, without the tie; none where it can
+/// stay as it is.
+fn changed_config(mut config: serde_json::Value, dtype: Option<&str>, tied: bool) -> Option<Vec<u8>> {
+    const TIE: &str = "tie_word_embeddings";
+    let object = config.as_object_mut()?;
+    let untie = !tied && object.get(TIE).and_then(serde_json::Value::as_bool) == Some(true);
+    if untie {
+        object.insert(TIE.into(), false.into());
+    }
+    if let Some(name) = dtype {
         let key = if object.contains_key("dtype") { "dtype" } else { "torch_dtype" };
         object.insert(key.into(), name.into());
         if key == "dtype" {
             object.shift_remove("torch_dtype");
         }
     }
-    serde_json::to_vec_pretty(&config).expect("it was JSON before")
+    (untie || dtype.is_some()).then(|| crate::json::to_vec(&config))
 }
 
 /// f32 values to the bytes of a tensor file.

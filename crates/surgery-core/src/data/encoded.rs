@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Corpus, Document, QuestionSet, Set, Split};
+use super::{Corpus, Document, Question, QuestionSet, Set, Split};
 use crate::error::{Error, Result};
 use crate::files::Folder;
 use crate::text::TextEncoder;
@@ -22,14 +22,41 @@ pub struct Benchmark {
 /// A question whose options are encoded together with it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodedQuestion {
-    /// Each option: the ids of `"{question} {option}"`, and which of them are the option's.
-    pub options: Vec<(Vec<u32>, Range<usize>)>,
-    /// How many characters each option has.
-    pub characters: Vec<usize>,
+    /// Two or more.
+    pub options: Vec<EncodedOption>,
     /// Index of the right option.
     pub answer: usize,
     /// The half it belongs to.
     pub split: Split,
+}
+
+/// `"{question} {option}"` as two rules score it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EncodedOption {
+    /// By the paper's rule: the tokens that reach into the option, found by character offsets.
+    pub paper: ScoredText,
+    /// By lm-evaluation-harness's: all tokens after as many as the question has by itself. A space that is a token of its
+    /// own belongs to them.
+    pub harness: ScoredText,
+    /// How many characters the option has.
+    pub characters: usize,
+}
+
+/// A text, and which of its tokens count.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoredText {
+    /// Its token ids, special tokens included.
+    pub tokens: Vec<u32>,
+    /// The tokens that count, never the first of the text.
+    pub scored: Range<usize>,
+}
+
+impl EncodedOption {
+    /// An option that both rules score alike.
+    pub fn of_tokens(tokens: Vec<u32>, scored: Range<usize>, characters: usize) -> Self {
+        let text = ScoredText { tokens, scored };
+        Self { paper: text.clone(), harness: text, characters }
+    }
 }
 
 impl Benchmark {
@@ -110,43 +137,61 @@ fn encode_questions(
     set: &QuestionSet,
     encoder: &TextEncoder,
 ) -> Result<Vec<EncodedQuestion>> {
-    set.questions
-        .iter()
-        .map(|question| {
-            let options = question
-                .options
-                .iter()
-                .map(|option| {
-                    encode_option(&question.question, option, encoder)?.ok_or_else(|| Error::Data {
-                        path: folder.label(&format!("questions/{}.jsonl", set.name)),
-                        problem: format!(
-                            "option {option:?} of question {:?} has no token of its own to predict",
-                            question.id
-                        ),
-                        remedy: "word the option differently".into(),
-                    })
-                })
-                .collect::<Result<_>>()?;
-            let characters = question.options.iter().map(|option| option.chars().count()).collect();
-            Ok(EncodedQuestion { options, characters, answer: question.answer, split: question.split })
-        })
-        .collect()
+    let encode = |question: &Question| {
+        let context = encoder.encode_for_harness(trim_end(&question.question))?;
+        let option = |option: &String| {
+            let paper = encode_by_offsets(&question.question, option, encoder)?;
+            let harness = encode_by_context(&context, &question.question, option, encoder)?;
+            let encoded = paper.zip(harness).map(|(paper, harness)| EncodedOption {
+                paper,
+                harness,
+                characters: option.chars().count(),
+            });
+            encoded.ok_or_else(|| Error::Data {
+                path: folder.label(&format!("questions/{}.jsonl", set.name)),
+                problem: format!(
+                    "option {option:?} of question {:?} has no token of its own to predict",
+                    question.id
+                ),
+                remedy: "word the option differently".into(),
+            })
+        };
+        let options = question.options.iter().map(option).collect::<Result<_>>()?;
+        Ok(EncodedQuestion { options, answer: question.answer, split: question.split })
+    };
+    set.questions.iter().map(encode).collect()
 }
 
-/// `"{question} {option}"` encoded as a whole, and the tokens that reach into the option. Encoding the
-/// question alone would not tell where the option starts: tokenisation is not concatenative.
-fn encode_option(
-    question: &str,
-    option: &str,
-    encoder: &TextEncoder,
-) -> Result<Option<(Vec<u32>, Range<usize>)>> {
+/// `"{question} {option}"` encoded as a whole, and the tokens that reach into the option: none where there are none.
+fn encode_by_offsets(question: &str, option: &str, encoder: &TextEncoder) -> Result<Option<ScoredText>> {
     let tokens = encoder.encode_with_ends(&format!("{question} {option}"))?;
     let start = question.len() + 1;
     let first = tokens.iter().position(|&(_, end)| end > start);
     let last = tokens.iter().rposition(|&(_, end)| end > start);
     let (Some(first), Some(last)) = (first, last) else { return Ok(None) };
     // The first token of a text is given, never predicted.
-    let range = first.max(1)..last + 1;
-    let ids = tokens.into_iter().map(|(id, _)| id).collect();
-    Ok((!range.is_empty()).then_some((ids, range)))
+    let scored = first.max(1)..last + 1;
+    let tokens = tokens.into_iter().map(|(id, _)| id).collect();
+    Ok((!scored.is_empty()).then_some(ScoredText { tokens, scored }))
+}
+
+/// The tokens of the question by itself, `context`, and what `"{question} {option}"` has beyond as many: `_encode_pair` of
+/// lm-evaluation-harness 0.4.13. Blanks at the end of the question belong to the option there.
+fn encode_by_context(
+    context: &[u32],
+    question: &str,
+    option: &str,
+    encoder: &TextEncoder,
+) -> Result<Option<ScoredText>> {
+    let whole = encoder.encode_for_harness(&format!("{question} {option}"))?;
+    if context.is_empty() || whole.len() <= context.len() {
+        return Ok(None);
+    }
+    let scored = context.len()..whole.len();
+    Ok(Some(ScoredText { tokens: [context, &whole[scored.clone()]].concat(), scored }))
+}
+
+/// A text without the blanks at its end, as Python's `rstrip` takes them.
+fn trim_end(text: &str) -> &str {
+    text.trim_end_matches(|letter: char| letter.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&letter))
 }

@@ -8,7 +8,7 @@ mod questions;
 mod sampler;
 
 pub use corpus::{Corpus, Document, Set, read_documents, read_texts};
-pub use encoded::{Benchmark, EncodedQuestion, KEPT, encode_documents};
+pub use encoded::{Benchmark, EncodedOption, EncodedQuestion, KEPT, ScoredText, encode_documents};
 pub use questions::{Question, QuestionSet, Split};
 pub use sampler::{DocumentsPerStep, Draw, Sampler};
 pub(crate) use sampler::{Position, seeded};

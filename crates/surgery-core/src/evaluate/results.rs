@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::TextLoss;
+use super::{OptionLoss, TextLoss};
 use crate::data::{EncodedQuestion, Split};
 
 /// What a model was measured to be.
@@ -110,8 +110,8 @@ fn pairs<T>(
 
 /// The option that the paper's rule chooses: the lowest mean NLL, the first of equals. Means are compared,
 /// not perplexities, which overflow.
-pub fn choose(options: &[TextLoss]) -> usize {
-    lowest(options.iter().map(|option| option.mean().unwrap_or(f64::INFINITY)))
+pub fn choose<'a>(options: impl IntoIterator<Item = &'a TextLoss>) -> usize {
+    lowest(options.into_iter().map(|option| option.mean().unwrap_or(f64::INFINITY)))
 }
 
 /// The index of the lowest value, the first of equals.
@@ -136,13 +136,13 @@ pub struct Choices {
 
 impl Choices {
     /// From the losses of a question's options.
-    pub fn of((question, options): (&EncodedQuestion, &Vec<TextLoss>)) -> Self {
-        let per_character = options.iter().zip(&question.characters);
+    pub fn of((question, losses): (&EncodedQuestion, &Vec<OptionLoss>)) -> Self {
         let right = |chosen: usize| chosen == question.answer;
+        let harness = || losses.iter().map(|loss| loss.harness.sum).zip(&question.options);
         Self {
-            paper: right(choose(options)),
-            acc: right(lowest(options.iter().map(|option| option.sum))),
-            acc_norm: right(lowest(per_character.map(|(option, &count)| option.sum / count as f64))),
+            paper: right(choose(losses.iter().map(|loss| &loss.paper))),
+            acc: right(lowest(harness().map(|(sum, _)| sum))),
+            acc_norm: right(lowest(harness().map(|(sum, option)| sum / option.characters as f64))),
         }
     }
 }
@@ -188,6 +188,7 @@ pub(super) fn mean(values: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::EncodedOption;
 
     fn loss(mean: f64, tokens: usize) -> TextLoss {
         TextLoss { sum: mean * tokens as f64, tokens }
@@ -212,14 +213,12 @@ mod tests {
 
     #[test]
     fn the_rules_differ_where_lengths_do() {
-        let question = |answer| EncodedQuestion {
-            options: Vec::new(),
-            characters: vec![30, 4, 9],
-            answer,
-            split: Split::Test,
-        };
+        let option = |characters| EncodedOption::of_tokens(Vec::new(), 0..0, characters);
+        let options = [30, 4, 9].map(option);
+        let question = |answer| EncodedQuestion { options: options.to_vec(), answer, split: Split::Test };
         // Means 1, 2, 1.5; sums 6, 2, 3; per character 0.2, 0.5, 0.33.
-        let losses = vec![loss(1.0, 6), loss(2.0, 1), loss(1.5, 2)];
+        let both = |loss| OptionLoss { paper: loss, harness: loss };
+        let losses = [loss(1.0, 6), loss(2.0, 1), loss(1.5, 2)].map(both).to_vec();
         let chosen = |answer| Choices::of((&question(answer), &losses));
         assert_eq!(chosen(0), Choices { paper: true, acc: false, acc_norm: true });
         assert_eq!(chosen(1), Choices { paper: false, acc: true, acc_norm: false });
