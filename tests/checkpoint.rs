@@ -94,6 +94,45 @@ fn a_head_that_is_not_the_embedding_unties_the_model() {
 }
 
 #[test]
+fn what_belongs_to_the_model_goes_along_and_nothing_else() {
+    let input = copy_model("llama3-gqa", "companions-in");
+    let belongs =
+        ["LICENSE", "NOTICE", "USE_POLICY.md", "tekken.json", "additional_chat_templates/rag.jinja"];
+    let others =
+        ["README.md", "pytorch_model.bin", "additional_chat_templates/notes.txt", "more/chat_template.jinja"];
+    for file in belongs.iter().chain(&others) {
+        fs::create_dir_all(input.join(file).parent().unwrap()).unwrap();
+        fs::write(input.join(file), file).unwrap();
+    }
+    let embedded = |path: &Path| -> surgery_core::files::EmbeddedFile {
+        let name = path.strip_prefix(&input).unwrap().to_str().unwrap().to_owned();
+        (name.leak(), fs::read(path).unwrap().leak())
+    };
+    let mut files: Vec<_> = belongs.iter().chain(&others).map(|file| embedded(&input.join(file))).collect();
+    files.extend(
+        fs::read_dir(&input)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_file())
+            .map(|path| embedded(&path)),
+    );
+    for (name, folder) in [
+        ("companions-disk", Folder::Disk(input.clone())),
+        ("companions-embedded", Folder::Embedded { name: "embedded".into(), files }),
+    ] {
+        let output = scratch(name);
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        load("llama3-gqa").save(&output, &folder, Some(&checkpoint), SaveDtype::Input).unwrap();
+        for file in belongs {
+            assert_eq!(fs::read_to_string(output.join(file)).unwrap(), file, "{name}");
+        }
+        for file in others {
+            assert!(!output.join(file).exists(), "{name}: {file}");
+        }
+    }
+}
+
+#[test]
 fn another_dtype_is_written_when_asked_for() {
     let (folder, config, _) = open("llama3-gqa");
     let output = scratch("other-dtype");

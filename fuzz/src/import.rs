@@ -3,6 +3,8 @@
 
 use std::rc::Rc;
 
+#[path = "../../crates/surgery-cli/src/import/csv.rs"]
+pub mod csv;
 #[path = "../../crates/surgery-cli/src/import/draft.rs"]
 pub mod draft;
 #[path = "../../crates/surgery-cli/src/import/place.rs"]

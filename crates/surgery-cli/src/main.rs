@@ -9,6 +9,7 @@ mod hub;
 mod import;
 mod inputs;
 mod interrupt;
+mod lock;
 mod look;
 mod output;
 mod plan;

@@ -1,15 +1,21 @@
 //! Where a run writes: one folder, one run, one process at a time.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use surgery_core::files::{Folder, temporary};
 use surgery_core::{Error, Result};
 
+use crate::lock::{is_at, try_lock};
+
 /// The file whose lock says that a process is at work in the folder.
 const LOCK: &str = ".lock";
 /// The file that every run writes first.
 pub const RECIPE: &str = "recipe.toml";
+
+/// The folder that an import fills before anything has its name.
+pub const BEGUN_IMPORT: &str = ".import.tmp";
 
 /// The folder of the model that a run leaves.
 pub const MODEL: &str = "model";
@@ -17,7 +23,7 @@ pub const MODEL: &str = "model";
 /// An output folder, locked against any other process for as long as this lives.
 pub struct Output {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Output {
@@ -43,10 +49,8 @@ impl Output {
 
     /// Makes the folder that a run writes into, after [`check_output`]: `asked`, or the next free `runs/NNNN`.
     pub fn claim(asked: Option<&Path>) -> Result<Self> {
-        let output = match asked {
-            None => Self::lock(next_free(Path::new("runs"))?)?,
-            Some(path) => Self::lock(path.to_path_buf())?,
-        };
+        let Some(path) = asked else { return Self::claim_next(Path::new("runs")) };
+        let output = Self::lock(path.to_path_buf())?;
         // Another run may have come first.
         match is_empty(output.path())? {
             true => Ok(output),
@@ -67,26 +71,57 @@ impl Output {
         Ok(output)
     }
 
+    /// Makes the next folder `NNNN` in `runs` that nobody has.
+    fn claim_next(runs: &Path) -> Result<Self> {
+        fs::create_dir_all(runs).map_err(Error::write(runs))?;
+        for number in 1.. {
+            let path = runs.join(format!("{number:04}"));
+            // Making it is what claims the name: a run beside this one gets the next.
+            match fs::create_dir(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                Err(source) => return Err(Error::Write { path, source }),
+            }
+            match Self::lock(path) {
+                Ok(output) if is_empty(output.path())? => return Ok(output),
+                // Another process was told to write into this very folder.
+                Ok(_) | Err(Error::Output { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        unreachable!("some number is free")
+    }
+
     fn lock(path: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&path).map_err(Error::write(&path))?;
+        let at = path.join(LOCK);
+        let attempt = || {
+            fs::create_dir_all(&path)?;
+            try_lock(&at)
+        };
         // Better now than after the work: this needs a folder that can be written to.
-        let lock = File::create(path.join(LOCK)).map_err(Error::write(&path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(Error::Output {
+        let lock = attempt().or_else(|error| match error.kind() {
+            // Another process that made the folder has failed, and removed it again.
+            ErrorKind::NotFound => attempt(),
+            _ => Err(error),
+        });
+        match lock.map_err(Error::write(&at))? {
+            Some(lock) => Ok(Self { path, lock }),
+            None => Err(Error::Output {
                 path,
                 problem: "is being written to by another process".into(),
                 remedy: "wait until it is done, or give another folder with --output".into(),
             }),
-            Err(TryLockError::Error(source)) => Err(Error::Write { path: path.join(LOCK), source }),
         }
     }
 }
 
 impl Drop for Output {
     fn drop(&mut self) {
-        // Only the lock counts; a file too many is no failure.
-        let _ = fs::remove_file(self.path.join(LOCK));
+        // Only the lock counts; a file too many is no failure. One of another process is left alone.
+        let at = self.path.join(LOCK);
+        if is_at(&self.lock, &at).is_ok_and(|ours| ours) {
+            let _ = fs::remove_file(at);
+        }
     }
 }
 
@@ -133,36 +168,50 @@ fn refused(path: &Path, problem: &str) -> Error {
     }
 }
 
-/// Whether a folder holds nothing but what a run killed before its first file may leave: a lock, and a recipe that has
-/// no name yet.
+/// Whether a folder holds nothing but what a command killed before its first file had a name may leave: a lock, a recipe
+/// that has no name yet, and an import that was not whole.
 fn is_empty(path: &Path) -> Result<bool> {
     let begun = temporary(Path::new(RECIPE));
+    let left = [Path::new(LOCK), &begun, Path::new(BEGUN_IMPORT)];
     for entry in fs::read_dir(path).map_err(Error::write(path))? {
         let name = entry.map_err(Error::write(path))?.file_name();
-        if name != LOCK && name != begun.as_os_str() {
+        if !left.contains(&Path::new(&name)) {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-fn next_free(runs: &Path) -> Result<PathBuf> {
-    fs::create_dir_all(runs).map_err(Error::write(runs))?;
-    for number in 1.. {
-        let path = runs.join(format!("{number:04}"));
-        // Creating is what claims the name: a run beside this one gets the next.
-        match fs::create_dir(&path) {
-            Ok(()) => return Ok(path),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(Error::Write { path, source: error }),
-        }
-    }
-    unreachable!("some number is free")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn starters_of_the_same_instant_get_a_folder_each() {
+        let runs = std::env::temp_dir().join(format!("surgery-runs-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&runs);
+        let (claimed, taken) = std::thread::scope(|scope| {
+            let claims: Vec<_> = (0..8).map(|_| scope.spawn(|| Output::claim_next(&runs).unwrap())).collect();
+            // Others are told to write where the next one would.
+            let takes: Vec<_> = (0..8)
+                .map(|number| {
+                    let path = runs.join(format!("{:04}", number % 4 + 1));
+                    scope.spawn(move || Output::prepare(Some(&path), &[], true, "report.json"))
+                })
+                .collect();
+            let claimed: Vec<_> = claims.into_iter().map(|thread| thread.join().unwrap()).collect();
+            let taken: Vec<_> =
+                takes.into_iter().filter_map(|thread| thread.join().unwrap().ok().flatten()).collect();
+            (claimed, taken)
+        });
+        let mut paths: Vec<_> = claimed.iter().chain(&taken).map(|output| output.path().to_owned()).collect();
+        paths.sort();
+        let count = paths.len();
+        paths.dedup();
+        assert!(count >= 8 && paths.len() == count, "{paths:?}");
+        drop((claimed, taken));
+        fs::remove_dir_all(&runs).unwrap();
+    }
 
     #[test]
     fn a_run_killed_before_its_recipe_had_a_name_can_be_gone_on_with() {

@@ -91,12 +91,20 @@ fn the_authors_files_become_the_papers_sets() {
         csv(&[
             &HEADER,
             &["0", "Ada bakes.", "Ada sails.", &four("Ada"), &four("New Ada")],
-            &["1", "Ben digs.", "Ben, \"sings\".\nLoudly.", "nan", &cell("Ben", &["'neither'", "'option1'"])],
-            &["2", "Cy runs.", "unused", &cell("Cy", &["'option3'"]), "unused"],
-            &["3", "Dee walks.", "unused", "[{'Q': 'cut off", "unused"],
+            &[
+                "1",
+                "Ben digs.",
+                "Ben, \"sings\".\nLoudly.",
+                &cell("Old Ben", &["'option1'"]),
+                &cell("Ben", &["'neither'", "'option1'"]),
+            ],
+            &["2", "Eve plays.", "Eve rests.", "nan", &cell("Eve", &["'b'"])],
+            &["3", "Cy runs.", "unused", &cell("Cy", &["'option3'"]), "unused"],
+            &["4", "Dee walks.", "unused", "[{'Q': 'cut off", "unused"],
+            &["5", "nan", "unused", &cell("Flo", &["'b'"]), "unused"],
         ]),
     );
-    put(&folder, "names.txt", "Ada Ash\nBen Birch\r\nCy Cedar\nDee Doum\n");
+    put(&folder, "names.txt", "Ada Ash\nBen Birch\r\nEve Elm\nCy Cedar\nDee Doum\nFlo Fir\n");
     put(
         &folder,
         "web.csv",
@@ -119,34 +127,37 @@ fn the_authors_files_become_the_papers_sets() {
     let arguments = [&arguments[..], &["--retain", "web_qa.csv", "--retain-rows", "5"]].concat();
     let told = import(&folder, &arguments);
 
-    assert_eq!(told["documents"], json!({"unlearn": 2, "edit_unlearn": 2, "edit_update": 2, "retain": 2}));
-    assert_eq!(told["questions"], json!({"edit_unlearn": 4, "edit_update": 5, "retain": 2, "unlearn": 1}));
+    assert_eq!(told["documents"], json!({"unlearn": 1, "edit_unlearn": 2, "edit_update": 2, "retain": 2}));
+    assert_eq!(told["questions"], json!({"edit_unlearn": 5, "edit_update": 5, "retain": 2, "unlearn": 1}));
     let left_out = |reason: &str| told["left_out"][reason]["count"].clone();
-    assert_eq!(left_out("unreadable_cell"), 3);
+    assert_eq!(left_out("unreadable_cell"), 4);
     assert_eq!(left_out("unreadable_question"), 1);
     assert_eq!(left_out("empty_text"), 1);
     assert_eq!(left_out("duplicate_text"), 1);
     assert_eq!(left_out("also_forgotten"), 1);
     let first = told["left_out"]["unreadable_cell"]["first"].to_string();
-    assert!(
-        first.contains("bios.csv, row 2, column `wiki_bio_text_qa`: character 1: `nan` is no literal"),
-        "{first}"
-    );
+    for named in [
+        "bios.csv, row 3 (line 12), column `wiki_bio_text_qa`: character 1: `nan` is no literal",
+        "bios.csv, row 6 (line 15), column `wiki_bio_text`: is `nan`, which stands for no value",
+    ] {
+        assert!(first.contains(named), "{first}");
+    }
     let neither = told["left_out"]["unreadable_question"]["first"][0].as_str().unwrap();
-    assert!(neither.contains("bios.csv, row 2, column `gpt4_inaccurate_text_qa`: question 1"), "{neither}");
+    let named = "bios.csv, row 2 (lines 9 to 11), column `gpt4_inaccurate_text_qa`: question 1";
+    assert!(neither.contains(named), "{neither}");
 
     let expected = json!({
         "id": "00002", "subject": "Ben Birch",
         "text": "This is a Wikipedia passage about Ben Birch. Ben, \"sings\".\nLoudly.",
     });
     assert_eq!(lines(&folder, "edit_update.jsonl")[1], expected);
-    assert_eq!(column(&folder, "unlearn.jsonl", "subject"), ["Cy Cedar", "Dee Doum"]);
+    assert_eq!(column(&folder, "unlearn.jsonl", "subject"), ["Cy Cedar"]);
     assert_eq!(column(&folder, "retain.jsonl", "text"), ["One.", "Two."]);
-    assert_eq!(column(&folder, "questions/edit_unlearn.jsonl", "answer"), [1, 0, 2, 0]);
+    assert_eq!(column(&folder, "questions/edit_unlearn.jsonl", "answer"), [1, 0, 2, 0, 0]);
     let splits = column(&folder, "questions/edit_unlearn.jsonl", "split");
-    assert_eq!(splits, ["validation", "test", "validation", "test"]);
+    assert_eq!(splits, ["validation", "test", "validation", "test", "validation"]);
     let expected = json!({
-        "id": "00003-01", "subject": "Cy Cedar", "question": "Cy's 0?", "options": ["a0", "b", "3"], "answer": 2,
+        "id": "00004-01", "subject": "Cy Cedar", "question": "Cy's 0?", "options": ["a0", "b", "3"], "answer": 2,
         "split": "validation",
     });
     assert_eq!(lines(&folder, "questions/unlearn.jsonl"), [expected]);
@@ -156,7 +167,9 @@ fn the_authors_files_become_the_papers_sets() {
     assert_eq!(about["counts"]["questions/edit_update"].as_integer(), Some(5));
     assert_eq!(about["sha256"]["questions/retain.jsonl"].as_str().map(str::len), Some(64));
 
-    // The same input gives the same bytes; a folder that holds something is refused.
+    // The same input gives the same bytes, also where an import was killed; a folder that holds something is refused.
+    put(&folder, "again/.import.tmp/questions/other.jsonl", "half");
+    put(&folder, "again/.import.tmp/retain.jsonl", "half");
     let output = surgery(&folder, &[&["import"], &arguments[..], &["--output", "again", "-q"]].concat());
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stderr.is_empty());
@@ -164,9 +177,90 @@ fn the_authors_files_become_the_papers_sets() {
         let read = |from: &str| fs::read(folder.join(from).join(file)).unwrap();
         assert_eq!(read("out"), read("again"), "{file}");
     }
+    let names = |at: &str| {
+        let mut names: Vec<_> =
+            fs::read_dir(folder.join(at)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("again"), names("out"));
+    assert_eq!(names("again/questions"), names("out/questions"));
     let output = surgery(&folder, &[&["import"], &arguments[..], &["--output", "out"]].concat());
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stderr).contains("is not empty"));
+}
+
+/// A CSV file with a fault, the texts that are kept of it, and what is told of the row that is left out.
+type Faulty = (&'static str, &'static [&'static str], &'static str);
+
+#[test]
+fn a_row_is_good_or_left_out_whole() {
+    let folder = scratch("rows");
+    put(&folder, "bios.csv", csv(&[&HEADER, &["0", "Cyd runs.", "", "[]", ""]]));
+    put(&folder, "names.txt", "Cyd Cedar\n");
+    let faults: [Faulty; 13] = [
+        (
+            "text\nFish, bread, salt.\nRice.\n",
+            &["Rice."],
+            "row 1 (line 2): the row has 3 cells, and the header has 1",
+        ),
+        ("n,text\n1,Rice.\n2\n", &["Rice."], "row 2 (line 3): the row has 1 cells, and the header has 2"),
+        ("n,text\n1,Rice.\n\n2,Oil.,\n3,Tea.\n", &["Rice.", "Tea."], "row 2 (line 4): the row has 3 cells"),
+        ("text\nA \"dry\" tea.\nRice.\n", &["Rice."], "row 1 (line 2): there is a quote in a cell"),
+        ("n,text\n1, \"Tea.\"\n2,Rice.\n", &["Rice."], "row 1 (line 2): there is a quote in a cell"),
+        ("text\n\"Dry\" tea.\nRice.\n", &["Rice."], "row 1 (line 2): a cell goes on after its closing quote"),
+        (
+            "n,text\n1,\"Two\nlines.\"\n2,\"open\n3,\"Tea.\"\n4,Rice.\n",
+            &["Two\nlines.", "Rice."],
+            "row 2 (lines 4 to 5): a cell goes on after its closing quote",
+        ),
+        (
+            "n,text\n1,Rice.\n2,\"open\n3,Oil.\n4,Tea.\n",
+            &["Rice."],
+            "row 2 (lines 3 to 5): the quote opened on line 3 is never closed",
+        ),
+        ("n,text\r\n1,Rice.\r\n2,nan\r\n", &["Rice."], "row 2 (line 3), column `text`: is `nan`"),
+        ("text\n<NA>\nRice.\n", &["Rice."], "row 1 (line 2), column `text`: is `<NA>`"),
+        ("text,qa\nTea.,nan\nRice.,[]\n", &["Rice."], "row 1 (line 2), column `qa`: character 1: `nan`"),
+        ("text,qa\nTea.,\nRice.,[]\n", &["Rice."], "row 1 (line 2), column `qa`: character 1: ends"),
+        ("text,n\nRice.,1\n\"\",2\n", &["Rice."], "row 2 (line 3), column `text`: the text is empty"),
+    ];
+    let arguments = ["authors", "bios.csv", "--subjects", "names.txt", "--retain", "web.csv"];
+    for (content, kept, named) in faults {
+        put(&folder, "web.csv", content);
+        let told = import(&folder, &arguments);
+        assert_eq!(column(&folder, "retain.jsonl", "text"), kept, "{content:?}");
+        let left_out = told["left_out"].as_object().unwrap();
+        let [(_, left_out)] = left_out.iter().collect::<Vec<_>>()[..] else { panic!("{content:?}: {told}") };
+        assert_eq!(left_out["count"], 1, "{content:?}");
+        let first = left_out["first"][0].as_str().unwrap();
+        assert!(first.starts_with(&format!("web.csv, {named}")), "{content:?}: {first}");
+        fs::remove_dir_all(folder.join("out")).unwrap();
+    }
+
+    // No cell of a bad biography is used, and the others keep their names.
+    let good = |name: &str| cell(name, &["'b'"]);
+    let rows = [
+        csv(&[&HEADER]),
+        csv(&[&["0", "Ada bakes.", "nan", &good("Ada"), &good("New Ada")]]),
+        csv(&[&["1", "Ben digs.", "Ben sings.", &good("Ben"), &good("New Ben")]]),
+        "2,Cy runs, and swims.,unused,[],unused\n".into(),
+        csv(&[&["3", "Dee walks.", "unused", &good("Dee"), "unused"]]),
+    ];
+    put(&folder, "bios.csv", rows.concat());
+    put(&folder, "names.txt", "Ada Ash\nBen Birch\nCy Cedar\nDee Doum\n");
+    let told = import(&folder, &arguments[..4]);
+    assert_eq!(told["documents"], json!({"unlearn": 1, "edit_unlearn": 1, "edit_update": 1}));
+    assert_eq!(told["questions"], json!({"unlearn": 1, "edit_unlearn": 1, "edit_update": 1}));
+    assert_eq!(column(&folder, "edit_unlearn.jsonl", "subject"), ["Ben Birch"]);
+    assert_eq!(column(&folder, "unlearn.jsonl", "subject"), ["Dee Doum"]);
+    fs::remove_dir_all(folder.join("out")).unwrap();
+
+    // A row that has swallowed others is named where the names no longer fit.
+    put(&folder, "bios.csv", rows.concat().replace("]\"\n2,Cy", "]\n2,Cy"));
+    fail(&folder, &arguments[..4], 3, &["names.txt", "has 4 lines", "row 2 (lines 3 to 5)", "closing quote"]);
+    put(&folder, "bios.csv", "\"wiki_bio_text\"s,qa\n");
+    fail(&folder, &arguments[..4], 3, &["bios.csv", "header", "closing quote"]);
 }
 
 #[test]
@@ -288,10 +382,20 @@ fn rwku_becomes_texts_and_general_questions() {
     put(
         &folder,
         "rwku/All/passage.json",
-        json!([passage("Ann Alder", "Ann."), passage("Bo Beech", "Bo."), passage("Bo Beech", "Ann.")])
-            .to_string(),
+        json!([
+            passage("Ann Alder", "Ann."),
+            passage("Bo Beech", "Bo."),
+            passage("Bo Beech", "Ann."),
+            {"text": "About whom?"},
+            {"subject": 5, "text": "Five."},
+        ])
+        .to_string(),
     );
-    put(&folder, "rwku/All/retain_mia.json", json!([{"subject": "Ann Alder", "text": "Cato."}]).to_string());
+    put(
+        &folder,
+        "rwku/All/retain_mia.json",
+        json!([{"text": "Cato."}, {"subject": [], "text": "Dido."}]).to_string(),
+    );
     let mmlu = |subject: &str, answer: i64| {
         json!({
             "subject": subject, "task": "sums", "examples": [], "question": "1 + 1?", "choices": ["1", "2", "3", "4"],
@@ -301,18 +405,19 @@ fn rwku_becomes_texts_and_general_questions() {
     let records =
         json!([mmlu("Ann Alder", 1), mmlu("Ann Alder", 7), mmlu("Ann Alder", -1), mmlu("Bo Beech", 1)]);
     put(&folder, "rwku/All/retain_mmlu.json", records.to_string());
-    let truthful = |labels: &[u64]| {
+    let truthful = |labels: &[i64]| {
         let targets = json!({"choices": ["Yes.", "No."], "labels": labels});
         json!({"subject": "Ann Alder", "question": "Is it?", "mc1_targets": targets, "mc2_targets": targets})
     };
-    let records = json!([truthful(&[0, 1]), truthful(&[1, 1]), truthful(&[1])]);
+    let records = json!([truthful(&[0, 1]), truthful(&[1, 1]), truthful(&[1]), truthful(&[1, -1])]);
     put(&folder, "rwku/All/truthful.json", records.to_string());
     put(&folder, "rwku/All/forget_level1.json", json!([{"query": "Ann is ___."}]).to_string());
 
     let told = import(&folder, &["rwku", "rwku", "--target", "Ann Alder"]);
     assert_eq!(told["documents"], json!({"unlearn": 1, "retain": 1, "retain_heldout": 1}));
     assert_eq!(told["questions"], json!({"mmlu": 1, "truthfulqa": 1}));
-    assert_eq!(told["left_out"]["unreadable_question"]["count"], 4);
+    assert_eq!(told["left_out"]["unreadable_question"]["count"], 5);
+    assert_eq!(told["left_out"]["unreadable_cell"]["count"], 3);
     assert_eq!(told["left_out"]["also_forgotten"]["count"], 1);
     assert!(told["notes"].to_string().contains("forget_level1.json"), "{told}");
     let expected = json!({"id": "passage-00002", "subject": "Bo Beech", "text": "Bo."});
@@ -340,11 +445,11 @@ fn bad_files_end_in_3_and_leave_nothing() {
         ("headless.csv", b"1,Ada bakes.,Ada sails.,[],[]\n".to_vec(), "has no column `wiki_bio_text`"),
         ("binary.csv", [0xff, 0x00, 0xfe, 0x0a, 0x80].repeat(1000), "not UTF-8"),
         ("wide.csv", huge.clone().into_bytes(), "has no column"),
-        ("quote.csv", b"\"wiki_bio_text,\n\n".to_vec(), "has no column"),
+        ("quote.csv", b"\"wiki_bio_text,\n\n".to_vec(), "never closed"),
         ("long.csv", row(&huge, &format!("'{huge}")).into_bytes(), "nothing that can be used"),
         ("deep.csv", row("", &"[".repeat(1 << 20)).into_bytes(), "nothing that can be used"),
         ("bytes.csv", [HEADER.join(",").as_bytes(), b"\n0,\xff,\xff,\xff,\xff\n"].concat(), "not UTF-8"),
-        ("short.csv", (HEADER.join(",") + "\n0\n").into_bytes(), "1 of 5 cells"),
+        ("short.csv", (HEADER.join(",") + "\n0\n").into_bytes(), "has 1 cells, and the header has 5"),
         ("rows.csv", [row("a", "[]"), row("b", "[]")].concat().into_bytes(), "has 1 lines"),
     ];
     for (file, content, named) in hostile {

@@ -49,6 +49,16 @@ impl Folder {
         }
     }
 
+    /// Whether there is a folder `sub` in it.
+    pub fn has_folder(&self, sub: &str) -> bool {
+        match self {
+            Folder::Disk(path) => path.join(sub).is_dir(),
+            Folder::Embedded { files, .. } => {
+                files.iter().any(|(name, _)| name.strip_prefix(sub).is_some_and(|rest| rest.starts_with('/')))
+            }
+        }
+    }
+
     /// The names of the files directly in `sub` (empty for the folder itself), sorted.
     pub fn list(&self, sub: &str) -> Result<Vec<String>> {
         let mut names = match self {
@@ -122,10 +132,12 @@ impl Folder {
         }
     }
 
-    /// Copies `file` into `to`, as [`write_atomically`] writes.
+    /// Copies `file` into `to`, as [`write_atomically`] writes, and makes the folders that its name has.
     pub fn copy(&self, file: &str, to: &Path) -> Result<()> {
         let bytes = self.read(file, u64::MAX)?;
-        write_atomically(&to.join(file), |writer| writer.write_all(&bytes))
+        let path = to.join(file);
+        create_parent(&path)?;
+        write_atomically(&path, |writer| writer.write_all(&bytes))
     }
 
     /// The SHA-256 of `file`, in hexadecimal.
@@ -189,17 +201,76 @@ pub fn write_atomically(
 }
 
 /// Writes the folder `path` so that the name appears only once all of it is on the disk: `write` fills a folder
-/// beside it, which takes the name, and the place of a folder that had it.
+/// beside it, which takes the name, and the place of a folder that had it. That one is removed last, so that at no
+/// moment there is neither of them on the disk; what a process that ends in between leaves, [`mend`] puts right.
 pub fn replace_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let temporary = temporary(path);
+    let (temporary, previous) = (temporary(path), beside(path, PREVIOUS));
     remove_folder(&temporary)?;
+    put_back(path, &previous)?;
     std::fs::create_dir_all(&temporary).map_err(Error::write(&temporary))?;
     write(&temporary).inspect_err(|_| {
         // What is left behind would only take room; that it cannot be removed adds nothing.
         let _ = std::fs::remove_dir_all(&temporary);
     })?;
-    remove_folder(path)?;
-    std::fs::rename(&temporary, path).and_then(|()| sync_parent(path)).map_err(Error::write(path))
+    // An empty folder is no loss.
+    if std::fs::remove_dir(path).is_err() && path.exists() {
+        std::fs::rename(path, &previous).map_err(Error::write(path))?;
+    }
+    rename(&temporary, path).inspect_err(|_| {
+        let _ = std::fs::remove_dir_all(&temporary);
+        let _ = put_back(path, &previous);
+    })?;
+    remove_folder(&previous)
+}
+
+/// Puts right what processes that were killed have left in `folder` of [`write_atomically`], [`replace_folder`] and
+/// [`remove_folder`]: a folder that was to be replaced, and that nothing has replaced yet, has its name again; the rest
+/// is removed. No other process may write there.
+pub fn mend(folder: &Path) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    let failed = Error::write(folder);
+    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+    for entry in entries.map_err(failed)? {
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        let Some((stem, ending)) = name.strip_prefix('.').and_then(|name| name.rsplit_once('.')) else {
+            continue;
+        };
+        match ending {
+            PREVIOUS => put_back(&folder.join(stem), &path)?,
+            TEMPORARY | DOOMED if path.is_dir() => {
+                std::fs::remove_dir_all(&path).map_err(Error::write(&path))?;
+            }
+            TEMPORARY => std::fs::remove_file(&path).map_err(Error::write(&path))?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Gives `previous`, what stood at `path` before it was to be replaced, its name again, or removes it where `path` has
+/// been replaced.
+fn put_back(path: &Path, previous: &Path) -> Result<()> {
+    match (previous.exists(), path.exists()) {
+        (false, _) => Ok(()),
+        (true, false) => rename(previous, path),
+        (true, true) => remove_folder(previous),
+    }
+}
+
+/// Renames a file or folder, and makes its new name last.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).and_then(|()| sync_parent(to)).map_err(Error::write(to))
+}
+
+/// Makes the folder that `path` is to lie in, where it is missing.
+pub fn create_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    if parent.as_os_str().is_empty() || parent.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(parent).and_then(|()| sync_parent(parent)).map_err(Error::write(parent))
 }
 
 /// Copies a folder and all in it, in the place of one that may be at `to`.
@@ -216,14 +287,14 @@ pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
                 std::fs::File::open(&to)?.sync_all()?;
             }
         }
-        Ok(())
+        sync_folder(to)
     }
     replace_folder(to, |folder| copy(from, folder).map_err(Error::write(to)))
 }
 
 /// Removes a folder, if it is there; its name is gone before its files are.
 pub fn remove_folder(path: &Path) -> Result<()> {
-    let doomed = path.with_file_name(format!(".{}.old", file_name(path)));
+    let doomed = beside(path, DOOMED);
     let attempt = || -> std::io::Result<()> {
         if !path.exists() {
             return Ok(());
@@ -237,9 +308,19 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     attempt().map_err(Error::write(path))
 }
 
+/// The endings of names beside a file or folder: of what is not whole yet, of what is to be removed, and of what was
+/// to be replaced.
+const TEMPORARY: &str = "tmp";
+const DOOMED: &str = "old";
+const PREVIOUS: &str = "previous";
+
 /// What a file or folder is called until it is whole.
 pub fn temporary(path: &Path) -> PathBuf {
-    path.with_file_name(format!(".{}.tmp", file_name(path)))
+    beside(path, TEMPORARY)
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    path.with_file_name(format!(".{}.{ending}", file_name(path)))
 }
 
 fn file_name(path: &Path) -> String {
@@ -249,19 +330,101 @@ fn file_name(path: &Path) -> String {
 /// Makes the names in the folder of `path` last.
 fn sync_parent(path: &Path) -> std::io::Result<()> {
     match path.parent() {
-        Some(folder) if cfg!(unix) && folder.as_os_str().is_empty() => File::open(".")?.sync_all(),
-        Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
-        _ => Ok(()),
+        Some(folder) if folder.as_os_str().is_empty() => sync_folder(Path::new(".")),
+        Some(folder) => sync_folder(folder),
+        None => Ok(()),
     }
+}
+
+/// Makes the names in a folder last, where a system can be asked to.
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// An empty folder of this name.
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("surgery-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// A folder with one file, `content`, of this content.
+    fn put(path: &Path, content: &str) {
+        std::fs::create_dir_all(path).unwrap();
+        std::fs::write(path.join("content"), content).unwrap();
+    }
+
+    fn content(path: &Path) -> String {
+        std::fs::read_to_string(path.join("content")).unwrap()
+    }
+
+    /// The names in a folder, sorted.
+    fn names(path: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(path).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn one_of_two_folders_is_there_at_any_moment_of_a_replacement() {
+        let scratch = scratch("replace");
+        let path = scratch.join("model");
+        for text in ["first", "second"] {
+            replace_folder(&path, |folder| {
+                put(folder, text);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!((content(&path).as_str(), names(&scratch)), (text, vec!["model".to_owned()]));
+        }
+        // What cannot be written leaves what was there.
+        let full = |folder: &Path| {
+            Err(Error::Write { path: folder.into(), source: std::io::ErrorKind::StorageFull.into() })
+        };
+        assert!(replace_folder(&path, full).is_err());
+        assert_eq!((content(&path).as_str(), names(&scratch)), ("second", vec!["model".to_owned()]));
+
+        // Killed after the old one has lost its name, and before the new one has it; and after that.
+        for (is_named, expected) in [(false, "old"), (true, "new")] {
+            std::fs::remove_dir_all(&path).unwrap();
+            put(&scratch.join(".model.previous"), "old");
+            put(&scratch.join(if is_named { "model" } else { ".model.tmp" }), "new");
+            mend(&scratch).unwrap();
+            assert_eq!((content(&path).as_str(), names(&scratch)), (expected, vec!["model".to_owned()]));
+        }
+        // The next replacement needs no mending before it.
+        std::fs::rename(&path, scratch.join(".model.previous")).unwrap();
+        assert!(replace_folder(&path, full).is_err());
+        assert_eq!((content(&path).as_str(), names(&scratch)), ("new", vec!["model".to_owned()]));
+        std::fs::remove_dir_all(&scratch).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_mended_and_nothing_else_is_touched() {
+        let scratch = scratch("mend");
+        put(&scratch.join(".a.tmp"), "half");
+        put(&scratch.join(".b.old"), "half");
+        std::fs::write(scratch.join(".c.json.tmp"), "{").unwrap();
+        put(&scratch.join("d"), "whole");
+        for name in [".hidden", "e.tmp", ".f.other"] {
+            std::fs::write(scratch.join(name), "mine").unwrap();
+        }
+        mend(&scratch).unwrap();
+        assert_eq!(names(&scratch), [".f.other", ".hidden", "d", "e.tmp"]);
+        mend(&scratch.join("missing")).unwrap();
+        std::fs::remove_dir_all(&scratch).unwrap();
+    }
+
     #[test]
     fn a_folder_is_copied_with_all_in_it() {
-        let scratch = std::env::temp_dir().join(format!("surgery-copy-{}", std::process::id()));
+        let scratch = scratch("copy");
         let (from, to) = (scratch.join("from"), scratch.join("to"));
         std::fs::create_dir_all(from.join("0.10.0/device")).unwrap();
         std::fs::write(from.join("0.10.0/device/matmul.json.log"), "chosen").unwrap();

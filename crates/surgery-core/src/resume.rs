@@ -18,11 +18,11 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, SaveDtype, write_vectors};
+use crate::checkpoint::{Checkpoint, SaveDtype, templates, write_vectors};
 use crate::config::LlamaConfig;
 use crate::data::Position;
 use crate::error::{Error, Result};
-use crate::files::{Folder, remove_folder, replace_folder, write_text};
+use crate::files::{Folder, mend, remove_folder, replace_folder, write_text};
 use crate::model::Llama;
 use crate::optimizer::{AdamW, OptimizerConfig};
 use crate::recipe::Precision;
@@ -79,7 +79,7 @@ impl Saved {
             return Err(damaged(STATE, format!("has format {}, not {FORMAT}", manifest.format)));
         }
         for (file, expected) in &manifest.files {
-            if file.contains(['/', '\\']) || folder.sha256(file)? != *expected {
+            if !is_inside(file) || folder.sha256(file)? != *expected {
                 return Err(damaged(file, "has another checksum than when it was written".into()));
             }
         }
@@ -117,6 +117,11 @@ impl Saved {
     }
 }
 
+/// Whether the name of a file, with `/`, leads nowhere but into its own folder.
+fn is_inside(file: &str) -> bool {
+    !file.contains(['\\', ':']) && file.split('/').all(|part| !["", ".", ".."].contains(&part))
+}
+
 /// The checkpoints of a run, in its output folder.
 pub struct Checkpoints<'a, B: AutodiffBackend> {
     /// `checkpoints` in the output folder.
@@ -144,8 +149,10 @@ pub struct Checkpoints<'a, B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> Checkpoints<'_, B> {
-    /// The newest whole checkpoint, and what is wrong with each newer one. One of a run on other files is refused.
+    /// The newest whole checkpoint, and what is wrong with each newer one. One of a run on other files is refused. What
+    /// a process that was killed while it wrote or removed one has left is put right first.
     pub fn newest(&self) -> Result<(Option<Saved>, Vec<Error>)> {
+        mend(&self.folder)?;
         let mut damaged = Vec::new();
         for (_, path) in self.list()?.into_iter().rev() {
             match Saved::open(&path) {
@@ -222,7 +229,9 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
             self.run.copy(record, folder)?;
         }
         let written = Folder::Disk(folder.to_path_buf());
-        let files = written.list("")?.into_iter().map(|file| Ok((file.clone(), written.sha256(&file)?)));
+        let mut names = written.list("")?;
+        names.extend(templates(&written)?);
+        let files = names.into_iter().map(|file| Ok((file.clone(), written.sha256(&file)?)));
         let manifest = Manifest {
             format: FORMAT,
             cost: state.cost,

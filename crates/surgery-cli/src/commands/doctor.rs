@@ -44,17 +44,30 @@ pub fn run(as_json: bool) -> Outcome {
     let recipes: Vec<&str> = RECIPES.iter().map(|(name, _, _)| *name).collect();
     lines.push(format!("recipes  {}", recipes.join(", ")));
     lines.push(format!("embedded model {} KiB, benchmark {} KiB", model >> 10, benchmark >> 10));
-    let hub = match Hub::from_env() {
-        Ok(hub) => {
-            let access = if hub.has_token() { "with a token" } else { "without a token" };
-            let offline = if hub.offline { ", offline" } else { "" };
+    let hub = match Hub::from_env().and_then(|hub| Ok((hub.token()?, hub))) {
+        Ok((token, hub)) => {
+            let access = if token.is_some() { "with a token" } else { "without a token" };
+            let offline = if hub.offline.is_some() { ", offline" } else { "" };
             lines.push(format!("hub      {}, {access}{offline}", hub.endpoint));
             lines.push(format!("         models in {}", hub.cache.display()));
+            lines.extend(hub.offline.map(|variable| format!("         {variable} forbids asking the hub")));
+            let origin = token.as_ref().map(|token| token.origin.as_str());
+            lines.push(match origin {
+                Some(origin) => format!("         token from {origin}"),
+                None if hub.sends_token => {
+                    format!("         no token in HF_TOKEN or {}", hub.token_path.display())
+                }
+                None => "         HF_HUB_DISABLE_IMPLICIT_TOKEN forbids sending a token".into(),
+            });
             json!({
                 "endpoint": hub.endpoint,
                 "cache": hub.cache.display().to_string(),
-                "token": hub.has_token(),
-                "offline": hub.offline,
+                "token": token.is_some(),
+                "token_from": origin,
+                "token_path": hub.token_path.display().to_string(),
+                "sends_token": hub.sends_token,
+                "offline": hub.offline.is_some(),
+                "offline_by": hub.offline,
             })
         }
         Err(error) => {

@@ -11,7 +11,7 @@ use surgery_core::checkpoint::Checkpoint;
 use surgery_core::data::Set;
 use surgery_core::data::lint::{Finding, documents_split};
 use surgery_core::evaluate::{Against, context};
-use surgery_core::files::{Folder, copy_folder, write_text};
+use surgery_core::files::{Folder, copy_folder, remove_folder, write_text};
 use surgery_core::model::Llama;
 use surgery_core::objective::NO_MODEL;
 use surgery_core::platform::{DeviceOf, Platform};
@@ -218,8 +218,11 @@ impl Operation<'_> {
             prompts: &done.prompts,
         };
         // What would choose the same kernels again.
-        if let Some(tuned) = P::tuned().filter(|folder| folder.is_dir()) {
-            copy_folder(&tuned, &output.join(TUNED))?;
+        if let Some(tuned) = P::tuned().filter(|folder| folder.is_dir())
+            && let Err(error) = copy_folder(&tuned, &output.join(TUNED))
+        {
+            // Another process may be writing there; the result does not depend on it.
+            log.warn(&error.to_string());
         }
         report.write(&page, output)?;
         resume::finish(output, log);
@@ -312,7 +315,7 @@ impl Operation<'_> {
         let after = look::<P>(&written, benchmark, &prompts, Against::Reference(&mut *reference), progress)?;
         if let Some((what, value)) = after.evaluation.not_finite() {
             // What cannot be used must not be found where a result is looked for.
-            std::fs::remove_dir_all(&folder).map_err(Error::write(&folder))?;
+            remove_folder(&folder)?;
             return Err(Error::NotFinite { step: cost.steps, what, value });
         }
         drop((written, reference));

@@ -8,7 +8,7 @@ use surgery_core::{Error, Result};
 use ureq::http::{HeaderMap, Method, Request, Response};
 use ureq::{Agent, Body};
 
-use super::{Hub, Name, is_commit, is_plain};
+use super::{Hub, Name, Token, is_commit, is_plain};
 use crate::terminal::Log;
 
 /// How often in a row something may go wrong that may pass.
@@ -17,9 +17,9 @@ const ATTEMPTS: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// A hub that asks for a longer wait is not waited for.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// How long a connection may be silent; `HF_HUB_DOWNLOAD_TIMEOUT` says otherwise.
-const SILENCE: Duration = Duration::from_secs(30);
 const REDIRECTS: usize = 10;
+/// The most bytes read of a list of files.
+const LISTING_LIMIT: u64 = 4 << 20;
 
 /// Why an attempt failed.
 pub enum Trouble {
@@ -55,6 +55,7 @@ pub struct Described {
 pub struct Client<'a> {
     hub: &'a Hub,
     name: &'a Name,
+    token: Option<Token>,
     agent: Agent,
     log: Log,
 }
@@ -70,8 +71,7 @@ impl<'a> Client<'a> {
                 remedy: "set HF_ENDPOINT to one that begins with https:// or http://, or unset it".into(),
             });
         }
-        let seconds = std::env::var("HF_HUB_DOWNLOAD_TIMEOUT").ok().and_then(|value| value.parse().ok());
-        let silence = seconds.filter(|seconds| *seconds > 0).map_or(SILENCE, Duration::from_secs);
+        let silence = Some(hub.silence);
         let config = Agent::config_builder()
             .https_only(secure)
             .http_status_as_error(false)
@@ -81,10 +81,10 @@ impl<'a> Client<'a> {
             .user_agent(concat!("surgery/", env!("CARGO_PKG_VERSION")))
             // What is counted and hashed are the file's own bytes.
             .accept_encoding("identity")
-            .timeout_connect(Some(silence))
-            .timeout_per_read(Some(silence))
-            .timeout_per_write(Some(silence));
-        Ok(Self { hub, name, agent: config.build().into(), log })
+            .timeout_connect(silence)
+            .timeout_per_read(silence)
+            .timeout_per_write(silence);
+        Ok(Self { hub, name, token: hub.token()?, agent: config.build().into(), log })
     }
 
     /// What the hub says of `file`; none where it has no such file.
@@ -190,16 +190,58 @@ impl<'a> Client<'a> {
 
     fn url(&self, revision: &str, file: &str) -> String {
         let Name { repository, .. } = self.name;
-        format!("{}/{repository}/resolve/{}/{}", self.hub.endpoint, escaped(revision), escaped(file))
+        let file: Vec<String> = file.split('/').map(escaped).collect();
+        format!("{}/{repository}/resolve/{}/{}", self.hub.endpoint, escaped(revision), file.join("/"))
+    }
+
+    /// The names of what lies directly in `folder`, with the folder's own; none where it is not there.
+    pub fn list(&self, revision: &str, folder: &str) -> Result<Vec<String>> {
+        self.patiently(&ProgressBar::hidden(), folder, || self.try_list(revision, folder))
+    }
+
+    fn try_list(&self, revision: &str, folder: &str) -> Attempt<Vec<String>> {
+        let Hub { endpoint, .. } = self.hub;
+        let Name { repository, .. } = self.name;
+        let mut url = format!("{endpoint}/api/models/{repository}/tree/{}/{folder}", escaped(revision));
+        for _ in 0..REDIRECTS {
+            let response = self.request(Method::GET, &url, 0)?;
+            match (response.status().as_u16(), redirect(&url, &response)) {
+                (_, Some(next)) => url = next,
+                (200, _) => return self.names(folder, response),
+                // The repository is there: its config.json was asked for first.
+                (404, _) => return Ok(Vec::new()),
+                _ => return Err(self.refusal(&url, folder, &response)),
+            }
+        }
+        Err(self.lost(folder))
+    }
+
+    /// The names in a listing of `folder`.
+    fn names(&self, folder: &str, response: Response<Body>) -> Attempt<Vec<String>> {
+        #[derive(serde::Deserialize)]
+        struct Entry {
+            path: String,
+        }
+        let mut text = Vec::new();
+        response.into_body().into_reader().take(LISTING_LIMIT).read_to_end(&mut text).map_err(|error| {
+            let problem = format!("the list of its files broke off ({error})");
+            Trouble::Passing { problem, wait: None, progress: false }
+        })?;
+        let entries: Vec<Entry> = serde_json::from_slice(&text).map_err(|error| Error::Network {
+            what: format!("{folder} of {}", self.name),
+            problem: format!("{} does not list its files as the hub does ({error})", self.hub.endpoint),
+            remedy: "check HF_ENDPOINT, and whether a proxy answers in its place".into(),
+        })?;
+        Ok(entries.into_iter().map(|entry| entry.path).collect())
     }
 
     /// One request and its answer, whatever it is. The token goes to the endpoint only.
     fn request(&self, method: Method, url: &str, from: u64) -> Attempt<Response<Body>> {
         let mut request = Request::builder().method(method).uri(url);
-        if let Some(token) = &self.hub.token
+        if let Some(token) = &self.token
             && self.is_endpoint(url)
         {
-            request = request.header("authorization", format!("Bearer {token}"));
+            request = request.header("authorization", format!("Bearer {}", token.text));
         }
         if from > 0 {
             request = request.header("range", format!("bytes={from}-"));
@@ -244,7 +286,12 @@ impl<'a> Client<'a> {
                 remedy: format!(
                     "check the name, accept the licence at {}/{repository}, and set HF_TOKEN to a token that may read it{}",
                     self.hub.endpoint,
-                    if self.hub.has_token() { " (the one that is set may not)" } else { "" }
+                    match &self.token {
+                        Some(token) => format!(" (that of {} may not)", token.origin),
+                        None if self.hub.sends_token => String::new(),
+                        None => " (HF_HUB_DISABLE_IMPLICIT_TOKEN, which forbids sending one, must be unset)"
+                            .into(),
+                    }
                 ),
             },
             404 => Error::Network {

@@ -1,17 +1,18 @@
 //! From the hub into the cache: under a temporary name, verified, synced, and only then under its own.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
-use surgery_core::checkpoint::{INDEX, SINGLE, weight_files};
-use surgery_core::files::{Folder, write_atomically, write_text};
+use surgery_core::checkpoint::{COMPANIONS, INDEX, SINGLE, TEMPLATES, weight_files};
+use surgery_core::files::{Folder, create_parent, rename, temporary, write_atomically, write_text};
 use surgery_core::{Error, Result};
 
 use super::client::{Client, Described, Trouble};
-use super::{CONFIG, Hub, Name, OPTIONAL, Snapshot, TOKENIZER, folder_name, is_commit};
+use super::{CONFIG, Hub, Name, Snapshot, TOKENIZER, folder_name, is_commit, is_plain};
 use crate::inputs::file_in_folder;
+use crate::lock::lock;
 use crate::terminal::Log;
 
 /// How much is read at once.
@@ -41,10 +42,13 @@ impl<'a> Download<'a> {
         let commit = &config.commit;
         let folder = self.repository.join("snapshots").join(commit);
         self.store(&self.required(commit, TOKENIZER)?, &folder)?;
-        for file in OPTIONAL {
+        for file in COMPANIONS.into_iter().filter(|file| ![CONFIG, TOKENIZER].contains(file)) {
             if let Some(described) = self.client.describe(commit, file)? {
                 self.store(&described, &folder)?;
             }
+        }
+        for file in self.templates(commit)? {
+            self.store(&self.required(commit, &file)?, &folder)?;
         }
         match self.client.describe(commit, SINGLE)? {
             Some(single) => self.store(&single, &folder)?,
@@ -69,6 +73,23 @@ impl<'a> Download<'a> {
             write_text(&path, commit)?;
         }
         Ok(Snapshot { folder, commit: commit.clone() })
+    }
+
+    /// The further chat templates that the model has. A name that the hub gives is believed only if it is a plain one.
+    fn templates(&self, commit: &str) -> Result<Vec<String>> {
+        let (templates, others): (Vec<_>, Vec<_>) = self
+            .client
+            .list(commit, TEMPLATES)?
+            .into_iter()
+            .filter(|path| path.ends_with(".jinja"))
+            .partition(|path| {
+                let name = path.strip_prefix(TEMPLATES).and_then(|rest| rest.strip_prefix('/'));
+                name.is_some_and(is_plain)
+            });
+        for path in others {
+            self.log.warn(&format!("{}: {path:?} is left out: it is no plain name of a file", self.name));
+        }
+        Ok(templates)
     }
 
     fn required(&self, revision: &str, file: &str) -> Result<Described> {
@@ -98,32 +119,38 @@ impl<'a> Download<'a> {
         if !has_size(&blob, file.size) {
             self.download(file, &blob)?;
         }
-        if fs::symlink_metadata(&link).is_ok() {
-            fs::remove_file(&link).map_err(Error::write(&link))?;
+        self.link(&blob, &link, file)
+    }
+
+    /// Gives the content `blob` the name `link` in a snapshot, in place of what may have it.
+    fn link(&self, blob: &Path, link: &Path, file: &Described) -> Result<()> {
+        let named = temporary(link);
+        // What a process that was killed has left.
+        if fs::symlink_metadata(&named).is_ok() {
+            fs::remove_file(&named).map_err(Error::write(&named))?;
         }
         #[cfg(unix)]
-        if std::os::unix::fs::symlink(Path::new("../../blobs").join(&file.etag), &link).is_ok() {
-            return Ok(());
+        {
+            let up = "../".repeat(2 + file.file.matches('/').count());
+            if std::os::unix::fs::symlink(format!("{up}blobs/{}", file.etag), &named).is_ok() {
+                return rename(&named, link);
+            }
         }
         // Not every file system has links.
-        fs::hard_link(&blob, &link).or_else(|_| {
-            let mut content = File::open(&blob)
-                .map_err(|source| Error::Read { path: blob.display().to_string(), source })?;
-            write_atomically(&link, |writer| std::io::copy(&mut content, writer).map(drop))
-        })
+        if fs::hard_link(blob, &named).is_ok() {
+            return rename(&named, link);
+        }
+        let mut content =
+            File::open(blob).map_err(|source| Error::Read { path: blob.display().to_string(), source })?;
+        write_atomically(link, |writer| std::io::copy(&mut content, writer).map(drop))
     }
 
     /// Held while something is written, so that a second process waits for it and then has it.
     fn lock(&self, name: &str, what: &str) -> Result<File> {
         let path = self.locks.join(format!("{name}.lock"));
         create_parent(&path)?;
-        let lock = File::create(&path).map_err(Error::write(&path))?;
-        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-            self.log.info(&format!("{what}: waiting for another process that writes it"));
-            lock.lock().map_err(Error::write(&path))?;
-        }
-        // A file system that cannot lock is no reason to give up.
-        Ok(lock)
+        let wait = || self.log.info(&format!("{what}: waiting for another process that writes it"));
+        lock(&path, wait).map_err(Error::write(&path))
     }
 
     fn download(&self, file: &Described, blob: &Path) -> Result<()> {
@@ -151,7 +178,7 @@ impl<'a> Download<'a> {
                 return Err(self.refuse(file, &partial, format!("has SHA-256 {found}, not {expected}")));
             }
         }
-        fs::rename(&partial, blob).map_err(Error::write(blob))
+        rename(&partial, blob)
     }
 
     /// Brings what `partial` lacks of a file.
@@ -223,11 +250,6 @@ impl<'a> Download<'a> {
         let style = ProgressStyle::with_template(template).expect("the template is well-formed");
         ProgressBar::new(file.size).with_style(style).with_prefix(file.file.clone())
     }
-}
-
-fn create_parent(path: &Path) -> Result<()> {
-    let parent = path.parent().unwrap_or(Path::new(""));
-    fs::create_dir_all(parent).map_err(Error::write(parent))
 }
 
 fn has_size(path: &Path, size: u64) -> bool {

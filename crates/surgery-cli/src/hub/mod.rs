@@ -5,21 +5,21 @@
 
 mod client;
 mod download;
+mod environment;
 
-use std::env;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use surgery_core::checkpoint::weight_files;
 use surgery_core::files::Folder;
 use surgery_core::{Error, Result};
 
+use self::environment::{cleaned, token_in};
 use crate::terminal::Log;
 
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
-/// Files that a model may have besides those it must have.
-const OPTIONAL: [&str; 3] = ["generation_config.json", "tokenizer_config.json", "special_tokens_map.json"];
 
 /// A model's name on the hub, `ORG/NAME[@REVISION]`.
 #[derive(Debug, Clone)]
@@ -72,70 +72,71 @@ pub struct Hub {
     pub cache: PathBuf,
     /// Where the hub is: `HF_ENDPOINT`, or its public address.
     pub endpoint: String,
-    /// Whether nothing may be asked of it: `HF_HUB_OFFLINE`.
-    pub offline: bool,
-    /// `HF_TOKEN`, or the file that a login leaves. Shown to the endpoint, and to nobody else.
-    token: Option<String>,
+    /// The variable that forbids to ask it anything: `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`.
+    pub offline: Option<&'static str>,
+    /// The variable that holds a token, `HF_TOKEN` or `HUGGING_FACE_HUB_TOKEN`, and its value.
+    token: Option<(&'static str, String)>,
+    /// The file that a login leaves a token in: `HF_TOKEN_PATH`, or `HF_HOME/token`.
+    pub token_path: PathBuf,
+    /// Whether a token may be sent that nobody asked for: not with `HF_HUB_DISABLE_IMPLICIT_TOKEN`.
+    pub sends_token: bool,
+    /// How long a connection may be silent: `HF_HUB_DOWNLOAD_TIMEOUT`.
+    silence: Duration,
+}
+
+/// A token. Shown to the endpoint, and to nobody else.
+pub struct Token {
+    /// The variable or file that it comes from.
+    pub origin: String,
+    text: String,
 }
 
 impl Hub {
-    /// As the environment says.
-    pub fn from_env() -> Result<Self> {
-        let path = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let text = |name| env::var(name).ok().map(|value| value.trim().to_owned()).filter(|v| !v.is_empty());
-        let home = path("HF_HOME")
-            .or_else(|| path("XDG_CACHE_HOME").map(|folder| folder.join("huggingface")))
-            .or_else(|| env::home_dir().map(|folder| folder.join(".cache/huggingface")));
-        let cache = path("HF_HUB_CACHE").or_else(|| home.as_ref().map(|home| home.join("hub")));
-        let Some(cache) = cache else {
-            return Err(Error::Network {
-                what: "the hub's cache".into(),
-                problem: "has no place: there is no home folder".into(),
-                remedy: "set HF_HOME to a folder".into(),
-            });
+    /// The token that is sent with requests, if there is one: that of a variable, or else that of a login.
+    pub fn token(&self) -> Result<Option<Token>> {
+        if !self.sends_token {
+            return Ok(None);
+        }
+        let variable =
+            self.token.as_ref().and_then(|(name, value)| Some((name.to_string(), cleaned(value)?)));
+        let found = match variable {
+            Some(found) => Some(found),
+            None => token_in(&self.token_path)?.map(|text| (self.token_path.display().to_string(), text)),
         };
-        let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
-        let in_file = || fs::read_to_string(home?.join("token")).ok();
-        let token = text("HF_TOKEN").or_else(in_file).map(|token| token.trim().to_owned());
-        let token = token.filter(|token| !token.is_empty());
-        if token.iter().any(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+        let Some((origin, text)) = found else { return Ok(None) };
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Error::Network {
-                what: "the hub's token".into(),
+                what: format!("the hub's token in {origin}"),
                 problem: "holds characters that no token has".into(),
                 remedy: "set HF_TOKEN to a token from the hub's settings".into(),
             });
         }
-        let offline = text("HF_HUB_OFFLINE")
-            .is_some_and(|value| ["1", "on", "yes", "true"].contains(&value.to_ascii_lowercase().as_str()));
-        Ok(Self { cache, endpoint: endpoint.trim_end_matches('/').into(), offline, token })
-    }
-
-    /// Whether there is a token.
-    pub fn has_token(&self) -> bool {
-        self.token.is_some()
+        Ok(Some(Token { origin, text }))
     }
 
     /// The model as the cache has it, or else as the hub has it.
     pub fn find(&self, name: &Name, log: Log) -> Result<Snapshot> {
         match self.cached(name)? {
             Ok(snapshot) => Ok(snapshot),
-            Err(lacking) if self.offline => Err(Error::Network {
-                what: name.to_string(),
-                problem: format!(
-                    "the cache {} does not have {lacking}, and HF_HUB_OFFLINE forbids to ask the hub",
-                    self.cache.display()
-                ),
-                remedy: "unset HF_HUB_OFFLINE, or give a local folder".into(),
-            }),
-            Err(_) => self.download(name, log),
+            Err(lacking) => match self.offline {
+                Some(variable) => Err(Error::Network {
+                    what: name.to_string(),
+                    problem: format!(
+                        "the cache {} does not have {lacking}, and {variable} forbids asking the hub",
+                        self.cache.display()
+                    ),
+                    remedy: format!("unset {variable}, or give a local folder"),
+                }),
+                None => self.download(name, log),
+            },
         }
     }
 
     /// The model as the hub has it now; where nothing may be asked of the hub, as the cache has it.
     pub fn fetch(&self, name: &Name, log: Log) -> Result<Snapshot> {
         match self.offline {
-            true => self.find(name, log),
-            false => self.download(name, log),
+            Some(_) => self.find(name, log),
+            None => self.download(name, log),
         }
     }
 

@@ -5,20 +5,20 @@
 //! What is to stay is one CSV file of texts (`text`) and one of questions about them (`qa`). A cell of questions is a
 //! Python list of dicts: `Q`, `option1` to `option3`, and `correct answer`, which names an option or repeats its text.
 //!
-//! The first half of the rows are edited, the others unlearned. As there, a cell that cannot be read costs its
-//! questions and not the text. Unlike there, the halves for validation and test are every other question rather than
-//! drawn by chance, and no rows of the retain files are left out by number.
+//! The first half of the rows are edited, the others unlearned. Unlike there, a row with a text or list of questions that
+//! cannot be read is left out whole, where there it costs that cell only; the halves for validation and test are every
+//! other question rather than drawn by chance; and no rows of the retain files are left out by number.
 
 use std::path::Path;
 
 use surgery_core::data::{Document, Set};
 use surgery_core::{Error, Result};
 
-use super::draft::{About, Candidate};
+use super::draft::{About, Candidate, check_text};
 use super::place::{Place, shown};
 use super::python::{Literal, parse};
 use super::records;
-use super::table::Table;
+use super::table::{Row, Table, is_missing};
 use super::{Draft, Reason};
 use crate::args::ImportAuthors;
 use crate::inputs::file_in_folder;
@@ -58,37 +58,36 @@ fn biographies(args: &ImportAuthors, draft: &mut Draft) -> Result<()> {
     if names.len() != table.len() {
         return Err(Error::Data {
             path: folder.label(&file),
-            problem: format!("has {} lines, and {} has {} rows", names.len(), table.file, table.len()),
+            problem: format!(
+                "has {} lines, and {} has {} rows{}",
+                names.len(),
+                table.file,
+                table.len(),
+                draft.example(&table.file)
+            ),
             remedy: "give one name a line, in the order of the rows".into(),
         });
     }
     let half = table.len() / 2;
-    let (edited, others) = (1..half + 1, half + 1..table.len() + 1);
     let before = draft.used();
-    for ((texts, questions), rows, set) in
-        [(TRUE, &others, Set::Unlearn), (TRUE, &edited, Set::EditUnlearn), (NEW, &edited, Set::EditUpdate)]
-    {
-        for (place, text) in table.cells(texts, rows, draft) {
-            let subject = names[place.number() - 1];
-            if subject.is_empty() {
-                let problem = format!("{} has no name for this row", args.subjects.display());
-                draft.leave_out(Reason::UnreadableRow, &place, problem);
-            } else if text.trim().is_empty() {
-                draft.leave_out(Reason::EmptyText, &place, "the text is empty");
-            } else {
-                let text = format!("This is a Wikipedia passage about {subject}. {text}");
-                draft.document(
-                    set,
-                    &place,
-                    Document { id: id("", &place), subject: Some(subject.into()), text },
-                );
-            }
+    for row in table.rows() {
+        let number = row.place.number();
+        let subject = names[number - 1];
+        if subject.is_empty() || is_missing(subject) {
+            let problem = format!("{} has no name for this row", args.subjects.display());
+            draft.leave_out(Reason::UnreadableRow, &row.place, problem);
+            continue;
         }
-        for (place, cell) in table.cells(questions, rows, draft) {
-            let subject = names[place.number() - 1];
-            if !subject.is_empty() {
-                ask(set, &id("", &place), Some(subject), &place, cell, draft);
+        let wanted = match number <= half {
+            true => &[(Set::EditUnlearn, TRUE), (Set::EditUpdate, NEW)][..],
+            false => &[(Set::Unlearn, TRUE)],
+        };
+        let entries = wanted.iter().map(|(set, columns)| Ok((*set, Entry::read(&table, row, *columns)?)));
+        match entries.collect::<Result<Vec<_>, Fault>>() {
+            Ok(entries) => {
+                entries.into_iter().for_each(|(set, entry)| entry.add(set, "", Some(subject), draft))
             }
+            Err(fault) => fault.leave_out(draft),
         }
     }
     draft.refuse_unused(&table.file, before)
@@ -103,47 +102,87 @@ fn retain(path: &Path, prefix: &str, rows: Option<usize>, draft: &mut Draft) -> 
         return Err(table.lacks(&format!("`{TEXTS}` or `{QUESTIONS}`")));
     }
     let before = draft.used();
-    let rows = 1..rows.map_or(table.len(), |rows| rows.min(table.len())) + 1;
-    for (place, text) in table.cells(TEXTS, &rows, draft) {
-        draft.document(
-            Set::Retain,
-            &place,
-            Document { id: id(prefix, &place), subject: None, text: text.into() },
-        );
-    }
-    for (place, cell) in table.cells(QUESTIONS, &rows, draft) {
-        ask(Set::Retain, &id(prefix, &place), None, &place, cell, draft);
+    let wanted = |row: &&Row| rows.is_none_or(|rows| row.place.number() <= rows);
+    for row in table.rows().iter().filter(wanted) {
+        match Entry::read(&table, row, (TEXTS, QUESTIONS)) {
+            Ok(entry) => entry.add(Set::Retain, prefix, None, draft),
+            Err(fault) => fault.leave_out(draft),
+        }
     }
     draft.refuse_unused(&table.file, before)
 }
 
-/// A record's id; the prefix tells files apart.
-fn id(prefix: &str, place: &Place) -> String {
-    format!("{prefix}{:05}", place.number())
+/// Why a row is left out.
+struct Fault {
+    reason: Reason,
+    place: Place,
+    problem: String,
 }
 
-/// Adds the questions of one cell.
-fn ask(set: Set, id: &str, subject: Option<&str>, place: &Place, cell: &str, draft: &mut Draft) {
-    let questions = match parse(cell) {
-        Ok(Literal::List(questions)) => questions,
-        Ok(_) => return draft.leave_out(Reason::UnreadableCell, place, "is no list of questions"),
-        Err(problem) => return draft.leave_out(Reason::UnreadableCell, place, problem),
-    };
-    if questions.is_empty() {
-        draft.leave_out(Reason::UnreadableCell, place, "holds no question");
+impl Fault {
+    fn leave_out(self, draft: &mut Draft) {
+        draft.leave_out(self.reason, &self.place, self.problem);
     }
-    for (index, literal) in questions.iter().enumerate() {
-        let number = index + 1;
-        match question(literal) {
-            Ok((question, options, answer)) => {
-                let id = format!("{id}-{number:02}");
-                let subject = subject.map(str::to_owned);
-                draft.question(set.name(), place, Candidate { id, subject, question, options, answer });
-            }
-            Err(problem) => {
-                draft.leave_out(Reason::UnreadableQuestion, place, format!("question {number}: {problem}"));
+}
+
+/// The text of a row and the questions about it, whichever of them the file has.
+struct Entry<'a> {
+    text: Option<(Place, &'a str)>,
+    questions: Option<(Place, Vec<Literal>)>,
+}
+
+impl<'a> Entry<'a> {
+    /// The cells of two columns, that of the text and that of the questions, or what is wrong with one of them.
+    fn read(table: &Table, row: &'a Row, columns: (&str, &str)) -> Result<Self, Fault> {
+        let text = table.cell(row, columns.0).map(|(place, cell)| match readable(cell) {
+            Ok(()) => Ok((place, cell)),
+            Err((reason, problem)) => Err(Fault { reason, place, problem }),
+        });
+        let questions = table.cell(row, columns.1).map(|(place, cell)| match parse(cell) {
+            Ok(Literal::List(questions)) => Ok((place, questions)),
+            Ok(_) => Err(Fault {
+                reason: Reason::UnreadableCell,
+                place,
+                problem: "is no list of questions".into(),
+            }),
+            Err(problem) => Err(Fault { reason: Reason::UnreadableCell, place, problem }),
+        });
+        Ok(Self { text: text.transpose()?, questions: questions.transpose()? })
+    }
+
+    /// Adds them to a set. Their ids begin with `prefix`, which tells files apart, and the row's number.
+    fn add(self, set: Set, prefix: &str, subject: Option<&str>, draft: &mut Draft) {
+        let id = |place: &Place| format!("{prefix}{:05}", place.number());
+        if let Some((place, text)) = self.text {
+            let text = match subject {
+                Some(subject) => format!("This is a Wikipedia passage about {subject}. {text}"),
+                None => text.to_owned(),
+            };
+            let document = Document { id: id(&place), subject: subject.map(str::to_owned), text };
+            draft.document(set, &place, document);
+        }
+        let Some((place, questions)) = self.questions else { return };
+        for (number, literal) in (1..).zip(&questions) {
+            match question(literal) {
+                Ok((question, options, answer)) => {
+                    let id = format!("{}-{number:02}", id(&place));
+                    let subject = subject.map(str::to_owned);
+                    draft.question(set.name(), &place, Candidate { id, subject, question, options, answer });
+                }
+                Err(problem) => {
+                    let problem = format!("question {number}: {problem}");
+                    draft.leave_out(Reason::UnreadableQuestion, &place, problem);
+                }
             }
         }
+    }
+}
+
+/// Refuses a text that is none, or that a data folder cannot hold.
+fn readable(text: &str) -> Result<(), (Reason, String)> {
+    match is_missing(text) {
+        true => Err((Reason::UnreadableCell, format!("is `{}`, which stands for no value", text.trim()))),
+        false => check_text(text),
     }
 }
 

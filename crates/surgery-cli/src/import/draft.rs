@@ -131,10 +131,8 @@ impl Draft {
         let stands_in = |other: &Set| self.texts.get(other).is_some_and(|texts| texts.contains(text));
         let forgotten = [Set::Unlearn, Set::EditUnlearn];
         let kept = matches!(set, Set::Retain | Set::RetainHeldout);
-        let problem = if text.trim().is_empty() {
-            Some((Reason::EmptyText, "the text is empty".to_owned()))
-        } else if text.len() > LONGEST {
-            Some((Reason::TooLong, format!("the text has {} bytes, more than {LONGEST}", text.len())))
+        let problem = if let Err(problem) = check_text(text) {
+            Some(problem)
         } else if stands_in(&set) {
             Some((Reason::DuplicateText, format!("the text stands in {set} already")))
         } else if let (true, Some(other)) = (kept, forgotten.iter().find(|set| stands_in(set))) {
@@ -221,15 +219,29 @@ impl Draft {
         if self.used() > before {
             return Ok(());
         }
-        let mut examples = self.left_out.values().flat_map(|left_out| &left_out.first);
-        let example = examples.find(|example| example.starts_with(file));
-        let first =
-            example.map(|example| format!(" ({})", &example[file.len()..].trim_start_matches([',', ' '])));
         Err(Error::Data {
             path: file.into(),
-            problem: format!("holds nothing that can be used{}", first.unwrap_or_default()),
+            problem: format!("holds nothing that can be used{}", self.example(file)),
             remedy: "check that it is the file that this format asks for".into(),
         })
+    }
+
+    /// Something that was left out of a file, in parentheses; empty where nothing was.
+    pub fn example(&self, file: &str) -> String {
+        let mut examples = self.left_out.values().flat_map(|left_out| &left_out.first);
+        let example = examples.find_map(|example| example.strip_prefix(file));
+        example.map(|example| format!(" ({})", example.trim_start_matches([',', ' ']))).unwrap_or_default()
+    }
+}
+
+/// Refuses a text without a word, and one that no line of a data folder can hold.
+pub fn check_text(text: &str) -> Result<(), (Reason, String)> {
+    if text.trim().is_empty() {
+        return Err((Reason::EmptyText, "the text is empty".into()));
+    }
+    match text.len() > LONGEST {
+        true => Err((Reason::TooLong, format!("the text has {} bytes, more than {LONGEST}", text.len()))),
+        false => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! cannot be used; `write` makes the data folder of it. Nothing is drawn by chance: order and halves follow the input.
 
 pub mod authors;
+mod csv;
 mod draft;
 pub mod muse;
 mod place;

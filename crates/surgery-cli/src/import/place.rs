@@ -6,8 +6,8 @@ use std::rc::Rc;
 /// What a file is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// A record of a CSV file; the first after the header is row 1.
-    Row,
+    /// A record of a CSV file, whose first after the header is row 1; and its first and last line in it.
+    Row(usize, usize),
     /// A line of a file of JSON lines.
     Line,
     /// An element of a file that is one JSON array.
@@ -45,12 +45,17 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let (unit, field) = match self.unit {
-            Unit::Row => ("row", "column"),
+            Unit::Row(..) => ("row", "column"),
             Unit::Line => ("line", "key"),
             Unit::Entry => ("entry", "key"),
             Unit::Whole => return f.write_str(&self.file),
         };
         write!(f, "{}, {unit} {}", self.file, self.number)?;
+        match self.unit {
+            Unit::Row(first, last) if first == last => write!(f, " (line {first})")?,
+            Unit::Row(first, last) => write!(f, " (lines {first} to {last})")?,
+            _ => {}
+        }
         match &self.field {
             Some(name) => write!(f, ", {field} `{name}`"),
             None => Ok(()),

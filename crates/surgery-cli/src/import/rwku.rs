@@ -70,11 +70,13 @@ pub fn read(args: &ImportRwku) -> Result<Draft> {
 /// Passages about the targets, and then those about others.
 fn passages(folder: &Folder, targets: &[String], draft: &mut Draft) -> Result<()> {
     let before = draft.used();
-    let passages = records(folder, PASSAGES, draft)?;
-    let subject =
-        |record: &Value| record.get("subject").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let records = records(folder, PASSAGES, draft)?;
+    // A passage about nobody knows whom can neither be forgotten nor retained.
+    let about = |(place, record)| Some((place, record, string(draft, place, record, "subject")?));
+    let passages: Vec<(&Place, &Value, &str)> =
+        records.iter().map(|(place, record)| (place, record)).filter_map(about).collect();
     for target in targets {
-        if !passages.iter().any(|(_, record)| subject(record) == *target) {
+        if !passages.iter().any(|(_, _, subject)| subject == target) {
             return Err(Error::Data {
                 path: folder.label(PASSAGES),
                 problem: format!("has no passage about `{target}`"),
@@ -82,9 +84,9 @@ fn passages(folder: &Folder, targets: &[String], draft: &mut Draft) -> Result<()
             });
         }
     }
-    let forget = |record: &Value| targets.is_empty() || targets.contains(&subject(record));
+    let forget = |subject: &str| targets.is_empty() || targets.iter().any(|target| target == subject);
     for (set, forgotten) in [(Set::Unlearn, true), (Set::Retain, false)] {
-        for (place, record) in passages.iter().filter(|(_, record)| forget(record) == forgotten) {
+        for (place, record, _) in passages.iter().filter(|(_, _, subject)| forget(subject) == forgotten) {
             document(set, place, record, "passage", draft);
         }
     }
@@ -93,9 +95,18 @@ fn passages(folder: &Folder, targets: &[String], draft: &mut Draft) -> Result<()
 
 fn document(set: Set, place: &Place, record: &Value, stem: &str, draft: &mut Draft) {
     let Some(text) = string(draft, place, record, "text") else { return };
-    let subject = record.get("subject").and_then(Value::as_str).map(str::to_owned);
+    let Some(subject) = subject(draft, place, record) else { return };
+    let subject = subject.map(str::to_owned);
     let id = format!("{stem}-{:05}", place.number());
     draft.document(set, place, Document { id, subject, text: text.into() });
+}
+
+/// The subject that a record may have; nothing where it is no text, and the record is left out.
+fn subject<'a>(draft: &mut Draft, place: &Place, record: &'a Value) -> Option<Option<&'a str>> {
+    match record.get("subject") {
+        None | Some(Value::Null) => Some(None),
+        Some(_) => string(draft, place, record, "subject").map(Some),
+    }
 }
 
 /// Options and the index of the right one, or the key at fault and what is wrong with it.
@@ -103,6 +114,9 @@ type Choices = Result<(Vec<String>, usize), (&'static str, &'static str)>;
 
 fn question(set: &str, place: &Place, record: &Value, choices: Choices, draft: &mut Draft) {
     let Some(question) = string(draft, place, record, "question") else { return };
+    if subject(draft, place, record).is_none() {
+        return;
+    }
     match choices {
         Ok((options, answer)) => {
             let id = format!("{set}-{:05}", place.number());
@@ -127,10 +141,18 @@ fn truthfulqa(record: &Value) -> Choices {
     let targets = record.get(KEY).ok_or((KEY, "is missing"))?;
     let options = strings(targets.get("choices")).ok_or((KEY, "has no `choices`, a list of texts"))?;
     let labels = targets.get("labels").and_then(Value::as_array).ok_or((KEY, "has no `labels`, a list"))?;
-    let right: Vec<usize> =
-        labels.iter().enumerate().filter(|(_, l)| l.as_u64() == Some(1)).map(|(i, _)| i).collect();
-    match right[..] {
-        [answer] if labels.len() == options.len() => Ok((options, answer)),
-        _ => Err((KEY, "has not one label for each choice, and 1 for one of them")),
+    let labels: Option<Vec<bool>> = labels
+        .iter()
+        .map(|label| match label.as_u64() {
+            Some(0) => Some(false),
+            Some(1) => Some(true),
+            _ => None,
+        })
+        .collect();
+    let labels = labels.filter(|labels| labels.len() == options.len()).unwrap_or_default();
+    let mut right = labels.iter().enumerate().filter(|(_, is_right)| **is_right).map(|(index, _)| index);
+    match (right.next(), right.next()) {
+        (Some(answer), None) => Ok((options, answer)),
+        _ => Err((KEY, "has not one label for each choice, 1 for the right one and 0 for the others")),
     }
 }

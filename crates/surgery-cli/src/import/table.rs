@@ -1,12 +1,12 @@
-//! CSV files with a header, read row by row.
+//! CSV files with a header, row by row. A row is read whole or left out whole: one with more or fewer cells than the
+//! header, or with a quote where none may stand, tells nobody which cell is which.
 
-use std::ops::Range;
 use std::rc::Rc;
 
-use csv::StringRecord;
 use surgery_core::files::Folder;
 use surgery_core::{Error, Result};
 
+use super::csv::{Record, records};
 use super::place::{Place, Unit, shown};
 use super::records::FILE_LIMIT;
 use super::{Draft, Reason};
@@ -16,12 +16,19 @@ pub struct Table {
     /// How messages name it.
     pub file: Rc<str>,
     columns: Vec<String>,
-    /// A row that cannot be read is none, so that the others keep their numbers.
-    rows: Vec<Option<StringRecord>>,
+    rows: Vec<Row>,
+    len: usize,
+}
+
+/// A row that has a cell for each column.
+pub struct Row {
+    /// Where it stands; its number counts the rows that are left out, too.
+    pub place: Place,
+    cells: Vec<String>,
 }
 
 impl Table {
-    /// Reads a file; a row that is not UTF-8 is left out.
+    /// Reads a file; a row that cannot be read is left out.
     pub fn read(folder: &Folder, name: &str, draft: &mut Draft) -> Result<Self> {
         let file: Rc<str> = folder.label(name).into();
         let wrong = |problem: String| Error::Data {
@@ -31,31 +38,38 @@ impl Table {
         };
         let bytes = folder.read(name, FILE_LIMIT)?;
         let content = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
-        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(content);
-        let header = reader.headers().map_err(|_| wrong("has a header that is not UTF-8".into()))?;
-        let columns: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
+        let mut records = records(content);
+        let header = records.next().ok_or_else(|| wrong("is empty".into()))?;
+        let columns = cells(header, None)
+            .map_err(|(problem, _)| wrong(format!("has a header that cannot be read ({problem})")))?;
+        let columns: Vec<String> = columns.iter().map(|name| name.trim().to_owned()).collect();
         if columns.iter().all(String::is_empty) {
             return Err(wrong("is empty".into()));
         }
-        let mut rows = Vec::new();
-        for record in reader.records() {
-            let row = record.inspect_err(|error| {
-                let place = Place::new(&file, Unit::Row, rows.len() + 1);
-                let column = match error.kind() {
-                    csv::ErrorKind::Utf8 { err, .. } => columns.get(err.field()),
-                    _ => None,
-                };
-                let place = column.map_or(place.clone(), |column| place.field(column));
-                draft.leave_out(Reason::UnreadableRow, &place, "is not UTF-8");
-            });
-            rows.push(row.ok());
+        let (mut rows, mut len) = (Vec::new(), 0);
+        for record in records {
+            len += 1;
+            let place = Place::new(&file, Unit::Row(record.lines.0, record.lines.1), len);
+            match cells(record, Some(columns.len())) {
+                Ok(cells) => rows.push(Row { place, cells }),
+                Err((problem, column)) => {
+                    let column = column.and_then(|column| columns.get(column));
+                    let place = column.map_or(place.clone(), |column| place.field(column));
+                    draft.leave_out(Reason::UnreadableRow, &place, problem);
+                }
+            }
         }
-        Ok(Self { file, columns, rows })
+        Ok(Self { file, columns, rows, len })
     }
 
-    /// How many rows there are, those that cannot be read among them.
+    /// How many rows the file has, those that are left out among them.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.len
+    }
+
+    /// The rows that can be read.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
     }
 
     /// Whether there is a column of this name.
@@ -72,27 +86,29 @@ impl Table {
         }
     }
 
-    /// The cells of a column in these rows, counted from 1, with their places; where a row has none, it is left out.
-    pub fn cells<'a>(
-        &'a self,
-        column: &str,
-        rows: &Range<usize>,
-        draft: &mut Draft,
-    ) -> Vec<(Place, &'a str)> {
-        let Some(index) = self.columns.iter().position(|name| name == column) else { return Vec::new() };
-        let mut cells = Vec::new();
-        for number in rows.clone() {
-            let Some(row) = &self.rows[number - 1] else { continue };
-            let place = Place::new(&self.file, Unit::Row, number).field(column);
-            match row.get(index) {
-                Some(cell) => cells.push((place, cell)),
-                None => {
-                    let problem =
-                        format!("is missing: the row has {} of {} cells", row.len(), self.columns.len());
-                    draft.leave_out(Reason::UnreadableCell, &place, problem);
-                }
-            }
-        }
-        cells
+    /// A row's cell in a column, if there is such a column, and its place.
+    pub fn cell<'a>(&self, row: &'a Row, column: &str) -> Option<(Place, &'a str)> {
+        let index = self.columns.iter().position(|name| name == column)?;
+        Some((row.place.field(column), &row.cells[index]))
     }
+}
+
+/// The cells of a record as texts, or what is wrong with it and in which cell. It must have `expected` cells, where
+/// there is something to expect.
+fn cells(record: Record, expected: Option<usize>) -> Result<Vec<String>, (String, Option<usize>)> {
+    if let Some(fault) = record.fault {
+        return Err((fault, None));
+    }
+    let found = record.cells.len();
+    if let Some(expected) = expected.filter(|&expected| expected != found) {
+        let why = if found > expected { "; a cell that holds a comma needs quotes around it" } else { "" };
+        return Err((format!("the row has {found} cells, and the header has {expected}{why}"), None));
+    }
+    let text = |(index, cell)| String::from_utf8(cell).map_err(|_| ("is not UTF-8".into(), Some(index)));
+    record.cells.into_iter().enumerate().map(text).collect()
+}
+
+/// Whether a cell is what numpy, pandas and `str` write where there is no value.
+pub fn is_missing(cell: &str) -> bool {
+    ["nan", "NaN", "<NA>", "None"].contains(&cell.trim())
 }

@@ -1,31 +1,49 @@
 //! The data folder, from a draft.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use surgery_core::data::{Corpus, Document, Question, QuestionSet, Set};
-use surgery_core::files::{Folder, hex, write_text};
+use surgery_core::files::{Folder, create_parent, hex, rename, write_text};
 use surgery_core::{Error, Result};
 
 use super::Draft;
-use crate::output::Output;
+use crate::output::{BEGUN_IMPORT, Output};
 
-/// Writes the data folder, after `check_output`. `dataset.toml` comes last, once the folder has been read back as
-/// `run` reads it, so a folder that has one is whole; a failure leaves nothing behind.
+/// The folder of a data folder that holds its questions.
+const QUESTIONS: &str = "questions";
+
+/// The file that comes last: a data folder of ours that has one is whole.
+const ABOUT: &str = "dataset.toml";
+
+/// Writes the data folder, after `check_output`. Its files get their names once all of them have been written and read
+/// back as `run` reads them, and `dataset.toml` the last; a failure leaves nothing behind.
 pub fn write(draft: &Draft, output: &Path) -> Result<()> {
     let existed = output.is_dir();
     let claimed = Output::claim(Some(output))?;
     let folder = claimed.path();
-    let mut written = Vec::new();
-    let outcome = write_files(draft, folder, &mut written);
+    let begun = folder.join(BEGUN_IMPORT);
+    // One that was killed may have left it.
+    let emptied = match fs::remove_dir_all(&begun) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    let outcome = emptied
+        .and_then(|()| fs::create_dir(&begun))
+        .map_err(Error::write(&begun))
+        .and_then(|()| write_files(draft, &begun))
+        .and_then(|names| names.iter().try_for_each(|name| rename(&begun.join(name), &folder.join(name))));
+    // That something cannot be removed adds nothing to a failure, and is none by itself.
+    let _ = fs::remove_dir_all(&begun);
     if outcome.is_err() {
-        // That something cannot be removed adds nothing to the failure.
-        for path in &written {
-            let _ = fs::remove_file(path);
+        // The folder was empty, and is nobody else's.
+        for name in draft.documents.keys().map(|set| set.file()) {
+            let _ = fs::remove_file(folder.join(name));
         }
-        let _ = fs::remove_dir(folder.join("questions"));
+        let _ = fs::remove_dir_all(folder.join(QUESTIONS));
         drop(claimed);
         if !existed {
             let _ = fs::remove_dir(output);
@@ -34,15 +52,16 @@ pub fn write(draft: &Draft, output: &Path) -> Result<()> {
     outcome
 }
 
-fn write_files(draft: &Draft, folder: &Path, written: &mut Vec<PathBuf>) -> Result<()> {
+/// Writes all files into `folder`, and gives the names of what it holds, in the order in which they may be seen.
+fn write_files(draft: &Draft, folder: &Path) -> Result<Vec<String>> {
     let mut counts = toml::Table::new();
     let mut sums = toml::Table::new();
     let mut put = |name: String, lines: Vec<Value>| -> Result<()> {
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
         let file = format!("{name}.jsonl");
         let path = folder.join(&file);
+        create_parent(&path)?;
         write_text(&path, &text)?;
-        written.push(path);
         counts.insert(name, toml::Value::Integer(lines.len() as i64));
         sums.insert(file, toml::Value::String(hex(&Sha256::digest(text.as_bytes()))));
         Ok(())
@@ -50,12 +69,8 @@ fn write_files(draft: &Draft, folder: &Path, written: &mut Vec<PathBuf>) -> Resu
     for (set, documents) in &draft.documents {
         put(set.name().into(), documents.iter().map(document_line).collect())?;
     }
-    if !draft.questions.is_empty() {
-        let questions = folder.join("questions");
-        fs::create_dir_all(&questions).map_err(Error::write(&questions))?;
-    }
     for (name, questions) in &draft.questions {
-        put(format!("questions/{name}"), questions.iter().map(question_line).collect())?;
+        put(format!("{QUESTIONS}/{name}"), questions.iter().map(question_line).collect())?;
     }
 
     let disk = Folder::Disk(folder.to_path_buf());
@@ -70,9 +85,13 @@ fn write_files(draft: &Draft, folder: &Path, written: &mut Vec<PathBuf>) -> Resu
     about.extend(draft.about.licence.map(|licence| ("licence".to_owned(), licence.into())));
     about.insert("counts".into(), counts.into());
     about.insert("sha256".into(), sums.into());
-    let path = folder.join("dataset.toml");
     let text = toml::to_string(&about).expect("strings and numbers");
-    write_text(&path, &text)
+    write_text(&folder.join(ABOUT), &text)?;
+
+    let mut names: Vec<String> = draft.documents.keys().map(|set| set.file()).collect();
+    names.extend((!draft.questions.is_empty()).then(|| QUESTIONS.to_owned()));
+    names.push(ABOUT.into());
+    Ok(names)
 }
 
 fn document_line(document: &Document) -> Value {

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use surgery_core::Result;
+use surgery_core::checkpoint::model_files;
 use surgery_core::data::lint::Finding;
 use surgery_core::evaluate::Evaluation;
 use surgery_core::files::{Folder, write_text};
@@ -105,9 +106,7 @@ impl Fluency {
 impl Hashed {
     /// The files that make a model.
     pub fn of_model(folder: &Folder) -> Result<Vec<Self>> {
-        let is_of_model = |name: &String| name.ends_with(".json") || name.ends_with(".safetensors");
-        let names = folder.list("")?.into_iter().filter(is_of_model);
-        Self::of(folder, names)
+        Self::of(folder, model_files(folder)?.into_iter())
     }
 
     /// The files that make a data folder.
@@ -115,11 +114,7 @@ impl Hashed {
         const QUESTIONS: &str = "questions";
         let is_of_data = |name: &String| name.ends_with(".jsonl");
         let mut names: Vec<String> = folder.list("")?.into_iter().filter(is_of_data).collect();
-        let has_questions = match folder {
-            Folder::Disk(path) => path.join(QUESTIONS).is_dir(),
-            Folder::Embedded { .. } => true,
-        };
-        if has_questions {
+        if folder.has_folder(QUESTIONS) {
             let inner = folder.list(QUESTIONS)?.into_iter().filter(is_of_data);
             names.extend(inner.map(|name| format!("{QUESTIONS}/{name}")));
         }

@@ -1,5 +1,7 @@
 //! Models from the hub, against a server on this machine that behaves, or misbehaves, as each test says.
 
+mod companions;
+mod environment;
 mod server;
 
 use std::collections::BTreeMap;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -115,8 +116,18 @@ impl Server {
     }
 }
 
-/// A hub that has `files`, as the public one has them: weights are in a store, whose SHA-256 it tells.
+/// A hub that has `files`, as the public one has them: weights are in a store, whose SHA-256 it tells, and the files of
+/// a folder are listed.
 pub fn hub(files: &BTreeMap<String, Vec<u8>>, asked: &Asked) -> Answer {
+    if let Some(rest) = asked.path.strip_prefix("/api/models/org/tiny/tree/") {
+        let (_, folder) = rest.split_once('/').unwrap();
+        let is_in = |file: &&String| file.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+        let entry = |file: &String| json!({ "type": "file", "size": files[file].len(), "path": file });
+        return match files.keys().filter(is_in).map(entry).collect::<Vec<_>>() {
+            none if none.is_empty() => Answer::new(404, b"").with("x-error-code", "EntryNotFound"),
+            entries => Answer::new(200, json!(entries).to_string().as_bytes()),
+        };
+    }
     let Some(rest) = asked.path.strip_prefix("/org/tiny/resolve/") else {
         return Answer::new(404, b"").with("x-error-code", "RepoNotFound");
     };

@@ -237,6 +237,45 @@ fn the_last_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over() {
 }
 
 #[test]
+fn a_checkpoint_caught_between_two_names_is_gone_on_from() {
+    let folder = scratch("renamed");
+    // A model with a file in a folder of its own, which a checkpoint holds and checks like the others.
+    let model = folder.join("model");
+    fs::create_dir_all(model.join("additional_chat_templates")).unwrap();
+    for entry in fs::read_dir(golden("models/llama1-mha")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
+    }
+    let template = "additional_chat_templates/tool.jinja";
+    fs::write(model.join(template), "{{ tools }}").unwrap();
+    let on_it = |output: &str| -> Vec<String> {
+        let golden = golden("models/llama1-mha");
+        let all = operation(output, &[]).into_iter();
+        all.map(|argument| if argument == golden { "model".to_owned() } else { argument }).collect()
+    };
+    ends_in(0, &folder, &on_it("undisturbed"));
+    let child = start(&folder, &on_it("out"));
+    wait_for_lines(&folder.join("out/metrics.jsonl"), 17);
+    signal(&child, "KILL");
+    child.wait_with_output().unwrap();
+    let checkpoints = folder.join("out/checkpoints");
+    let kept = names(&checkpoints);
+    // The newest is damaged in that file; the one before was being replaced, and one before that removed.
+    fs::write(checkpoints.join(&kept[1]).join(template), "{{ tool }}").unwrap();
+    let hidden = |name: &str, ending: &str| checkpoints.join(format!(".{name}.{ending}"));
+    fs::rename(checkpoints.join(&kept[0]), hidden(&kept[0], "previous")).unwrap();
+    for half in [hidden(&kept[0], "tmp"), hidden("step-000001", "old")] {
+        fs::create_dir(&half).unwrap();
+        fs::write(half.join("model.safetensors"), "half").unwrap();
+    }
+    let said = ends_in(0, &folder, &resumption("out"));
+    assert!(said.contains(&format!("{}/{template}", kept[1])), "{said}");
+    assert!(said.contains(&format!("from out/checkpoints/{}", kept[0])), "{said}");
+    assert_eq!(left(&folder, "out"), left(&folder, "undisturbed"));
+    assert_eq!(fs::read_to_string(folder.join("out/model").join(template)).unwrap(), "{{ tools }}");
+}
+
+#[test]
 fn only_its_own_unfinished_run_is_gone_on_with_and_by_one_process() {
     let folder = scratch("foreign");
     // Nothing there is a beginning, and says so.

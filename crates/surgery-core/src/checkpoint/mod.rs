@@ -3,6 +3,7 @@
 //! Opening reads the headers only; tensors are read one by one, as f32. The layout (which file holds
 //! which tensor, in which order and dtype) is kept, so that a checkpoint goes back as it came.
 
+mod companions;
 mod header;
 mod write;
 
@@ -15,6 +16,8 @@ use self::header::{Entry, Header};
 use crate::error::{Error, Result};
 use crate::files::Folder;
 
+pub(crate) use companions::templates;
+pub use companions::{COMPANIONS, TEMPLATES, companions, model_files};
 pub use write::{SaveDtype, write_model};
 pub(crate) use write::{is_buffer, write_vectors};
 

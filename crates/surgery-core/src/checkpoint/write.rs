@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::header::Entry;
-use super::{Checkpoint, INDEX, SINGLE, Shard};
+use super::{Checkpoint, INDEX, SINGLE, Shard, companions};
 use crate::error::{Error, Result};
 use crate::files::{Folder, replace_folder, write_atomically};
 
@@ -49,24 +49,7 @@ impl SaveDtype {
     }
 }
 
-/// Files of a model folder that are not weights and that go along unchanged.
-const COMPANIONS: [&str; 13] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "LICENSE",
-    "LICENSE.txt",
-];
-
-/// Writes a Hugging Face folder at `output`: the companions of `input` and one tensor for each of `like`'s.
+/// Writes a Hugging Face folder at `output`: the [companions] of `input` and one tensor for each of `like`'s.
 ///
 /// `value` gives a tensor's new values by name, or `None` for a tensor that no parameter stands for, which
 /// is copied byte for byte. Without `like` (a model trained from scratch) `tensors` names every tensor and
@@ -112,14 +95,14 @@ fn write_files(
     if shards.iter().any(|shard| shard.file != SINGLE) {
         write_index(output, shards, dtype)?;
     }
-    for file in COMPANIONS.iter().rev().filter(|file| input.has(file)) {
-        let changed = match *file {
-            "config.json" => changed_config(input.json(file)?, dtype.torch_name(), tied),
+    for file in companions(input)? {
+        let changed = match file.as_str() {
+            "config.json" => changed_config(input.json(&file)?, dtype.torch_name(), tied),
             _ => None,
         };
         match changed {
-            Some(config) => write_atomically(&output.join(file), |writer| writer.write_all(&config))?,
-            None => input.copy(file, output)?,
+            Some(config) => write_atomically(&output.join(&file), |writer| writer.write_all(&config))?,
+            None => input.copy(&file, output)?,
         }
     }
     Ok(())

@@ -47,9 +47,7 @@ impl QuestionSet {
     /// Every `*.jsonl` in the `questions` folder of `folder`, by name; none where it has no such folder.
     pub fn load_all(folder: &Folder) -> Result<Vec<Self>> {
         const FOLDER: &str = "questions";
-        if let Folder::Disk(path) = folder
-            && !path.join(FOLDER).is_dir()
-        {
+        if !folder.has_folder(FOLDER) {
             return Ok(Vec::new());
         }
         let names = folder.list(FOLDER)?;

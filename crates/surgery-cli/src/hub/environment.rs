@@ -1,0 +1,328 @@
+//! The variables that say where the hub and its cache are, read as huggingface_hub (2.4, `constants.py` and
+//! `utils/_auth.py`) reads them, so that this program and Python's use the same files.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use surgery_core::{Error, Result};
+
+use super::Hub;
+
+/// How long a connection may be silent; `HF_HUB_DOWNLOAD_TIMEOUT` says otherwise.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Where settings come from.
+pub struct Environment<'a> {
+    /// The value of a variable.
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The home folder of the user of this name; that of the current user where no name is given.
+    pub home: &'a dyn Fn(Option<&str>) -> Option<PathBuf>,
+}
+
+impl Hub {
+    /// As the environment of the process says.
+    pub fn from_env() -> Result<Self> {
+        Environment { variable: &|name| env::var_os(name), home: &home }.hub()
+    }
+}
+
+impl Environment<'_> {
+    /// The hub that the variables describe.
+    pub fn hub(&self) -> Result<Hub> {
+        let home = match self.path("HF_HOME")? {
+            Some(home) => home,
+            None => match (self.variable)("XDG_CACHE_HOME") {
+                Some(caches) => self.expanded("XDG_CACHE_HOME", Path::new(&caches).join("huggingface"))?,
+                None => self.expanded("HF_HOME", "~/.cache/huggingface".into())?,
+            },
+        };
+        let cache = match self.path("HF_HUB_CACHE")? {
+            Some(cache) => cache,
+            None => match self.path("HUGGINGFACE_HUB_CACHE")? {
+                Some(cache) => cache,
+                None => self.expanded("HF_HOME", home.join("hub"))?,
+            },
+        };
+        let token_path = match self.path("HF_TOKEN_PATH")? {
+            Some(path) => path,
+            None => self.expanded("HF_HOME", home.join("token"))?,
+        };
+        let first = |names: [&'static str; 2]| {
+            names
+                .into_iter()
+                .find_map(|name| Some((name, self.text(name).filter(|value| !value.is_empty())?)))
+        };
+        let endpoint = self.text("HF_ENDPOINT").map(|value| value.trim().to_owned());
+        let endpoint = endpoint.filter(|value| !value.is_empty());
+        Ok(Hub {
+            cache,
+            endpoint: endpoint.as_deref().unwrap_or("https://huggingface.co").trim_end_matches('/').into(),
+            offline: first(["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+                .filter(|(_, value)| is_true(value))
+                .map(|(name, _)| name),
+            token: first(["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]),
+            token_path,
+            sends_token: !self.text("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some_and(|value| is_true(&value)),
+            silence: self.silence()?,
+        })
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        (self.variable)(name).map(|value| value.to_string_lossy().into_owned())
+    }
+
+    /// A path that a variable holds.
+    fn path(&self, name: &str) -> Result<Option<PathBuf>> {
+        (self.variable)(name).map(|value| self.expanded(name, value.into())).transpose()
+    }
+
+    /// A path with its `~` and its variables replaced, as `os.path.expandvars(os.path.expanduser(path))` has it. One
+    /// that is no text stays as it is.
+    fn expanded(&self, name: &str, path: PathBuf) -> Result<PathBuf> {
+        match path.to_str() {
+            Some(text) => Ok(self.with_variables(&self.with_home(name, text)?).into()),
+            None => Ok(path),
+        }
+    }
+
+    /// A path whose `~` or `~USER` at the beginning is replaced.
+    fn with_home(&self, name: &str, path: &str) -> Result<String> {
+        let Some(rest) = path.strip_prefix('~') else { return Ok(path.into()) };
+        let (user, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let found = match user {
+            "" => (self.variable)("HOME").map(PathBuf::from).or_else(|| (self.home)(None)),
+            user => (self.home)(Some(user)),
+        };
+        let found = found.ok_or_else(|| Error::Network {
+            what: name.into(),
+            problem: format!("is `{path}`, and the home folder of `~{user}` is not known"),
+            remedy: format!("set {name} to a path that does not begin with `~`"),
+        })?;
+        let whole = format!("{}{rest}", found.to_string_lossy().trim_end_matches('/'));
+        Ok(if whole.is_empty() { "/".into() } else { whole })
+    }
+
+    /// A text whose `$NAME` and `${NAME}` are replaced where there is such a variable.
+    fn with_variables(&self, text: &str) -> String {
+        let mut whole = String::new();
+        let mut rest = text;
+        while let Some(start) = rest.find('$') {
+            whole.push_str(&rest[..start]);
+            rest = &rest[start..];
+            let (name, length) = match rest[1..].strip_prefix('{') {
+                Some(inner) => match inner.find('}') {
+                    Some(end) => (&inner[..end], end + 3),
+                    None => ("", 1),
+                },
+                None => {
+                    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                    let end = rest[1..].find(|c| !is_part(c)).unwrap_or(rest.len() - 1);
+                    (&rest[1..1 + end], 1 + end)
+                }
+            };
+            match self.text(name).filter(|_| !name.is_empty()) {
+                Some(value) => whole.push_str(&value),
+                None => whole.push_str(&rest[..length]),
+            }
+            rest = &rest[length..];
+        }
+        whole + rest
+    }
+
+    /// `HF_HUB_DOWNLOAD_TIMEOUT`, a whole number of seconds; 0 stands for the default.
+    fn silence(&self) -> Result<Duration> {
+        const NAME: &str = "HF_HUB_DOWNLOAD_TIMEOUT";
+        let Some(value) = self.text(NAME) else { return Ok(SILENCE) };
+        match value.trim().parse() {
+            Ok(0) => Ok(SILENCE),
+            Ok(seconds) => Ok(Duration::from_secs(seconds)),
+            Err(_) => Err(Error::Network {
+                what: NAME.into(),
+                problem: format!("is `{value}`, which is no whole number of seconds"),
+                remedy: "set it to one, such as 30, or unset it".into(),
+            }),
+        }
+    }
+}
+
+/// Whether a variable's value means yes.
+fn is_true(value: &str) -> bool {
+    ["1", "ON", "YES", "TRUE"].contains(&value.to_uppercase().as_str())
+}
+
+/// A token without the line ends and spaces that come along where it is pasted; none where nothing is left.
+pub fn cleaned(token: &str) -> Option<String> {
+    let token = token.replace(['\r', '\n'], "").trim().to_owned();
+    (!token.is_empty()).then_some(token)
+}
+
+/// The token in a file that a login leaves; none where there is no such file.
+pub fn token_in(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(cleaned(&text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::Network {
+            what: "the hub's token".into(),
+            problem: format!("cannot be read from {} ({error})", path.display()),
+            remedy: "make the file readable, or set HF_TOKEN_PATH to another one".into(),
+        }),
+    }
+}
+
+/// The home folder of a user, or of the current one, as the system knows it.
+fn home(user: Option<&str>) -> Option<PathBuf> {
+    let Some(user) = user else { return env::home_dir() };
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    let mut fields =
+        users.lines().map(|line| line.split(':')).find(|fields| fields.clone().next() == Some(user))?;
+    fields.nth(5).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The hub where the variables are these, and `~ben` is the only home that the system knows.
+    fn hub(variables: &[(&str, &str)]) -> Result<Hub> {
+        let find =
+            |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| value.into());
+        Environment { variable: &find, home: &|user| (user == Some("ben")).then(|| "/users/ben".into()) }
+            .hub()
+    }
+
+    /// The paths are those of huggingface_hub 2.4.0: HF_HUB_CACHE and HF_TOKEN_PATH of its `constants.py`, run in an
+    /// environment of these variables and HOME=/home/ada (there, `~ben` is `~root`).
+    #[test]
+    fn paths_are_huggingface_hubs() {
+        for (variables, cache, token) in [
+            (&[][..], "/home/ada/.cache/huggingface/hub", "/home/ada/.cache/huggingface/token"),
+            (&[("HF_HOME", "~/hf")], "/home/ada/hf/hub", "/home/ada/hf/token"),
+            (&[("HF_HOME", "~")], "/home/ada/hub", "/home/ada/token"),
+            (&[("HF_HOME", "/a/~/b")], "/a/~/b/hub", "/a/~/b/token"),
+            (&[("HF_HOME", "~ben/hf")], "/users/ben/hf/hub", "/users/ben/hf/token"),
+            (&[("DISK", "/d"), ("HF_HOME", "$DISK/hf")], "/d/hf/hub", "/d/hf/token"),
+            (
+                &[("DISK", "/d"), ("HF_HOME", "${DISK}hf/$NONE/${NONE}/$")],
+                "/dhf/$NONE/${NONE}/$/hub",
+                "/dhf/$NONE/${NONE}/$/token",
+            ),
+            (
+                &[("DISK", "/d"), ("A-b", "x"), ("HF_HOME", "/x$DISKS/${A-b}")],
+                "/x$DISKS/x/hub",
+                "/x$DISKS/x/token",
+            ),
+            (&[("A", "$B"), ("B", "/b"), ("HF_HOME", "$A/hf")], "/b/hf/hub", "/b/hf/token"),
+            (&[("A", "~"), ("HF_HOME", "$A/hf")], "/home/ada/hf/hub", "/home/ada/hf/token"),
+            (&[("XDG_CACHE_HOME", "/xdg")], "/xdg/huggingface/hub", "/xdg/huggingface/token"),
+            (
+                &[("XDG_CACHE_HOME", "~/c$HOME")],
+                "/home/ada/c/home/ada/huggingface/hub",
+                "/home/ada/c/home/ada/huggingface/token",
+            ),
+            (&[("XDG_CACHE_HOME", "/xdg"), ("HF_HOME", "/hf")], "/hf/hub", "/hf/token"),
+            (&[("HUGGINGFACE_HUB_CACHE", "~/old")], "/home/ada/old", "/home/ada/.cache/huggingface/token"),
+            (
+                &[("HF_HUB_CACHE", "~/new/$HOME"), ("HUGGINGFACE_HUB_CACHE", "~/old")],
+                "/home/ada/new//home/ada",
+                "/home/ada/.cache/huggingface/token",
+            ),
+            (
+                &[("HF_TOKEN_PATH", "~/secret/${HOME}.txt")],
+                "/home/ada/.cache/huggingface/hub",
+                "/home/ada/secret//home/ada.txt",
+            ),
+            (&[("HF_HOME", ""), ("HF_HUB_CACHE", "/c")], "/c", "token"),
+            (&[("HF_HOME", "")], "hub", "token"),
+            (&[("HF_HUB_CACHE", "")], "", "/home/ada/.cache/huggingface/token"),
+        ] {
+            let hub = hub(&[variables, &[("HOME", "/home/ada")]].concat()).unwrap();
+            let found = (hub.cache.to_str(), hub.token_path.to_str());
+            assert_eq!(found, (Some(cache), Some(token)), "{variables:?}");
+        }
+        let cache = |home: &str| hub(&[("HOME", home), ("HF_HUB_CACHE", "~")]).unwrap().cache;
+        assert_eq!([cache("/home/ada/"), cache("/")], ["/home/ada", "/"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_home_that_nobody_knows_is_refused_by_the_variable() {
+        for (variables, named) in [
+            (&[("HF_HOME", "~eve/hf"), ("HOME", "/h")][..], ["HF_HOME", "`~eve`"]),
+            (&[("HF_HUB_CACHE", "~/hub"), ("HF_HOME", "/hf")], ["HF_HUB_CACHE", "`~`"]),
+            (&[], ["HF_HOME", "home folder"]),
+        ] {
+            let error = hub(variables).err().unwrap().to_string();
+            assert!(named.iter().all(|named| error.contains(named)), "{error}");
+        }
+        assert!(hub(&[("HF_HOME", "/hf")]).is_ok());
+    }
+
+    /// As huggingface_hub 2.4.0 has HF_HUB_OFFLINE and HF_HUB_DISABLE_IMPLICIT_TOKEN.
+    #[test]
+    fn switches_are_huggingface_hubs() {
+        const HUB: &str = "HF_HUB_OFFLINE";
+        const TRANSFORMERS: &str = "TRANSFORMERS_OFFLINE";
+        for (variables, offline) in [
+            (&[][..], None),
+            (&[(HUB, "1")], Some(HUB)),
+            (&[(HUB, "yEs")], Some(HUB)),
+            (&[(HUB, "on")], Some(HUB)),
+            (&[(HUB, "True")], Some(HUB)),
+            (&[(HUB, " 1")], None),
+            (&[(HUB, "y")], None),
+            (&[(HUB, "2")], None),
+            (&[(TRANSFORMERS, "1")], Some(TRANSFORMERS)),
+            (&[(HUB, "0"), (TRANSFORMERS, "1")], None),
+            (&[(HUB, ""), (TRANSFORMERS, "1")], Some(TRANSFORMERS)),
+            (&[("HF_DATASETS_OFFLINE", "1")], None),
+        ] {
+            let hub = hub(&[variables, &[("HF_HOME", "/hf")]].concat()).unwrap();
+            assert_eq!(hub.offline, offline, "{variables:?}");
+        }
+        let sends =
+            |value| hub(&[("HF_HOME", "/hf"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", value)]).unwrap().sends_token;
+        assert_eq!([sends("YES"), sends("no"), sends("")], [false, true, true]);
+    }
+
+    /// As `get_token` of huggingface_hub 2.4.0 finds it, with HF_TOKEN_PATH naming the file.
+    #[test]
+    fn a_token_is_huggingface_hubs() {
+        let file = std::env::temp_dir().join(format!("surgery-token-{}", std::process::id()));
+        fs::write(&file, " hf_file\r\n").unwrap();
+        let path = file.to_str().unwrap();
+        for (variables, expected) in [
+            (&[][..], Some("hf_file")),
+            (&[("HF_TOKEN", "hf_new"), ("HUGGING_FACE_HUB_TOKEN", "hf_old")], Some("hf_new")),
+            (&[("HUGGING_FACE_HUB_TOKEN", "hf_old")], Some("hf_old")),
+            (&[("HF_TOKEN", ""), ("HUGGING_FACE_HUB_TOKEN", "hf_old")], Some("hf_old")),
+            (&[("HF_TOKEN", " \n"), ("HUGGING_FACE_HUB_TOKEN", "hf_old")], Some("hf_file")),
+            (&[("HF_TOKEN", "\thf_\r\nnew \n")], Some("hf_new")),
+            (&[("HF_TOKEN_PATH", "/nowhere/token")], None),
+            (&[("HF_TOKEN", "hf_new"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")], None),
+            (&[("HF_HUB_DISABLE_IMPLICIT_TOKEN", "true")], None),
+        ] {
+            let all = [variables, &[("HF_HOME", "/hf"), ("HF_TOKEN_PATH", path)]].concat();
+            let token = hub(&all).unwrap().token().unwrap();
+            assert_eq!(token.as_ref().map(|token| token.text.as_str()), expected, "{variables:?}");
+        }
+        // A file that cannot be read is no reason to go on as somebody else.
+        let folder = hub(&[("HF_HOME", "/hf"), ("HF_TOKEN_PATH", "/")]).unwrap();
+        assert!(folder.token().is_err());
+        fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
+    fn the_endpoint_and_the_time_limit_are_read() {
+        let set = |name, value| hub(&[("HF_HOME", "/hf"), (name, value)]);
+        let endpoint = |value| set("HF_ENDPOINT", value).unwrap().endpoint;
+        assert_eq!(endpoint("https://hub.example//"), "https://hub.example");
+        assert_eq!(endpoint(""), "https://huggingface.co");
+        let silence = |value| set("HF_HUB_DOWNLOAD_TIMEOUT", value).map(|hub| hub.silence.as_secs());
+        assert_eq!([silence("5").unwrap(), silence(" 7 ").unwrap(), silence("0").unwrap()], [5, 7, 30]);
+        for wrong in ["", "soon", "-1", "1.5"] {
+            assert!(silence(wrong).unwrap_err().to_string().contains("HF_HUB_DOWNLOAD_TIMEOUT"), "{wrong}");
+        }
+    }
+}
