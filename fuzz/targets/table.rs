@@ -13,7 +13,10 @@ fuzz_target!(|bytes: &[u8]| {
     SCRATCH.put("table.csv", bytes);
     let mut draft = draft();
     let Some(table) = refused(Table::read(&SCRATCH.folder, "table.csv", &mut draft)) else { return };
-    assert_eq!(table.rows().len() + draft.left_out.values().map(|left_out| left_out.count).sum::<usize>(), table.len());
+    assert_eq!(
+        table.rows().len() + draft.left_out.values().map(|left_out| left_out.count).sum::<usize>(),
+        table.len()
+    );
     for row in table.rows() {
         assert_eq!(table.cell(row, "text").is_some(), table.has("text"));
     }

@@ -261,6 +261,9 @@ fn a_row_is_good_or_left_out_whole() {
     fail(&folder, &arguments[..4], 3, &["names.txt", "has 4 lines", "row 2 (lines 3 to 5)", "closing quote"]);
     put(&folder, "bios.csv", "\"wiki_bio_text\"s,qa\n");
     fail(&folder, &arguments[..4], 3, &["bios.csv", "header", "closing quote"]);
+    put(&folder, "bios.csv", rows.concat());
+    put(&folder, "web.csv", "text,n, text\nRice.,1,Tea.\n");
+    fail(&folder, &arguments, 3, &["web.csv", "names the column `text` twice"]);
 }
 
 #[test]

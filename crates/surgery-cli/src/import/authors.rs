@@ -47,11 +47,13 @@ pub fn read(args: &ImportAuthors) -> Result<Draft> {
 fn biographies(args: &ImportAuthors, draft: &mut Draft) -> Result<()> {
     let (folder, file) = file_in_folder(&args.biographies);
     let table = Table::read(&folder, &file, draft)?;
-    let missing = [TRUE.0, NEW.0, TRUE.1, NEW.1].into_iter().filter(|column| !table.has(column));
+    let needed = [TRUE.0, NEW.0, TRUE.1, NEW.1];
+    let missing = needed.into_iter().filter(|column| !table.has(column));
     let missing: Vec<String> = missing.map(|column| format!("`{column}`")).collect();
     if !missing.is_empty() {
         return Err(table.lacks(&missing.join(", ")));
     }
+    table.refuse_repeated(&needed)?;
     let (folder, file) = file_in_folder(&args.subjects);
     let names = records::text(&folder, &file)?;
     let names: Vec<&str> = names.trim_end().lines().map(str::trim).collect();
@@ -101,6 +103,7 @@ fn retain(path: &Path, prefix: &str, rows: Option<usize>, draft: &mut Draft) -> 
     if !table.has(TEXTS) && !table.has(QUESTIONS) {
         return Err(table.lacks(&format!("`{TEXTS}` or `{QUESTIONS}`")));
     }
+    table.refuse_repeated(&[TEXTS, QUESTIONS])?;
     let before = draft.used();
     let wanted = |row: &&Row| rows.is_none_or(|rows| row.place.number() <= rows);
     for row in table.rows().iter().filter(wanted) {

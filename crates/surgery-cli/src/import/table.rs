@@ -86,6 +86,19 @@ impl Table {
         }
     }
 
+    /// Refuses a file that has one of these columns twice: nobody can tell which is meant.
+    pub fn refuse_repeated(&self, columns: &[&str]) -> Result<()> {
+        let is_repeated = |column: &&&str| self.columns.iter().filter(|name| name == *column).count() > 1;
+        match columns.iter().find(is_repeated) {
+            None => Ok(()),
+            Some(column) => Err(Error::Data {
+                path: self.file.to_string(),
+                problem: format!("has a header that names the column `{column}` twice"),
+                remedy: "give the two columns different names, or remove one".into(),
+            }),
+        }
+    }
+
     /// A row's cell in a column, if there is such a column, and its place.
     pub fn cell<'a>(&self, row: &'a Row, column: &str) -> Option<(Place, &'a str)> {
         let index = self.columns.iter().position(|name| name == column)?;
