@@ -188,8 +188,8 @@ impl Operation<'_> {
         let Self { recipe, files, data, output, resume, .. } = *self;
         let resolved = toml::to_string(recipe).expect("a recipe is TOML");
         keep_recipe(output, &resolved)?;
-        let findings = data.lint(files, recipe);
-        findings.iter().for_each(|finding| log.warn(&finding.to_string()));
+        let findings = data.lint(files, Some(recipe));
+        log.findings(&findings);
         if self.is_cached() && !self.keeps_all_states(checkpoint) {
             log.info(
                 "the reference's states of all documents that should stay would take more of the disk than the \
