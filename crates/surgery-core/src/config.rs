@@ -37,6 +37,8 @@ pub struct LlamaConfig {
     pub sliding_window: Option<usize>,
     /// Standard deviation of freshly drawn weights.
     pub initializer_range: f64,
+    /// The token that begins a generation, where there is one.
+    pub bos_token_id: Option<u32>,
     /// Tokens that end a generation.
     pub eos_token_ids: Vec<u32>,
 }
@@ -165,6 +167,7 @@ impl LlamaConfig {
             if !ids.is_empty() {
                 config.eos_token_ids = ids;
             }
+            config.bos_token_id = keys.token_ids("bos_token_id")?.first().copied().or(config.bos_token_id);
         }
         Ok(config)
     }
@@ -218,6 +221,7 @@ impl LlamaConfig {
             tie_word_embeddings: keys.flag("tie_word_embeddings")?,
             sliding_window,
             initializer_range: keys.positive("initializer_range", Some(0.02))?,
+            bos_token_id: keys.token_ids("bos_token_id")?.first().copied(),
             eos_token_ids: keys.token_ids("eos_token_id")?,
         };
         if config.num_parameters() > MOST_PARAMETERS {

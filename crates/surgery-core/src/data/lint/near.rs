@@ -181,7 +181,7 @@ mod tests {
         let started = std::time::Instant::now();
         let found = near_duplicates(&[texts, vec![empty_form]].concat(), &others);
         let seconds = started.elapsed().as_secs();
-        assert!(seconds < 20, "{seconds} s");
+        assert!(seconds < 60, "{seconds} s");
         let pairs: Vec<(usize, usize)> =
             found.iter().enumerate().filter_map(|(text, other)| Some((text, (*other)?))).collect();
         assert_eq!(pairs, [(776, near), (count as usize, count as usize)]);
