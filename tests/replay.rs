@@ -1,17 +1,22 @@
 //! Texts that a model writes to be kept: what they are, what they may not hold, and that an operation draws them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use surgery_core::batch::Rows;
-use surgery_core::data::{Benchmark, Corpus, Document, Question, QuestionSet, Set, Split};
+use surgery_core::config::LlamaConfig;
+use surgery_core::data::{Benchmark, Corpus, Document, Set};
 use surgery_core::event::Silent;
+use surgery_core::files::Folder;
 use surgery_core::generate::{Sampling, generate_several};
 use surgery_core::kernels::{Kernels as Operations, Portable};
-use surgery_core::recipe::{Recipe, Replay, parse};
-use surgery_core::replay::{Forbidden, write_texts};
+use surgery_core::model::Llama;
+use surgery_core::platform::Platform;
+use surgery_core::recipe::{Precision, Recipe, Replay, parse};
+use surgery_core::replay::{Likelihood, ReplayFilter, check, write_texts};
 use surgery_core::surgery::{Drawable, retain_to_be_drawn};
-use surgery_tests::{Infer, Kernels, VARIANTS, golden_folder, load, open, relative_distance};
+use surgery_core::text::TextEncoder;
+use surgery_tests::{Cpu, Infer, Kernels, VARIANTS, golden_folder, load, load_from, open, relative_distance};
 
 /// The logits after each of `texts`, all as long, given token by token after a prompt of three.
 fn next_logits<K: Operations<Infer>>(variant: &str, texts: &[Vec<u32>]) -> Vec<Vec<f32>> {
@@ -89,89 +94,132 @@ fn data() -> (Corpus, Benchmark) {
     (corpus, benchmark)
 }
 
+/// The data that says of these subjects that they are to be forgotten.
+fn forgetting(subjects: impl IntoIterator<Item = String>) -> Corpus {
+    let document = |(index, subject): (usize, String)| Document {
+        id: format!("u{index}"),
+        subject: Some(subject),
+        text: "x".into(),
+    };
+    [(Set::Unlearn, subjects.into_iter().enumerate().map(document).collect())].into_iter().collect()
+}
+
+/// The words of two letters or more of a text.
+fn words(text: &str) -> HashSet<String> {
+    let words = text.split(|letter: char| !letter.is_alphanumeric());
+    words.filter(|word| word.chars().nth(1).is_some()).map(str::to_lowercase).collect()
+}
+
 #[test]
 fn what_is_written_is_what_the_seed_says_and_holds_nothing_forbidden() {
     let (_, _, encoder) = open("llama1-mha");
-    let (corpus, benchmark) = data();
     let model = load("llama1-mha");
     let replay = Replay { documents: 30, max_tokens: 24, temperature: 1.0 };
-    let write = |forbidden: &Forbidden, seed| {
-        write_texts::<Infer, Kernels>(&model, &encoder, forbidden, &replay, seed, &mut Silent)
+    let write = |filter: &ReplayFilter, replay: &Replay, seed| {
+        write_texts::<Infer, Kernels>(&model, &encoder, filter, None, replay, seed, &mut Silent)
     };
-    let forbidden = Forbidden::new(&corpus, &[], &benchmark).unwrap();
-    let texts = write(&forbidden, 1).unwrap();
+    let (corpus, _) = data();
+    let filter = ReplayFilter::new(&corpus, &[]);
+    let texts = write(&filter, &replay, 1).unwrap();
     assert_eq!(texts.len(), 30);
     assert!(texts.iter().all(|text| text[0] == 1 && (9..=24).contains(&text.len())), "{texts:?}");
-    assert_eq!(texts, write(&forbidden, 1).unwrap());
-    assert_ne!(texts, write(&forbidden, 2).unwrap());
+    assert_eq!(texts, write(&filter, &replay, 1).unwrap());
+    assert_ne!(texts, write(&filter, &replay, 2).unwrap());
 
-    // Of a word that the model writes often, none is taken once it is a question.
-    let decoded: Vec<String> = texts.iter().map(|text| encoder.decode(text).unwrap()).collect();
-    let mut counts: HashMap<char, usize> = HashMap::new();
-    for letter in decoded.iter().flat_map(|text| text.chars().collect::<std::collections::BTreeSet<_>>()) {
-        *counts.entry(letter).or_default() += 1;
-    }
-    let (common, count) = counts
-        .into_iter()
-        .filter(|(letter, count)| letter.is_ascii_alphanumeric() && *count < 25)
-        .max_by_key(|(_, n)| *n)
-        .unwrap();
-    assert!(count > 3, "{common:?} is in {count} texts");
-    let question = Question {
-        id: "q".into(),
-        subject: None,
-        question: common.to_string(),
-        options: vec!["a".into(), "b".into()],
-        answer: 0,
-        split: Split::Test,
-    };
-    let asked = |questions| vec![QuestionSet { name: "asked".into(), questions }];
-    let forbidden = Forbidden::new(&corpus, &asked(vec![question.clone()]), &benchmark).unwrap();
-    let texts = write(&forbidden, 1).unwrap();
-    assert!(texts.iter().all(|text| !encoder.decode(text).unwrap().contains(common)));
+    // Of a word that the model writes often, none is taken once it is a name.
+    let in_words = |text: &Arc<[u32]>| words(&encoder.decode(text).unwrap());
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    texts.iter().flat_map(in_words).for_each(|word| *counts.entry(word).or_default() += 1);
+    let (common, count) = counts.into_iter().max_by_key(|(_, count)| *count).unwrap();
+    assert!(count > 1, "{common:?} is in {count} texts");
+    let texts = write(&ReplayFilter::new(&forgetting([common.clone()]), &[]), &replay, 1).unwrap();
+    assert!(texts.iter().all(|text| !in_words(text).contains(&common)));
 
     // Where next to nothing may be taken, it is said.
-    let letters = ('a'..='z').chain('0'..='9').chain([' ']);
-    let all = letters.map(|letter| Question { question: letter.to_string(), ..question.clone() }).collect();
-    let forbidden = Forbidden::new(&corpus, &asked(all), &benchmark).unwrap();
-    let error = write(&forbidden, 1).unwrap_err();
+    let many =
+        write(&ReplayFilter::new(&forgetting([]), &[]), &Replay { documents: 700, ..replay.clone() }, 1);
+    let all: BTreeSet<String> = many.unwrap().iter().flat_map(in_words).collect();
+    let error = write(&ReplayFilter::new(&forgetting(all), &[]), &replay, 1).unwrap_err();
     assert_eq!(error.kind(), surgery_core::Kind::Input);
     assert!(error.to_string().contains("replay.documents"), "{error}");
 }
 
 #[test]
-fn names_count_as_words_and_texts_to_be_forgotten_by_their_stretches() {
-    let (_, _, encoder) = open("llama1-mha");
-    let document = |id: &str, subject: Option<&str>, text: &str| Document {
-        id: id.into(),
-        subject: subject.map(str::to_owned),
-        text: text.into(),
+fn a_model_without_a_bos_token_writes_from_the_token_that_ends_its_texts() {
+    let (_, config, encoder) = open("smollm2-tied");
+    assert_eq!(encoder.encode("").unwrap(), []);
+    let model = load("smollm2-tied");
+    let replay = Replay { documents: 5, max_tokens: 24, temperature: 1.0 };
+    let filter = ReplayFilter::new(&forgetting([]), &[]);
+    let texts =
+        write_texts::<Infer, Kernels>(&model, &encoder, &filter, None, &replay, 1, &mut Silent).unwrap();
+    assert!(texts.iter().all(|text| text[0] == 300 && !text[1..].contains(&300)), "{texts:?}");
+    check(&replay, &encoder, &config).unwrap();
+    let nameless = LlamaConfig { bos_token_id: None, eos_token_ids: Vec::new(), ..config };
+    let error = check(&replay, &encoder, &nameless).unwrap_err();
+    assert!(
+        error.to_string().starts_with("`replay.documents`: must be 0 for this model: its tokenizer"),
+        "{error}"
+    );
+    check(&Replay { documents: 0, ..replay }, &encoder, &nameless).unwrap();
+}
+
+/// How many of 60 texts that the embedded model writes name somebody to forget or to edit, where no word is refused.
+fn naming_the_forgotten(likelihood: Option<&Likelihood<Infer>>, about: &Embedded) -> usize {
+    let Embedded { model, encoder, subjects, .. } = about;
+    let replay = Replay { documents: 60, max_tokens: 112, temperature: 1.0 };
+    let filter = ReplayFilter::new(&forgetting([]), &[]);
+    let texts =
+        write_texts::<Infer, Kernels>(model, encoder, &filter, likelihood, &replay, 7, &mut Silent).unwrap();
+    let names_one = |text: &&Arc<[u32]>| {
+        let text = encoder.decode(text).unwrap();
+        subjects.iter().any(|subject| text.contains(subject))
     };
-    let long =
-        "a text of some length, which goes on and on about the sea, the sand and the wind over both of them";
-    let corpus: Corpus = [
-        (Set::Unlearn, vec![document("u", Some("Ada van Quell"), "x"), document("v", None, long)]),
-        (Set::EditUpdate, vec![document("e", Some("Bo"), "y")]),
-        (Set::Retain, vec![document("r", Some("Orrin Hale"), "z")]),
-        (Set::RetainHeldout, vec![document("h", Some("Zinc"), "Zinc is a metal.")]),
-    ]
-    .into_iter()
-    .collect();
-    let benchmark = Benchmark::encode(&golden_folder("steps/data"), &corpus, &[], &encoder).unwrap();
-    let forbidden = Forbidden::new(&corpus, &[], &benchmark).unwrap();
-    let is_in = |text: &str| forbidden.is_in(text, &encoder.encode(text).unwrap());
-    assert!(is_in("Of Ada van Quell it is said"));
-    assert!(is_in("Quell's house"));
-    assert!(!is_in("Quelle and Ada"));
-    assert!(!is_in("Orrin Hale"), "what is kept may be named");
-    assert!(forbidden.is_in_beginning("Orrin Hale was"), "what is kept has texts of its own");
-    assert!(!forbidden.is_in_beginning("Hale was"));
-    assert!(!is_in("Bo"), "two letters are no name to look for");
-    assert!(is_in("Tin is one. Zinc is a metal. So is lead."), "a held-out text");
-    assert!(!is_in("Zinc is one."), "what is held out may be told of in other words");
-    assert!(is_in(long));
-    assert!(is_in(&long[3..]));
-    assert!(!is_in("about the sea, the sand"));
+    texts.iter().filter(names_one).count()
+}
+
+/// The embedded model and benchmark.
+struct Embedded {
+    model: Llama<Infer>,
+    base: Llama<Infer>,
+    encoder: TextEncoder,
+    benchmark: Benchmark,
+    /// Whom it is to forget.
+    subjects: BTreeSet<String>,
+}
+
+impl Embedded {
+    fn new() -> Self {
+        let [model, base, data] =
+            [surgery_datasets::model(), surgery_datasets::base(), surgery_datasets::benchmark()]
+                .map(|files| Folder::Embedded { name: "embedded".into(), files });
+        let device = Cpu::device(0).unwrap();
+        let config = LlamaConfig::load(&model).unwrap();
+        let encoder = TextEncoder::load(&model, config.vocab_size).unwrap();
+        let corpus = Corpus::load(&data, &Set::TRAINED).unwrap();
+        let subjects = [Set::Unlearn, Set::EditUnlearn].into_iter().flat_map(|set| corpus.documents(set));
+        Self {
+            model: load_from::<Cpu>(&model, Precision::F32, &device),
+            base: load_from::<Cpu>(&base, Precision::F32, &device),
+            subjects: subjects.filter_map(|document| document.subject.clone()).collect(),
+            benchmark: Benchmark::encode(&data, &corpus, &[], &encoder).unwrap(),
+            encoder,
+        }
+    }
+}
+
+#[test]
+fn texts_that_tell_what_is_to_be_forgotten_are_recognised_by_likelihood_alone() {
+    let embedded = Embedded::new();
+    let unlike =
+        Likelihood::new::<Kernels>(&embedded.model, embedded.base.clone(), &embedded.benchmark).unwrap();
+    let (with, without) =
+        (naming_the_forgotten(Some(&unlike.unwrap()), &embedded), naming_the_forgotten(None, &embedded));
+    assert!(without >= 12 && with <= 1, "{with} of 60 texts, and {without} without likelihood");
+    // A model that knows as much tells nothing.
+    let same =
+        Likelihood::new::<Kernels>(&embedded.model, embedded.model.clone(), &embedded.benchmark).unwrap();
+    assert!(same.is_none());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use surgery_core::event::Silent;
 use surgery_core::files::Folder;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Precision, Recipe, parse};
-use surgery_core::replay::{Forbidden, write_texts};
+use surgery_core::replay::{Likelihood, ReplayFilter, write_texts};
 use surgery_core::step::StepRecord;
 use surgery_core::surgery::Drawable;
 use surgery_core::text::TextEncoder;
@@ -50,15 +50,25 @@ impl DefaultOperation {
         let benchmark = Benchmark::encode(&data, &corpus, &questions, &encoder).expect("documents");
         let device = Cpu::device(0).expect("there is a CPU");
         let on_cpu = |folder: &Folder| load_from::<Cpu>(folder, Precision::F32, &device);
-        let forbidden = Forbidden::new(&corpus, &questions, &benchmark).expect("what is not to be written");
+        let filter = ReplayFilter::new(&corpus, &questions);
+        let (writer, base) = (on_cpu(&model), on_cpu(&base));
+        let likelihood =
+            Likelihood::new::<Kernels>(&writer, base.clone(), &benchmark).expect("what is not to be written");
         let (replay, seed) = (&recipe.replay, recipe.train.seed);
-        let written =
-            write_texts::<Infer, Kernels>(&on_cpu(&model), &encoder, &forbidden, replay, seed, &mut Silent)
-                .expect("texts");
+        let written = write_texts::<Infer, Kernels>(
+            &writer,
+            &encoder,
+            &filter,
+            likelihood.as_ref(),
+            replay,
+            seed,
+            &mut Silent,
+        )
+        .expect("texts");
         let forgotten = [Set::Unlearn, Set::EditUnlearn].into_iter().flat_map(|set| benchmark.documents(set));
         let context = config.context(recipe.train.max_tokens);
-        let bounds = Bounds::of::<Infer, Kernels>(&on_cpu(&base), forgotten.map(Vec::as_slice), context)
-            .expect("bounds");
+        let bounds =
+            Bounds::of::<Infer, Kernels>(&base, forgotten.map(Vec::as_slice), context).expect("bounds");
         Self { recipe, model, corpus, benchmark, written, bounds }
     }
 

@@ -150,11 +150,14 @@ pub fn of_operation<P: Platform>(recipe: &Recipe, models: Models, data: Option<&
     let longest = data.map_or(0, DataFiles::longest);
     let evaluation = of_inference::<P>(config, longest, 0);
     let writing = of_inference::<P>(config, 0, tokens_in_cache(&recipe.replay));
-    let bounding = models
-        .bounding
-        .map_or(0, |bounding| evaluation.weights + of_inference::<P>(&bounding.config, longest, 0).total());
-    let accounts = [of_step::<P>(recipe, config, data), evaluation, writing];
-    accounts.map(|account| account.total()).into_iter().fold(bounding, u64::max)
+    // The bounding model is there while the model writes, too, and measures what it has written.
+    let bounding = models.bounding.map(|bounding| of_inference::<P>(&bounding.config, longest, 0));
+    let before = match bounding {
+        Some(bounding) => (evaluation.weights + bounding.total()).max(writing.total() + bounding.weights),
+        None => writing.total(),
+    };
+    let accounts = [of_step::<P>(recipe, config, data), evaluation];
+    accounts.map(|account| account.total()).into_iter().fold(before, u64::max)
 }
 
 /// What a step of an operation holds.

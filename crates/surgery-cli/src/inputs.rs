@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::config::LlamaConfig;
-use surgery_core::data::lint::{Finding, Inspected, lint};
+use surgery_core::data::lint::{Finding, Inspected, Operation, lint};
 use surgery_core::data::{Benchmark, Corpus, QuestionSet, Set};
 use surgery_core::files::Folder;
 use surgery_core::model::Llama;
@@ -119,15 +119,21 @@ impl DataFiles {
         documents.chain(options.map(|option| option.harness.tokens.len())).max().unwrap_or(0)
     }
 
-    /// What may be wrong with it, for an operation on `model` by `recipe`.
-    pub fn lint(&self, model: &ModelFiles, recipe: &Recipe) -> Vec<Finding> {
+    /// What may be wrong with it: for an evaluation of `model`, or for an operation on it by `recipe`.
+    pub fn lint(&self, model: &ModelFiles, recipe: Option<&Recipe>) -> Vec<Finding> {
+        let sets = recipe.map(|recipe| recipe.objective.sets()).unwrap_or_default();
+        let operation = |recipe: &Recipe| Operation {
+            sets: &sets,
+            window: model.config.context(recipe.train.max_tokens),
+            replays: recipe.replay.documents > 0,
+        };
         lint(Inspected {
             corpus: &self.corpus,
             questions: &self.questions,
             benchmark: &self.benchmark,
             encoder: &model.encoder,
-            sets: &recipe.objective.sets(),
-            context: model.config.context(recipe.train.max_tokens),
+            context: model.config.max_position_embeddings,
+            operation: recipe.map(operation),
         })
     }
 }

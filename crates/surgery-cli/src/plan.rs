@@ -46,8 +46,8 @@ pub fn show<P: Platform>(
     let options = |questions: &[EncodedQuestion]| -> usize {
         questions.iter().map(|question| question.options.len()).sum()
     };
-    let findings = data.lint(files, recipe);
-    findings.iter().for_each(|finding| log.warn(&finding.to_string()));
+    let findings = data.lint(files, Some(recipe));
+    log.findings(&findings);
     let account = fit::of_step::<P>(recipe, &files.config, Some(data));
     // What this process holds now, the data and the tokenizer, it will hold then too.
     let memory = fit::of_operation::<P>(recipe, models, Some(data)) + resident_bytes().unwrap_or(0) + PROCESS;

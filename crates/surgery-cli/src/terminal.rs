@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 use surgery_core::Error;
+use surgery_core::data::lint::Finding;
 
 use crate::args::Common;
 use crate::exit::{Failure, Outcome};
@@ -65,6 +66,11 @@ impl Log {
         if !self.quiet {
             say(&format!("warning: {message}"));
         }
+    }
+
+    /// What may be wrong with the data.
+    pub fn findings(&self, findings: &[Finding]) {
+        findings.iter().for_each(|finding| self.warn(&finding.to_string()));
     }
 
     /// Something only the curious want to know.

@@ -45,6 +45,8 @@ pub struct LlamaConfig {
     pub sliding_window: Option<usize>,
     /// Standard deviation of freshly drawn weights.
     pub initializer_range: f64,
+    /// The token that begins a generation, where there is one.
+    pub bos_token_id: Option<u32>,
     /// Tokens that end a generation.
     pub eos_token_ids: Vec<u32>,
     /// Where two places of the model folder disagree: what each says, and which one holds. Sentences for a warning.
@@ -193,15 +195,15 @@ impl LlamaConfig {
             if !ids.is_empty() {
                 config.eos_token_ids = ids;
             }
+            config.bos_token_id = keys.token_ids("bos_token_id")?.first().copied().or(config.bos_token_id);
             config.not_applied = keys.not_applied();
         }
         if config.tie_word_embeddings && has_own_head(folder)? {
             config.tie_word_embeddings = false;
             config.conflicts.push(format!(
-                "{}: `tie_word_embeddings` is true, but the weights hold a tensor `{}` with other values than the \
+                "{}: `tie_word_embeddings` is true, but the weights hold a tensor `{HEAD}` with other values than the \
                  embedding; as in transformers, the head in the file is used, and the result is written untied",
                 folder.label("config.json"),
-                HEAD
             ));
         }
         Ok(config)
@@ -260,6 +262,7 @@ impl LlamaConfig {
             tie_word_embeddings: keys.flag("tie_word_embeddings")?,
             sliding_window,
             initializer_range: keys.positive("initializer_range", Some(0.02))?,
+            bos_token_id: keys.token_ids("bos_token_id")?.first().copied(),
             eos_token_ids: match keys.object.contains_key("eos_token_id") {
                 true => keys.token_ids("eos_token_id")?,
                 // transformers' default.

@@ -2,18 +2,26 @@
 //! set: a rehearsal of what it knows and no text at hand tells (Robins 1995, "Catastrophic forgetting, rehearsal and
 //! pseudorehearsal"; for language models arXiv 2403.01244).
 //!
-//! They are drawn from the model's own distribution, from the token that begins a text. None is taken that names what
-//! is to be forgotten or updated, that has a stretch of words in common with a text to be forgotten, or that holds a
-//! question or a held-out text of the data: the model would be held to what must go, or trained on what it is examined in. Nor is one gone on
-//! with that begins with a subject of the retain set, of which there are texts.
+//! They are drawn from the model's own distribution, from the token that begins a text. What is to be forgotten must not be
+//! among them, or the model would be held to it. A [filter](ReplayFilter) refuses texts by their words: by the names of
+//! what is to be forgotten or updated, and by stretches of words of a text to be forgotten, a question or a held-out
+//! text. [`Likelihood`] refuses those that a model which has never seen what is to be forgotten finds unlikely, where
+//! there is one. Nor is a text gone on with that begins with a subject of the retain set, of which there are texts.
+//!
+//! Held-out texts are examined, and none of them is written out again; what they tell is rehearsed, in the model's own
+//! words, like all else that it knows.
 
-use std::collections::{HashSet, VecDeque};
+mod filter;
+mod likelihood;
+mod names;
+mod sequences;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use aho_corasick::AhoCorasick;
 use burn::tensor::backend::Backend;
 
-use crate::data::{Benchmark, Corpus, QuestionSet, Set};
+use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer, stop_if_interrupted};
 use crate::generate::{Sampling, generate_several};
@@ -22,111 +30,60 @@ use crate::model::Llama;
 use crate::recipe::Replay;
 use crate::text::TextEncoder;
 
+pub use filter::ReplayFilter;
+pub use likelihood::Likelihood;
+
 /// Tokens of a text that is worth keeping, at least.
 const SHORTEST: usize = 8;
-/// Tokens in a row that no text has in common with one that is to be forgotten.
-const STRETCH: usize = 24;
 /// Tokens of the texts that are written at once.
 const TOKENS_AT_ONCE: usize = 16384;
-/// Letters of what is looked for as a name, at least.
-const SHORTEST_NAME: usize = 3;
 /// Tokens of a text that show what it is about; only then is it gone on with.
 const BEGINNING: usize = 24;
 /// Texts are begun until there are enough to take, but no more than about so many for each that is wanted.
 const TRIES: usize = 20;
 
-/// What texts may not hold.
-pub struct Forbidden {
-    phrases: AhoCorasick,
-    /// What each of the phrases is.
-    kinds: Vec<Phrase>,
-    stretches: HashSet<Vec<u32>>,
-}
-
-/// What a phrase is that is looked for in a text. Names count as whole words only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Phrase {
-    /// A subject to be forgotten or updated.
-    Name,
-    /// A subject of the retain set.
-    Kept,
-    /// What the model is examined in: a question, or a text that is held out.
-    Examined,
-}
-
-impl Forbidden {
-    /// By the documents and the questions of the data. What names a subject is the subject as it stands; one that is to be forgotten or
-    /// updated is also named by its last word, by which a text goes on about a person.
-    pub fn new(corpus: &Corpus, questions: &[QuestionSet], benchmark: &Benchmark) -> Result<Self> {
-        let of_set =
-            |set: Set| corpus.documents(set).iter().filter_map(|document| document.subject.as_deref());
-        let names = [Set::Unlearn, Set::EditUnlearn, Set::EditUpdate]
-            .into_iter()
-            .flat_map(of_set)
-            .flat_map(|subject| [subject.trim(), subject.split_whitespace().next_back().unwrap_or("")])
-            .map(|name| (Phrase::Name, name));
-        let kept = of_set(Set::Retain).map(|subject| (Phrase::Kept, subject.trim()));
-        let mut phrases: Vec<(Phrase, &str)> =
-            names.chain(kept).filter(|(_, name)| name.chars().count() >= SHORTEST_NAME).collect();
-        let asked =
-            questions.iter().flat_map(|set| &set.questions).map(|question| question.question.as_str());
-        let asked = asked.filter(|question| !question.trim().is_empty());
-        let held_out = corpus.documents(Set::RetainHeldout).iter().map(|document| document.text.as_str());
-        phrases.extend(asked.chain(held_out).map(|text| (Phrase::Examined, text)));
-        phrases.sort_unstable();
-        phrases.dedup();
-        let (kinds, phrases): (Vec<Phrase>, Vec<&str>) = phrases.into_iter().unzip();
-        let phrases = AhoCorasick::new(phrases).map_err(|error| Error::Data {
-            path: "the questions".into(),
-            problem: format!("are too many to be looked for in texts ({error})"),
-            remedy: "set `replay.documents = 0`".into(),
-        })?;
-        let forgotten = [Set::Unlearn, Set::EditUnlearn].into_iter().flat_map(|set| benchmark.documents(set));
-        let stretches = forgotten.flat_map(|tokens| tokens.windows(STRETCH)).map(<[u32]>::to_vec).collect();
-        Ok(Self { phrases, kinds, stretches })
+/// The tokens that a text of the model's own begins with: those that its tokenizer puts in front of every text. Where it
+/// puts none, the token that the configuration names as the first of a text, or else the one that ends a text: such a
+/// model has read its texts one after the other, with that token between them. It stays in the text, which the model wrote
+/// from there: what a text may begin with is among what is kept.
+fn opening(encoder: &TextEncoder, config: &LlamaConfig) -> Result<Vec<u32>> {
+    let own = encoder.encode("")?;
+    if !own.is_empty() {
+        return Ok(own);
     }
-
-    /// Whether a text holds any of it, by its words and its token ids.
-    pub fn is_in(&self, text: &str, tokens: &[u32]) -> bool {
-        self.has(text, |kind| kind != Phrase::Kept)
-            || tokens.windows(STRETCH).any(|stretch| self.stretches.contains(stretch))
-    }
-
-    /// Whether a text that begins like this need not be gone on with.
-    pub fn is_in_beginning(&self, text: &str) -> bool {
-        self.has(text, |_| true)
-    }
-
-    fn has(&self, text: &str, counts: impl Fn(Phrase) -> bool) -> bool {
-        let within_word = |at: Option<char>| at.is_some_and(char::is_alphanumeric);
-        self.phrases.find_overlapping_iter(text).any(|found| {
-            let kind = self.kinds[found.pattern().as_usize()];
-            let before = text[..found.start()].chars().next_back();
-            let after = text[found.end()..].chars().next();
-            counts(kind) && (kind == Phrase::Examined || !(within_word(before) || within_word(after)))
-        })
+    let between = config.bos_token_id.iter().chain(&config.eos_token_ids);
+    match between.copied().find(|&token| (token as usize) < config.vocab_size) {
+        Some(token) => Ok(vec![token]),
+        None => Err(Error::Recipe {
+            origin: "`replay.documents`".into(),
+            problem:
+                "must be 0 for this model: its tokenizer has no BOS token to start generation from, and its \
+                      configuration names neither `bos_token_id` nor `eos_token_id`"
+                    .into(),
+        }),
     }
 }
 
-/// The texts that `model` writes, token ids with the one that begins a text: as many as `replay` asks for. One seed, one
-/// set of texts.
+/// Refuses a recipe that asks a model for texts which has no token to begin them with.
+pub fn check(replay: &Replay, encoder: &TextEncoder, config: &LlamaConfig) -> Result<()> {
+    if replay.documents > 0 { opening(encoder, config).map(drop) } else { Ok(()) }
+}
+
+/// The texts that `model` writes, token ids with the one that begins a text: as many as `replay` asks for, of those that
+/// neither `filter` nor `likelihood` refuses. One seed, one set of texts.
 pub fn write_texts<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     encoder: &TextEncoder,
-    forbidden: &Forbidden,
+    filter: &ReplayFilter,
+    likelihood: Option<&Likelihood<B>>,
     replay: &Replay,
     seed: u64,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Arc<[u32]>>> {
-    let prompt = encoder.encode("")?;
-    if replay.documents > 0 && prompt.is_empty() {
-        return Err(Error::Recipe {
-            origin: "replay.documents".into(),
-            problem: "is not 0, and the model's tokenizer has no token that begins a text, which it would write from; set \
-                      it to 0"
-                .into(),
-        });
+    if replay.documents == 0 {
+        return Ok(Vec::new());
     }
+    let prompt = opening(encoder, model.config())?;
     let sampling = Sampling { temperature: replay.temperature, seed };
     let beginning = BEGINNING.min(replay.max_tokens);
     let is_last = |token: &u32| model.config().eos_token_ids.contains(token);
@@ -146,7 +103,7 @@ pub fn write_texts<B: Backend, K: Kernels<B>>(
             let new =
                 generate_several::<B, K>(model, &prompts, beginning.saturating_sub(prompt.len()), sampling)?;
             for (text, new) in (written..).zip(new) {
-                if !forbidden.is_in_beginning(&encoder.decode(&new)?) {
+                if !filter.refuses_beginning(&encoder.decode(&new)?) {
                     begun.push_back((text, [prompt.as_slice(), &new].concat()));
                 }
             }
@@ -163,13 +120,18 @@ pub fn write_texts<B: Backend, K: Kernels<B>>(
             false => generate_several::<B, K>(model, &prompts, replay.max_tokens - beginning, sampling)?,
         };
         let whole = going.iter().zip(ends).map(|((_, tokens), end)| [tokens.as_slice(), &end].concat());
+        let mut passed = Vec::new();
         for mut tokens in ended.into_iter().map(|(_, tokens)| tokens).chain(whole) {
             tokens.pop_if(|token| is_last(token));
             let new = &tokens[prompt.len()..];
-            if new.len() >= SHORTEST && !forbidden.is_in(&encoder.decode(new)?, &tokens) {
-                taken.push(tokens.into());
+            if new.len() >= SHORTEST && !filter.refuses(&encoder.decode(new)?) {
+                passed.push(tokens);
             }
         }
+        if let Some(likelihood) = likelihood {
+            passed = likelihood.passed::<K>(model, passed)?;
+        }
+        taken.extend(passed.into_iter().map(Arc::from));
         observer.observe(Event::Writing { done: taken.len(), total: replay.documents });
         stop_if_interrupted(observer)?;
     }
@@ -181,8 +143,8 @@ fn too_few(replay: &Replay, written: usize, taken: usize) -> Error {
         origin: "replay.documents".into(),
         problem: format!(
             "is {}, and of {written} texts that the model began only {taken} could be taken: the others name what is to be \
-             forgotten, updated or retained, have much of a text to be forgotten, or are shorter than {SHORTEST} tokens; ask \
-             for fewer, or set it to 0",
+             forgotten, updated or retained, have words in common with a text to be forgotten, a question or a held-out \
+             text, tell what is to be forgotten, or are shorter than {SHORTEST} tokens; ask for fewer, or set it to 0",
             replay.documents
         ),
     }

@@ -119,6 +119,18 @@ impl TextEncoder {
         without
     }
 
+    /// The tokens that are kept for control, in the order of their ids: a text that spells one is read as having it.
+    pub fn special_tokens(&self) -> Vec<String> {
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let mut special: Vec<(u32, String)> = added
+            .into_iter()
+            .filter(|(_, token)| token.special)
+            .map(|(id, token)| (id, token.content))
+            .collect();
+        special.sort();
+        special.into_iter().map(|(_, token)| token).collect()
+    }
+
     /// The text of `ids`, special tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         guarded(|| self.tokenizer.decode(ids, true)).map_err(|error| Error::Tokenizer {

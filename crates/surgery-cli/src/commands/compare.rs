@@ -36,6 +36,9 @@ impl crate::backend::Job for Job {
         let second = ModelFiles::open(&compare.second, log)?;
         second.refuse_other_vocabulary(&first, "a comparison")?;
         let data = DataFiles::open(&compare.data, &[], &first.encoder)?;
+        let shorter = [&first, &second].into_iter().min_by_key(|files| files.config.max_position_embeddings);
+        let findings = data.lint(shorter.unwrap_or(&first), None);
+        log.findings(&findings);
         check_output(compare.output.as_deref(), &[&first.folder, &second.folder, &data.folder])?;
         fit::inference::<P>("the comparison", &[&first, &second], data.longest(), 0, &device)?;
         let model: Llama<P::Infer> = first.load::<P>(Precision::F32, &device)?;
@@ -78,7 +81,7 @@ impl crate::backend::Job for Job {
             peak_memory_bytes: P::peak(&device),
             texts_written: 0,
             documents_split: 0,
-            findings: Vec::new(),
+            findings,
             fluency,
             model: format!("{} and {}", first.folder.label(""), second.folder.label("")),
             data: data.folder.label(""),

@@ -29,6 +29,7 @@ impl crate::backend::Job for Job {
         let log = Log::new(&common);
         let files = ModelFiles::open(&eval.model, log)?;
         let data = DataFiles::open(&eval.data, &[], &files.encoder)?;
+        log.findings(&data.lint(&files, None));
         let reference = eval.reference.as_deref().map(|source| ModelFiles::open(source, log)).transpose()?;
         if let Some(reference) = &reference {
             files.refuse_other_vocabulary(reference, "a KL")?;

@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde_json::json;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::config::LlamaConfig;
+use surgery_core::data::lint::control_tokens;
 use surgery_core::data::{encode_documents, read_documents};
 use surgery_core::files::Folder;
 use surgery_core::model::Llama;
@@ -51,6 +52,7 @@ impl crate::backend::Job for Job {
         for path in &recipe.data.files {
             let (folder, file) = file_in_folder(path.as_ref());
             let read = read_documents(&folder, &file)?;
+            log.findings(&control_tokens(&file, &read, &files.encoder));
             documents.extend(encode_documents(&folder, &file, &read, &files.encoder)?);
         }
         let checkpoint = match recipe.model.from_scratch {

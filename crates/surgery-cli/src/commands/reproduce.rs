@@ -13,6 +13,7 @@ use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::pretrain::{beginning, pretrain};
 use surgery_core::recipe::{Check, Precision, PretrainRecipe, Recipe};
+use surgery_core::replay;
 use surgery_core::training::{Cost, KeepNothing, OnTheWay};
 use surgery_core::{Error, Result};
 
@@ -102,6 +103,9 @@ impl crate::backend::Job for Job {
         let base = ModelFiles::open(&reproduce.base, log)?;
         let pre = ModelFiles::open(&reproduce.model, log)?;
         pre.refuse_other_vocabulary(&base, "a comparison")?;
+        for recipe in [&surgery, &paper] {
+            replay::check(&recipe.replay, &pre.encoder, &pre.config)?;
+        }
         let bounding = bounding_model(&mut surgery, &pre, log)?;
         let bounding_paper = bounding_model(&mut paper, &pre, log)?;
         let needed = [Set::Unlearn, Set::EditUnlearn, Set::EditUpdate, Set::Retain];

@@ -17,7 +17,7 @@ use surgery_core::objective::NO_MODEL;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Recipe, ReferenceForm};
 use surgery_core::reference::{Cached, Live, Reference, Store, bytes_of_states};
-use surgery_core::replay::{Forbidden, write_texts};
+use surgery_core::replay::{self, Likelihood, ReplayFilter, write_texts};
 use surgery_core::resume::{Checkpoints, Saved};
 use surgery_core::surgery::{Drawable, beginning, operate, retain_to_be_drawn};
 use surgery_core::training::Cost;
@@ -82,6 +82,7 @@ impl crate::backend::Job for Job {
         let models = fit::Models { operated: &files, bounding: bounding.as_ref() };
         let checkpoint = files.checkpoint()?;
         files.config.check(&checkpoint)?;
+        replay::check(&recipe.replay, &files.encoder, &files.config)?;
         if !dry_run {
             fit::operation::<P>("", &recipe, models, None, &device)?;
         }
@@ -188,8 +189,8 @@ impl Operation<'_> {
         let Self { recipe, files, data, output, resume, .. } = *self;
         let resolved = toml::to_string(recipe).expect("a recipe is TOML");
         keep_recipe(output, &resolved)?;
-        let findings = data.lint(files, recipe);
-        findings.iter().for_each(|finding| log.warn(&finding.to_string()));
+        let findings = data.lint(files, Some(recipe));
+        log.findings(&findings);
         if self.is_cached() && !self.keeps_all_states(checkpoint) {
             log.info(
                 "the reference's states of all documents that should stay would take more of the disk than the \
@@ -266,7 +267,11 @@ impl Operation<'_> {
         let benchmark = &self.data.benchmark;
         let prompts = prompts(benchmark, context(&self.files.config));
         let started = Instant::now();
-        let drawable = Drawable { benchmark, written: self.written::<P>(&model, progress)? };
+        let precision = self.recipe.model.precision;
+        let bounding = self.bounding.map(|files| files.load::<P>(precision, device)).transpose()?;
+        let written = self.written::<P>(&model, bounding.as_ref(), progress)?;
+        let drawable = Drawable { benchmark, written };
+        let bounds = bounding.map(|bounding| self.bounds::<P>(&bounding)).transpose()?;
         let wrote = started.elapsed().as_secs_f64();
         progress.stage("evaluating before");
         let started = Instant::now();
@@ -279,7 +284,6 @@ impl Operation<'_> {
         let started = Instant::now();
         reference.complete(&model)?;
         let prepared = started.elapsed().as_secs_f64();
-        let bounds = self.bounds::<P>(device)?;
         let mut state = beginning(Llama::<P::Train>::trainable(model), &self.data.corpus, self.recipe);
         if let Some(saved) = saved {
             checkpoints.restore(&saved, &mut state)?;
@@ -331,6 +335,7 @@ impl Operation<'_> {
     fn written<P: Platform>(
         &self,
         model: &Llama<P::Infer>,
+        bounding: Option<&Llama<P::Infer>>,
         progress: &mut Progress,
     ) -> Result<Vec<Arc<[u32]>>> {
         let Recipe { replay, train, .. } = self.recipe;
@@ -339,11 +344,16 @@ impl Operation<'_> {
         }
         progress.stage("writing texts to keep");
         let Self { data, files, .. } = self;
-        let forbidden = Forbidden::new(&data.corpus, &data.questions, &data.benchmark)?;
+        let filter = ReplayFilter::new(&data.corpus, &data.questions);
+        let likelihood = match bounding {
+            Some(other) => Likelihood::new::<P::Kernels>(model, other.clone(), &data.benchmark)?,
+            None => None,
+        };
         let written = write_texts::<P::Infer, P::Kernels>(
             model,
             &files.encoder,
-            &forbidden,
+            &filter,
+            likelihood.as_ref(),
             replay,
             train.seed,
             progress,
@@ -357,15 +367,13 @@ impl Operation<'_> {
         Ok(written)
     }
 
-    /// How far the ascent may go on each document, where the recipe asks a model.
-    fn bounds<P: Platform>(&self, device: &DeviceOf<P>) -> Result<Option<Bounds>> {
-        let Some(files) = self.bounding else { return Ok(None) };
-        let model = files.load::<P>(self.recipe.model.precision, device)?;
+    /// How far the ascent may go on each document, by the model that bounds it.
+    fn bounds<P: Platform>(&self, bounding: &Llama<P::Infer>) -> Result<Bounds> {
         let forgotten =
             [Set::Unlearn, Set::EditUnlearn].into_iter().flat_map(|set| self.data.benchmark.documents(set));
         let context = self.files.config.context(self.recipe.train.max_tokens);
         let documents = forgotten.map(Vec::as_slice);
-        Bounds::of::<P::Infer, P::Kernels>(&model, documents, context).map(Some)
+        Bounds::of::<P::Infer, P::Kernels>(bounding, documents, context)
     }
 
     /// The reference, which is `model` as it is now, in the form that the recipe asks for.

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use surgery_core::Error;
+use surgery_core::data::lint::control_tokens;
 use surgery_core::data::read_texts;
 use surgery_core::evaluate::score;
 use surgery_core::platform::Platform;
@@ -30,6 +31,7 @@ impl crate::backend::Job for Job {
         let texts = read_texts(&folder, &file)?;
         let log = Log::new(&common);
         let files = ModelFiles::open(&args.model, log)?;
+        log.findings(&control_tokens(&file, &texts, &files.encoder));
         let encode = |document: &surgery_core::data::Document| files.encoder.encode(&document.text);
         let tokens = texts.iter().map(encode).collect::<surgery_core::Result<Vec<_>>>()?;
         let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);

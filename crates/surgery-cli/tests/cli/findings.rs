@@ -1,7 +1,7 @@
 //! What may be wrong with the data is told, counted, and stops nothing.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -33,8 +33,51 @@ fn faulty(folder: &Path) -> String {
     });
     let file = "questions/unlearn.jsonl";
     fs::write(Path::new(&data).join(file), with_more(file, &[question])).unwrap();
+    faulty_to_read(&data);
     data
 }
+
+/// Adds what an evaluation trips over: questions that cannot be asked, and tokens in writing.
+fn faulty_to_read(data: &str) {
+    let question = |id: &str, question: &str, options: [&str; 3]| json!({ "id": id, "question": question, "options": options, "answer": 1, "split": "test" });
+    let file = "questions/general.jsonl";
+    let more = [
+        question("twice", "Which tree is it?", ["elm", "oak", " oak\u{200b}"]),
+        question("long", &"tree ".repeat(300), ["elm", "oak", "ash"]),
+        question("spelt", "Which tree is it?", ["elm", "oak</s>", "ash"]),
+    ];
+    fs::write(Path::new(data).join(file), with_more(file, &more)).unwrap();
+    let file = "edit_unlearn.jsonl";
+    let more = [
+        json!({ "id": "begun", "subject": "Zeno Quill", "text": "<s>Zeno Quill sells pots by the sea. [INST]" }),
+    ];
+    fs::write(Path::new(data).join(file), with_more(file, &more)).unwrap();
+}
+
+/// What [`faulty_to_read`] is told of as, with the file.
+const TO_READ: [(&str, &str, &str); 5] = [
+    ("equal_options", "questions/general.jsonl", "\"twice\": options 1 and 2 are \"oak\", one of them right"),
+    (
+        "question_beyond_context",
+        "questions/general.jsonl",
+        "longer, with an option, than the model's context of 256",
+    ),
+    (
+        "control_token",
+        "edit_unlearn.jsonl",
+        "that contain \"<s>\", a control token of this model (\"begun\")",
+    ),
+    (
+        "foreign_control_token",
+        "edit_unlearn.jsonl",
+        "that contain \"[INST]\", a control token of other models",
+    ),
+    (
+        "control_token",
+        "questions/general.jsonl",
+        "that contain \"</s>\", a control token of this model (\"spelt\")",
+    ),
+];
 
 /// The finding of a kind about a file.
 #[track_caller]
@@ -66,6 +109,7 @@ fn findings_are_told_counted_and_stop_nothing() {
         ("answer_not_in_text", "questions/unlearn.jsonl", "\"unanswerable\": \"Xyzzy Plugh\""),
         ("document_split", "retain.jsonl", "longer than a window of 24 tokens"),
     ];
+    let expected = [&expected[..], &TO_READ].concat();
     let (plan, warnings) = told(&["--dry-run"]);
     let (json, _) = told(&["--dry-run", "--json"]);
     let json: Value = serde_json::from_str(&json).unwrap();
@@ -84,7 +128,9 @@ fn findings_are_told_counted_and_stop_nothing() {
         }
         let counted = format!("{file}: {} {}", one["count"], one["problem"].as_str().unwrap());
         assert!(plan.contains(&format!("finding: {counted}")), "{kind} in {plan}");
-        assert!(page.contains(&counted.replace('/', "&#x2f;")), "{kind} in the page");
+        let in_page =
+            counted.replace('/', "&#x2f;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+        assert!(page.contains(&in_page.replace('\'', "&#x27;")), "{kind} in the page");
     }
     let split: u64 = report["findings"]
         .as_array()
@@ -96,6 +142,151 @@ fn findings_are_told_counted_and_stop_nothing() {
     assert_eq!(report["documents_split"], split);
     let (_, quiet) = told(&["--dry-run", "-q"]);
     assert_eq!(quiet, "");
+}
+
+#[test]
+fn what_a_model_reads_is_looked_at_by_every_command_that_reads_it() {
+    let folder = scratch("read");
+    let model = model("llama1-mha");
+    let data = data_with(&folder, "data", "retain.jsonl", Some(&with_more("retain.jsonl", &[])));
+    faulty_to_read(&data);
+    let warned = |arguments: &[&str]| {
+        let output = surgery(&folder, arguments);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {errors}");
+        let all: Vec<String> =
+            errors.lines().filter(|line| line.starts_with("warning: ")).map(str::to_owned).collect();
+        all
+    };
+    let compare = ["compare", &model, &model, "--data", &data, "--output", "compared"];
+    for arguments in [&["eval", "--model", &model, "--data", &data, "--json"][..], &compare] {
+        let warnings = warned(arguments);
+        assert_eq!(warnings.len(), TO_READ.len(), "{warnings:?}");
+        for (_, file, told) in TO_READ {
+            let begins = format!("warning: {file}: ");
+            assert!(
+                warnings.iter().any(|line| line.starts_with(&begins) && line.contains(told)),
+                "{warnings:?}"
+            );
+        }
+    }
+    let report: Value =
+        serde_json::from_slice(&fs::read(folder.join("compared/report.json")).unwrap()).unwrap();
+    assert_eq!(report["findings"].as_array().unwrap().len(), TO_READ.len());
+
+    let texts = [
+        json!({ "id": "a", "text": "<s>pots and pans" }),
+        json!({ "id": "b", "text": "pots</s> and <b>pans</b>" }),
+        json!({ "id": "c", "text": "pots and pans" }),
+    ];
+    fs::write(folder.join("in.jsonl"), texts.map(|text| format!("{text}\n")).concat()).unwrap();
+    let told = [
+        "warning: in.jsonl: 1 text(s) that contain \"</s>\", a control token of this model (\"b\")",
+        "warning: in.jsonl: 1 text(s) that contain \"<s>\", a control token of this model (\"a\")",
+    ];
+    let pretrain = [
+        "pretrain",
+        "--model",
+        &model,
+        "--set",
+        "data.files=[\"in.jsonl\"]",
+        "--set",
+        "train.steps=1",
+        "--output",
+        "p",
+    ];
+    for arguments in [&["score", "--model", &model, "--input", "in.jsonl"][..], &pretrain] {
+        let warnings = warned(arguments);
+        assert!(
+            warnings.len() == 2 && warnings.iter().zip(told).all(|(line, told)| line.starts_with(told)),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn a_model_without_a_bos_token_writes_its_texts_and_one_without_any_is_refused_by_the_plan() {
+    let folder = scratch("bos");
+    let (model, data) = (model("smollm2-tied"), data());
+    let of = |model: &str, more: &[&str]| -> Vec<String> {
+        let run = [
+            "run",
+            "paper",
+            "--model",
+            model,
+            "--data",
+            &data,
+            "--set",
+            "train.steps=1",
+            "--set",
+            "replay.documents=4",
+            "--set",
+            "replay.max_tokens=24",
+            "--output",
+            "out",
+            "--json",
+        ];
+        run.iter().chain(more).map(|&argument| argument.to_owned()).collect()
+    };
+    let run = |model: &str, more: &[&str]| {
+        surgery(&folder, &of(model, more).iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    for more in [&["--dry-run"][..], &[]] {
+        let output = run(&model, more);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(fs::read_to_string(folder.join("out/written.jsonl")).unwrap().lines().count(), 4);
+
+    let copy = copy_of(&model, &folder);
+    for file in ["config.json", "generation_config.json"] {
+        let path = copy.join(file);
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config.as_object_mut().unwrap().retain(|key, _| key != "bos_token_id" && key != "eos_token_id");
+        fs::write(path, config.to_string()).unwrap();
+    }
+    for more in [&["--dry-run"][..], &[]] {
+        let arguments = of("model", more);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        fail(
+            &folder,
+            &arguments,
+            3,
+            &["`replay.documents`: must be 0 for this model: its tokenizer has no BOS token"],
+        );
+    }
+}
+
+#[test]
+fn texts_to_forget_without_a_subject_are_told_where_the_model_writes() {
+    let folder = scratch("subjects");
+    let data = data_with(
+        &folder,
+        "data",
+        "unlearn.jsonl",
+        Some(&with_more(
+            "unlearn.jsonl",
+            &[json!({ "id": "nobody's", "text": "The pots of the potter by the sea are blue." })],
+        )),
+    );
+    let model = model("llama1-mha");
+    let arguments = ["run", "paper", "--model", &model, "--data", &data, "--dry-run", "--json"];
+    let replay = [&arguments[..], &["--set", "replay.documents=4"]].concat();
+    let plan: Value = serde_json::from_str(&succeed(&folder, &replay)).unwrap();
+    let found = finding(&plan["findings"], "forget_without_subject", "unlearn.jsonl");
+    assert_eq!((&found["count"], &found["examples"]), (&json!(1), &json!(["\"nobody's\""])));
+    let plan: Value = serde_json::from_str(&succeed(&folder, &arguments)).unwrap();
+    assert!(!plan["findings"].to_string().contains("forget_without_subject"));
+}
+
+/// A copy of a model's folder, to be changed.
+fn copy_of(model: &str, folder: &Path) -> PathBuf {
+    let copy = folder.join("model");
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(model).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    copy
 }
 
 #[test]
@@ -122,12 +313,7 @@ fn a_text_that_must_go_and_stay_stops_a_run_and_its_plan() {
 #[test]
 fn tokens_that_the_model_cannot_read_are_told() {
     let folder = scratch("rows");
-    let copy = folder.join("model");
-    fs::create_dir(&copy).unwrap();
-    for entry in fs::read_dir(model("llama1-mha")).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
-    }
+    let copy = copy_of(&model("llama1-mha"), &folder);
     let file = copy.join("tokenizer.json");
     let mut tokenizer: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     let config: Value = serde_json::from_slice(&fs::read(copy.join("config.json")).unwrap()).unwrap();

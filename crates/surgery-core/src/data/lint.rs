@@ -1,18 +1,20 @@
 //! What in the data is probably a mistake, though nothing that makes the operation meaningless.
 
+mod control;
+mod documents;
 mod near;
-mod words;
+mod questions;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Benchmark, Corpus, Document, KEPT, Question, QuestionSet, Set};
-use crate::batch::windows;
+use super::words::Words;
+use super::{Benchmark, Corpus, KEPT, QuestionSet, Set};
 use crate::text::TextEncoder;
-use near::near_duplicates;
-use words::{Words, contains};
+
+pub use control::in_documents as control_tokens;
 
 /// What a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,8 +28,18 @@ pub enum FindingKind {
     UnpairedEdit,
     /// The right answer to a question stands in no text that it could be learnt from.
     AnswerNotInText,
+    /// Two options of a question look the same.
+    EqualOptions,
+    /// A question is, with an option, longer than what the model reads at once.
+    QuestionBeyondContext,
     /// A document is longer than a window and is split.
     DocumentSplit,
+    /// A document that is to be forgotten has no subject, while the model writes texts to keep.
+    ForgetWithoutSubject,
+    /// A text has the letters of a token that the tokenizer keeps for control.
+    ControlToken,
+    /// A text has the letters of a token that other models keep for control.
+    ForeignControlToken,
     /// The tokenizer has tokens that the model has no row for.
     TokenWithoutRow,
 }
@@ -40,7 +52,21 @@ impl FindingKind {
             FindingKind::UpdateWithoutSubject => "what is learnt may not be tied to whom it is about",
             FindingKind::UnpairedEdit => "outdated and new texts of a subject are drawn together",
             FindingKind::AnswerNotInText => "its accuracy may say nothing about the texts",
+            FindingKind::EqualOptions => "no rule can tell the two apart: reword or remove one",
+            FindingKind::QuestionBeyondContext => {
+                "shorten it, or leave it out: the model does not see it whole"
+            }
             FindingKind::DocumentSplit => "windows overlap by one token and count as one document",
+            FindingKind::ForgetWithoutSubject => {
+                "replay then knows whom they are about by the names in the texts alone: add `subject`"
+            }
+            FindingKind::ControlToken => {
+                "the model reads one token for it; remove it unless that is meant (a token that begins or ends every \
+                 text is added by the tokenizer)"
+            }
+            FindingKind::ForeignControlToken => {
+                "this model reads it letter by letter; remove it unless that is meant"
+            }
             FindingKind::TokenWithoutRow => "a text that contains one is refused",
         }
     }
@@ -95,37 +121,71 @@ pub struct Inspected<'a> {
     pub corpus: &'a Corpus,
     /// The questions.
     pub questions: &'a [QuestionSet],
-    /// The documents as tokens, in the corpus's order.
+    /// The documents and the questions as tokens, in their order.
     pub benchmark: &'a Benchmark,
     /// What made the tokens.
     pub encoder: &'a TextEncoder,
+    /// The tokens that the model reads at once, at most.
+    pub context: usize,
+    /// What is to be done with it; nothing where it is only evaluated.
+    pub operation: Option<Operation<'a>>,
+}
+
+/// What an operation is to do with the documents.
+#[derive(Debug, Clone, Copy)]
+pub struct Operation<'a> {
     /// The sets that are trained on.
     pub sets: &'a [Set],
     /// The longest window of a document, in tokens.
-    pub context: usize,
+    pub window: usize,
+    /// Whether the model writes texts to keep.
+    pub replays: bool,
 }
 
-/// Everything that is found, in the order of [`FindingKind`]. Ten thousand texts of a page take about a second.
+/// Everything that is found: what an operation should not be done with first, then what an evaluation trips over. Ten
+/// thousand texts of a page take about a second.
 pub fn lint(inspected: Inspected) -> Vec<Finding> {
-    let Inspected { corpus, questions, benchmark, encoder, sets, context } = inspected;
+    let Inspected { corpus, questions, benchmark, encoder, context, operation } = inspected;
+    let mut findings = operation.map_or(Vec::new(), |operation| of_operation(inspected, operation));
+    for (set, (_, encoded)) in questions.iter().zip(&benchmark.questions) {
+        findings.extend(questions::equal_options(set));
+        findings.extend(questions::beyond_context(set, encoded, context));
+    }
+    for (set, documents) in corpus.sets() {
+        findings.extend(control_tokens(&set.file(), documents, encoder));
+    }
+    findings.extend(questions.iter().flat_map(|set| control::in_questions(set, encoder)));
+    findings
+}
+
+/// What is found only because documents are trained on.
+fn of_operation(inspected: Inspected, operation: Operation) -> Vec<Finding> {
+    let Inspected { corpus, questions, benchmark, encoder, .. } = inspected;
+    let Operation { sets, window, replays } = operation;
     let mut words = Words::default();
     let texts = corpus.sets().map(|(set, documents)| {
         (set, documents.iter().map(|document| words.of(&document.text)).collect::<Vec<_>>())
     });
     let texts: HashMap<Set, Vec<Vec<u32>>> = texts.collect();
+    let forgotten = || [Set::Unlearn, Set::EditUnlearn].into_iter().filter(|set| sets.contains(set));
     let mut findings = Vec::new();
-    for set in [Set::Unlearn, Set::EditUnlearn].into_iter().filter(|set| sets.contains(set)) {
-        findings.extend(KEPT.into_iter().filter_map(|kept| nearly_kept(corpus, &texts, set, kept)));
+    for set in forgotten() {
+        findings
+            .extend(KEPT.into_iter().filter_map(|kept| documents::nearly_kept(corpus, &texts, set, kept)));
     }
     if sets.contains(&Set::EditUpdate) {
-        findings.extend(without_subject(corpus, &texts, &mut words));
+        findings.extend(documents::without_subject(corpus, &texts, &mut words));
         if sets.contains(&Set::EditUnlearn) {
-            findings.extend(unpaired(corpus, Set::EditUnlearn, Set::EditUpdate));
-            findings.extend(unpaired(corpus, Set::EditUpdate, Set::EditUnlearn));
+            findings.extend(documents::unpaired(corpus, Set::EditUnlearn, Set::EditUpdate));
+            findings.extend(documents::unpaired(corpus, Set::EditUpdate, Set::EditUnlearn));
         }
     }
-    findings.extend(questions.iter().filter_map(|set| unanswered(corpus, &texts, set, &mut words)));
-    findings.extend(sets.iter().filter_map(|&set| split(corpus, benchmark, set, context)));
+    findings
+        .extend(questions.iter().filter_map(|set| questions::unanswered(corpus, &texts, set, &mut words)));
+    findings.extend(sets.iter().filter_map(|&set| documents::split(corpus, benchmark, set, window)));
+    if replays {
+        findings.extend(forgotten().filter_map(|set| documents::unnamed(corpus, set)));
+    }
     findings.extend(without_row(encoder));
     findings
 }
@@ -136,105 +196,6 @@ pub fn documents_split(findings: &[Finding]) -> usize {
     split.map(|finding| finding.count).sum()
 }
 
-/// Documents of `set`, which are to be forgotten, that are nearly the same as one of `kept`.
-fn nearly_kept(corpus: &Corpus, texts: &HashMap<Set, Vec<Vec<u32>>>, set: Set, kept: Set) -> Option<Finding> {
-    let found = near_duplicates(texts.get(&set)?, texts.get(&kept)?);
-    let [ours, theirs] = [set, kept].map(|set| corpus.documents(set));
-    let pairs = found.iter().zip(ours).filter_map(|(other, document)| {
-        other.map(|other| format!("{:?} and {:?}", document.id, theirs[other].id))
-    });
-    let problem = format!("document(s) nearly the same as one of {}", kept.file());
-    Finding::of(FindingKind::NearDuplicate, set.file(), problem, pairs)
-}
-
-/// New texts that do not name their subject.
-fn without_subject(
-    corpus: &Corpus,
-    texts: &HashMap<Set, Vec<Vec<u32>>>,
-    words: &mut Words,
-) -> Option<Finding> {
-    let documents = corpus.documents(Set::EditUpdate).iter().zip(texts.get(&Set::EditUpdate)?);
-    let silent = documents.filter_map(|(document, text)| {
-        let subject = document.subject.as_deref()?;
-        (!contains(text, &words.of(subject))).then(|| about(document))
-    });
-    let problem = "document(s) whose text does not name their subject".into();
-    Finding::of(FindingKind::UpdateWithoutSubject, Set::EditUpdate.file(), problem, silent)
-}
-
-/// Documents of `set` whose subject no document of `other` has. Data without subjects pairs nothing, and lacks nothing.
-fn unpaired(corpus: &Corpus, set: Set, other: Set) -> Option<Finding> {
-    let subjects: HashSet<&str> =
-        corpus.documents(other).iter().filter_map(|document| document.subject.as_deref()).collect();
-    let documents = corpus.documents(set);
-    if subjects.is_empty() && documents.iter().all(|document| document.subject.is_none()) {
-        return None;
-    }
-    let is_paired =
-        |document: &&Document| document.subject.as_deref().is_some_and(|subject| subjects.contains(subject));
-    let alone = documents.iter().filter(|document| !is_paired(document)).map(about);
-    let problem = format!("document(s) whose subject no document of {} has", other.file());
-    Finding::of(FindingKind::UnpairedEdit, set.file(), problem, alone)
-}
-
-/// Questions whose right answer no text of their set has: no text about their subject, where it has some.
-fn unanswered(
-    corpus: &Corpus,
-    texts: &HashMap<Set, Vec<Vec<u32>>>,
-    questions: &QuestionSet,
-    words: &mut Words,
-) -> Option<Finding> {
-    let set = Set::ALL.into_iter().find(|set| set.name() == questions.name)?;
-    let texts = texts.get(&set)?;
-    let mut of_subject: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (index, document) in corpus.documents(set).iter().enumerate() {
-        if let Some(subject) = document.subject.as_deref() {
-            of_subject.entry(subject).or_default().push(index);
-        }
-    }
-    let mut of_word: HashMap<u32, Vec<usize>> = HashMap::new();
-    for (index, text) in texts.iter().enumerate() {
-        for &word in text {
-            let texts = of_word.entry(word).or_default();
-            if texts.last() != Some(&index) {
-                texts.push(index);
-            }
-        }
-    }
-    let mut is_answered = |question: &Question| {
-        let answer = words.of(&question.options[question.answer]);
-        let about = question.subject.as_deref().and_then(|subject| of_subject.get(subject));
-        let nowhere = Vec::new();
-        // Without a subject, the texts that have its rarest word.
-        let rarest =
-            || answer.iter().map(|word| of_word.get(word).unwrap_or(&nowhere)).min_by_key(|t| t.len());
-        match about.or_else(rarest) {
-            Some(indices) => indices.iter().any(|&index| contains(&texts[index], &answer)),
-            None => true,
-        }
-    };
-    let open: Vec<String> = questions
-        .questions
-        .iter()
-        .filter(|question| !is_answered(question))
-        .map(|question| format!("{:?}: {:?}", question.id, question.options[question.answer]))
-        .collect();
-    let problem = format!("question(s) whose right answer no text of {} that they are about has", set.file());
-    let file = format!("questions/{}.jsonl", questions.name);
-    Finding::of(FindingKind::AnswerNotInText, file, problem, open)
-}
-
-/// Documents of `set` that are longer than a window.
-fn split(corpus: &Corpus, benchmark: &Benchmark, set: Set, context: usize) -> Option<Finding> {
-    let documents = corpus.documents(set).iter().zip(benchmark.documents(set));
-    let longer = documents.filter_map(|(document, text)| {
-        let count = windows(text.len(), context).len();
-        (count > 1).then(|| format!("{:?}: {} tokens, {count} windows", document.id, text.len()))
-    });
-    let problem = format!("document(s) longer than a window of {context} tokens");
-    Finding::of(FindingKind::DocumentSplit, set.file(), problem, longer)
-}
-
 /// Tokens that the model could not read.
 fn without_row(encoder: &TextEncoder) -> Option<Finding> {
     let tokens = encoder.tokens_without_row().into_iter().map(|(id, token)| format!("{id}: {token:?}"));
@@ -242,18 +203,11 @@ fn without_row(encoder: &TextEncoder) -> Option<Finding> {
     Finding::of(FindingKind::TokenWithoutRow, "tokenizer.json".into(), problem, tokens)
 }
 
-/// A document, for an example.
-fn about(document: &Document) -> String {
-    match &document.subject {
-        Some(subject) => format!("{:?} about {subject:?}", document.id),
-        None => format!("{:?} without a subject", document.id),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::near::near_duplicates;
     use super::*;
-    use crate::data::Split;
+    use crate::data::Document;
 
     /// A document of each line: `id | subject | text`; `-` for no subject.
     fn documents(lines: &[&str]) -> Vec<Document> {
@@ -267,105 +221,13 @@ mod tests {
         lines.iter().map(document).collect()
     }
 
-    fn corpus(sets: &[(Set, &[&str])]) -> (Corpus, HashMap<Set, Vec<Vec<u32>>>, Words) {
+    /// The corpus of some sets, and its texts as words.
+    pub(super) fn corpus(sets: &[(Set, &[&str])]) -> (Corpus, HashMap<Set, Vec<Vec<u32>>>, Words) {
         let corpus: Corpus = sets.iter().map(|(set, lines)| (*set, documents(lines))).collect();
         let mut words = Words::default();
         let texts = corpus.sets().map(|(set, all)| (set, all.iter().map(|d| words.of(&d.text)).collect()));
         let texts = texts.collect();
         (corpus, texts, words)
-    }
-
-    const LIFE: &str =
-        "Ada Vane was born in Torhaven in 1931, studied at Neskford, and painted The Quiet Door there.";
-
-    #[test]
-    fn a_text_to_forget_that_nearly_stays_is_told() {
-        let unlearn = format!("u1 | Ada Vane | {LIFE}");
-        let retain = format!("r1 | - | As we said: {}", LIFE.to_uppercase().replace("1931", "1932"));
-        let other =
-            "u2 | - | Nobody has heard of this text before, nor will anyone ever hear of it again, they say.";
-        let (corpus, texts, _) = corpus(&[(Set::Unlearn, &[&unlearn, other]), (Set::Retain, &[&retain])]);
-        let found = nearly_kept(&corpus, &texts, Set::Unlearn, Set::Retain).unwrap();
-        assert_eq!((found.kind, found.count), (FindingKind::NearDuplicate, 1));
-        assert_eq!(found.examples, [r#""u1" and "r1""#]);
-        let told = found.to_string();
-        assert!(
-            told.starts_with("unlearn.jsonl: 1 document(s) nearly the same as one of retain.jsonl"),
-            "{told}"
-        );
-        assert_eq!(nearly_kept(&corpus, &texts, Set::Unlearn, Set::RetainHeldout), None);
-    }
-
-    #[test]
-    fn an_update_that_does_not_name_its_subject_is_told() {
-        let lines =
-            ["a | Ada Vane | ADA VANE sails.", "b | Bo Lund | She sails.", "c | - | Who?", "d | Cy | Cyan."];
-        let (corpus, texts, mut words) = corpus(&[(Set::EditUpdate, &lines)]);
-        let found = without_subject(&corpus, &texts, &mut words).unwrap();
-        assert_eq!((found.count, &found.examples[0][..]), (2, r#""b" about "Bo Lund""#));
-    }
-
-    #[test]
-    fn edits_without_their_other_half_are_told() {
-        let (corpus, ..) = corpus(&[
-            (Set::EditUnlearn, &["a | Ada | x", "b | Bo | x"]),
-            (Set::EditUpdate, &["a | Ada | x", "a2 | Ada | y", "c | Cy | x", "d | - | x"]),
-        ]);
-        let of = |set, other| unpaired(&corpus, set, other).map(|found| (found.count, found.examples));
-        assert_eq!(of(Set::EditUnlearn, Set::EditUpdate), Some((1, vec![r#""b" about "Bo""#.to_owned()])));
-        let examples = [r#""c" about "Cy""#, r#""d" without a subject"#].map(str::to_owned).to_vec();
-        assert_eq!(of(Set::EditUpdate, Set::EditUnlearn), Some((2, examples)));
-    }
-
-    #[test]
-    fn data_without_subjects_pairs_nothing() {
-        let (corpus, ..) = corpus(&[(Set::EditUnlearn, &["a | - | x"]), (Set::EditUpdate, &["b | - | y"])]);
-        assert_eq!(unpaired(&corpus, Set::EditUpdate, Set::EditUnlearn), None);
-    }
-
-    #[test]
-    fn a_question_whose_answer_no_text_has_is_told() {
-        let lines = [
-            "a | Ada | Ada lives in Torhaven.",
-            "b | Bo | Bo lives in Karvrel.",
-            "c | - | Cy sails to Zimmora.",
-        ];
-        let (corpus, texts, mut words) = corpus(&[(Set::Unlearn, &lines)]);
-        let question = |id: &str, subject: Option<&str>, answer: &str| Question {
-            id: id.into(),
-            subject: subject.map(str::to_owned),
-            question: "Where?".into(),
-            options: vec!["nowhere".into(), answer.into()],
-            answer: 1,
-            split: Split::Test,
-        };
-        let questions = vec![
-            question("right", Some("Ada"), "TORHAVEN"),
-            question("another's", Some("Ada"), "Karvrel"),
-            question("anybody's", None, "sails to Zimmora"),
-            question("unknown subject", Some("Dee"), "Karvrel"),
-            question("nobody's", None, "sails to Karvrel"),
-            question("never heard of", None, "Lornhaven"),
-            question("no word", None, "?"),
-        ];
-        let mut set = QuestionSet { name: "unlearn".into(), questions };
-        let found = unanswered(&corpus, &texts, &set, &mut words).unwrap();
-        assert_eq!((found.count, found.file.as_str()), (3, "questions/unlearn.jsonl"));
-        assert_eq!(found.examples, [r#""another's": "Karvrel""#, r#""nobody's": "sails to Karvrel""#]);
-        assert!(found.to_string().contains("Karvrel\", …)"), "{found}");
-        // A public benchmark is about other texts.
-        set.name = "arc".into();
-        assert_eq!(unanswered(&corpus, &texts, &set, &mut words), None);
-    }
-
-    #[test]
-    fn a_document_longer_than_a_window_is_told() {
-        let (corpus, ..) = corpus(&[(Set::Unlearn, &["a | - | x", "b | - | y"])]);
-        let sets = vec![(Set::Unlearn, vec![vec![0; 16], vec![0; 17]])];
-        let benchmark = Benchmark { sets, ..Benchmark::default() };
-        let found = split(&corpus, &benchmark, Set::Unlearn, 16).unwrap();
-        assert_eq!((found.count, &found.examples[0][..]), (1, r#""b": 17 tokens, 2 windows"#));
-        assert_eq!(split(&corpus, &benchmark, Set::Unlearn, 17), None);
     }
 
     #[test]

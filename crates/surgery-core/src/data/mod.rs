@@ -6,6 +6,7 @@ mod jsonl;
 pub mod lint;
 mod questions;
 mod sampler;
+pub(crate) mod words;
 
 pub use corpus::{Corpus, Document, Set, read_documents, read_texts};
 pub use encoded::{Benchmark, EncodedOption, EncodedQuestion, KEPT, ScoredText, encode_documents};

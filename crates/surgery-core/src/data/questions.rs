@@ -55,6 +55,11 @@ impl QuestionSet {
         stems.map(|stem| Self::load(folder, &format!("{FOLDER}/{stem}.jsonl"), stem)).collect()
     }
 
+    /// The file in the data folder.
+    pub fn file(&self) -> String {
+        format!("questions/{}.jsonl", self.name)
+    }
+
     fn load(folder: &Folder, file: &str, name: &str) -> Result<Self> {
         let records: Vec<(usize, Question)> = jsonl::read(folder, file)?;
         let path = folder.label(file);

@@ -2,48 +2,59 @@
 //!
 //! Two texts are held to be nearly the same where half of the runs of [`RUN`] words of the shorter one stand in the
 //! other, and at least [`LEAST`] of them (or all, where it has fewer): a copy with some words changed, or a passage
-//! within a longer text. Every such pair is found; an index of the runs that occur on both sides, and of each
-//! text only the rarest of these, keep it from comparing every text with every other.
+//! within a longer text. A run of a text that more than [`MOST`] of the others have too is a template's, and counts on
+//! neither side. Every such pair is found, and every pair of texts that are the same word for word, templates included.
+//!
+//! An index says which of the others have a run; the runs that two texts share are counted as it is read. The time
+//! grows with the number of runs, [`MOST`] times at most, whatever the texts have in common.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::data::words::hash;
 
 /// Words of a run.
 const RUN: usize = 5;
 /// Common runs, at least: fewer are a turn of phrase.
 const LEAST: usize = 8;
+/// The most texts that a run makes alike.
+const MOST: usize = 200;
 
-/// For each of `texts`, given as words, the first of `others` found to be nearly the same.
+/// For each of `texts`, given as words, the first of `others` that is nearly the same.
 pub(super) fn near_duplicates(texts: &[Vec<u32>], others: &[Vec<u32>]) -> Vec<Option<usize>> {
-    let sides = [texts, others].map(|side| side.iter().map(|words| runs(words)).collect::<Vec<_>>());
-    let [ours, theirs] = Index::pair(&sides);
-    let mut found = vec![None; texts.len()];
-    // Of a pair the shorter one is looked up among those that are as long or longer.
-    for (text, found) in found.iter_mut().enumerate() {
-        *found = ours.candidates(text, &theirs).into_iter().find(|&other| ours.is_near(text, &theirs, other));
-    }
-    for other in 0..others.len() {
-        for text in theirs.candidates(other, &ours) {
-            if found[text].is_none() && theirs.is_near(other, &ours, text) {
-                found[text] = Some(other);
+    let index = Index::new(texts, others);
+    // How many runs each of the others shares with a text, and which of them share any.
+    let (mut shared, mut sharing) = (vec![0; others.len()], Vec::new());
+    let near = |words: &Vec<u32>| {
+        let mut length = 0;
+        for run in runs(words) {
+            let having = &index.having[&run];
+            if having.len() > MOST {
+                continue;
+            }
+            length += 1;
+            for &other in having {
+                if shared[other as usize] == 0 {
+                    sharing.push(other as usize);
+                }
+                shared[other as usize] += 1;
             }
         }
-    }
-    found
+        let is_near = |&other: &usize| shared[other] >= needed(length.min(index.lengths[other]));
+        let first = sharing.iter().copied().filter(is_near).min();
+        sharing.drain(..).for_each(|other| shared[other] = 0);
+        let same = index.whole.get(&hash(words)).copied().filter(|&other| others[other] == *words);
+        first.into_iter().chain(same).min()
+    };
+    texts.iter().map(near).collect()
 }
 
 /// The distinct runs of a text, each as a number: that of all its words where it has fewer than a run.
 fn runs(words: &[u32]) -> Vec<u64> {
-    // FNV-1a (Fowler, Noll and Vo) over whole words, with the multiplier of Knuth's generator MMIX.
-    let number = |run: &[u32]| {
-        run.iter().fold(0xcbf2_9ce4_8422_2325_u64, |number, &word| {
-            (number ^ u64::from(word)).wrapping_mul(6_364_136_223_846_793_005).rotate_left(29)
-        })
-    };
     let mut runs: Vec<u64> = match words.len() {
         0 => Vec::new(),
-        1..RUN => vec![number(words)],
-        _ => words.windows(RUN).map(number).collect(),
+        1..RUN => vec![hash(words)],
+        _ => words.windows(RUN).map(hash).collect(),
     };
     runs.sort_unstable();
     runs.dedup();
@@ -68,70 +79,45 @@ impl Hasher for Itself {
     }
 }
 
+/// A map from the numbers of runs, or of whole texts.
+type ByRun<T> = HashMap<u64, T, BuildHasherDefault<Itself>>;
+
 /// How many runs of a text of so many must stand in another.
 fn needed(runs: usize) -> usize {
     runs.min(runs.div_ceil(2).max(LEAST))
 }
 
-/// One side of the comparison: of each text the runs that occur on both sides.
+/// The texts that others are compared with.
 struct Index {
-    /// How many runs each text has in all.
+    /// For each run of the texts that are compared, those that have it too.
+    having: ByRun<Vec<u32>>,
+    /// How many runs each has that count.
     lengths: Vec<usize>,
-    /// The common runs of each text, by their numbers, in order.
-    common: Vec<Vec<usize>>,
-    /// The texts of each common run.
-    texts: Vec<Vec<usize>>,
+    /// The first that is all these words.
+    whole: ByRun<usize>,
 }
 
 impl Index {
-    fn pair(sides: &[Vec<Vec<u64>>; 2]) -> [Self; 2] {
-        let mut number: HashMap<u64, Option<usize>, BuildHasherDefault<Itself>> = HashMap::default();
-        for run in sides[0].iter().flatten() {
-            number.insert(*run, None);
-        }
-        let mut count = 0;
-        for run in sides[1].iter().flatten() {
-            if let Some(unnumbered @ None) = number.get_mut(run) {
-                *unnumbered = Some(count);
-                count += 1;
+    fn new(texts: &[Vec<u32>], others: &[Vec<u32>]) -> Self {
+        let mut having: ByRun<Vec<u32>> =
+            texts.iter().flat_map(|words| runs(words)).map(|run| (run, Vec::new())).collect();
+        let (mut lengths, mut whole) = (Vec::with_capacity(others.len()), ByRun::default());
+        for (other, words) in others.iter().enumerate() {
+            let runs = runs(words);
+            for run in &runs {
+                if let Some(having) = having.get_mut(run) {
+                    having.push(other as u32);
+                }
+            }
+            lengths.push(runs.len());
+            if !words.is_empty() {
+                whole.entry(hash(words)).or_insert(other);
             }
         }
-        [0, 1].map(|side| {
-            let mut texts = vec![Vec::new(); count];
-            let mut common = Vec::with_capacity(sides[side].len());
-            for (text, runs) in sides[side].iter().enumerate() {
-                let mut numbers: Vec<usize> =
-                    runs.iter().filter_map(|run| number.get(run).copied().flatten()).collect();
-                numbers.sort_unstable();
-                numbers.iter().for_each(|&number| texts[number].push(text));
-                common.push(numbers);
-            }
-            Self { lengths: sides[side].iter().map(Vec::len).collect(), common, texts }
-        })
-    }
-
-    /// The texts of `others`, as long as `text` or longer, that may be near it: of the runs that must be common, one
-    /// at least is among the rarest.
-    fn candidates(&self, text: usize, others: &Index) -> Vec<usize> {
-        let (length, mut common) = (self.lengths[text], self.common[text].clone());
-        let needed = needed(length);
-        if length == 0 || common.len() < needed {
-            return Vec::new();
+        for having in having.values().filter(|having| having.len() > MOST) {
+            having.iter().for_each(|&other| lengths[other as usize] -= 1);
         }
-        common.sort_by_key(|&run| others.texts[run].len());
-        let rarest = &common[..common.len() - needed + 1];
-        let texts = rarest.iter().flat_map(|&run| others.texts[run].iter().copied());
-        let mut candidates: Vec<usize> = texts.filter(|&other| others.lengths[other] >= length).collect();
-        candidates.sort_unstable();
-        candidates.dedup();
-        candidates
-    }
-
-    /// Whether enough runs of `text` stand in `other`.
-    fn is_near(&self, text: usize, others: &Index, other: usize) -> bool {
-        let theirs = &others.common[other];
-        let shared = self.common[text].iter().filter(|run| theirs.binary_search(run).is_ok()).count();
-        shared >= needed(self.lengths[text])
+        Self { having, lengths, whole }
     }
 }
 
@@ -179,5 +165,25 @@ mod tests {
         let others: Vec<Vec<u32>> = (41..80).map(letter).collect();
         assert!(near_duplicates(&texts, &others).iter().all(Option::is_none));
         assert!(near_duplicates(&texts, &texts).iter().enumerate().all(|(i, found)| *found == Some(i)));
+    }
+
+    #[test]
+    fn a_long_template_makes_no_pairs_and_hides_no_copy() {
+        // More than half of each text is the template's, so any two of them would be nearly the same with it.
+        let form = |own: u32| [text(0, 0, 120), text(own, 0, 60)].concat();
+        let count = 20_000;
+        let texts: Vec<Vec<u32>> = (1..=count).map(form).collect();
+        let mut others: Vec<Vec<u32>> = (1..=count).map(|own| form(count + own)).collect();
+        let near = others.len() / 2;
+        others[near] = [text(0, 0, 120), text(777, 20, 60), text(3 * count, 0, 20)].concat();
+        let empty_form = text(0, 0, 120);
+        others.push(empty_form.clone());
+        let started = std::time::Instant::now();
+        let found = near_duplicates(&[texts, vec![empty_form]].concat(), &others);
+        let seconds = started.elapsed().as_secs();
+        assert!(seconds < 60, "{seconds} s");
+        let pairs: Vec<(usize, usize)> =
+            found.iter().enumerate().filter_map(|(text, other)| Some((text, (*other)?))).collect();
+        assert_eq!(pairs, [(776, near), (count as usize, count as usize)]);
     }
 }
