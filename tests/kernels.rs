@@ -14,11 +14,12 @@ use surgery_core::kernels::{AdamWStep, Kernels as Operations, Portable};
 use surgery_core::model::Llama;
 use surgery_core::objective::Objective;
 use surgery_core::oracle;
+use surgery_core::placement::Placement;
 use surgery_core::platform::Platform;
 use surgery_core::reference::Live;
 use surgery_core::step::{Graded, StepDocuments, gradients};
 use surgery_tests::random::{self, documents, shapes, step};
-use surgery_tests::{Cpu, Infer, Kernels, Train, relative_distance};
+use surgery_tests::{Cpu, Infer, Kernels, Train, relative_distance, values_of};
 
 /// A model to train, and one that it is held to, which is not the same.
 fn models(config: &LlamaConfig) -> (Llama<Train>, Llama<Infer>) {
@@ -167,6 +168,67 @@ fn hidden_states_do_not_depend_on_what_stands_beside_them() {
                 );
             }
         }
+    }
+}
+
+/// The logits after each of `chunks`, which are the next tokens of `texts` one after the other.
+fn logits_of<K: Operations<Infer>>(
+    model: &Llama<Infer>,
+    texts: &[Vec<u32>],
+    chunks: &[std::ops::Range<usize>],
+) -> Vec<Vec<f32>> {
+    let mut cache = model.cache();
+    let advance = |chunk: &std::ops::Range<usize>| {
+        let tokens: Vec<u32> = texts.iter().flat_map(|text| &text[chunk.clone()]).copied().collect();
+        values_of(model.advance::<K>(&tokens, texts.len(), &mut cache).unwrap())
+    };
+    chunks.iter().map(advance).collect()
+}
+
+#[test]
+fn prompts_fresh_and_continued_agree_with_the_portable_form() {
+    // A prompt of one token, of less than a tile of queries, and of several; then more of each after what is there.
+    let chunks = [
+        vec![0..1, 1..2, 2..45, 45..46, 46..140],
+        vec![0..29, 29..61, 61..62, 62..200],
+        vec![0..130, 130..132],
+    ];
+    for (name, config) in shapes() {
+        let model: Llama<Infer> = models(&config).0.valid();
+        let mut generator = ChaCha8Rng::seed_from_u64(9);
+        for texts in [1, 3] {
+            let text = |_| (0..200).map(|_| generator.random_range(0..config.vocab_size as u32)).collect();
+            let texts: Vec<Vec<u32>> = (0..texts).map(text).collect();
+            for chunks in &chunks {
+                let found = logits_of::<Kernels>(&model, &texts, chunks);
+                let expected = logits_of::<Portable>(&model, &texts, chunks);
+                for ((found, expected), chunk) in found.iter().zip(&expected).zip(chunks) {
+                    let distance = relative_distance(found, expected);
+                    assert!(distance < 1e-5, "{name}, {} texts, {chunk:?}: off by {distance:e}", texts.len());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_text_that_goes_on_has_the_angles_that_it_would_have_had() {
+    let (_, config) = shapes().remove(0);
+    let device = Cpu::device(0).unwrap();
+    let of = |past, count| Placement::<Infer>::continued([2, past, count], &config, &device).unwrap();
+    let whole = of(0, 90);
+    for (past, count) in [(89, 1), (37, 2), (0, 1)] {
+        let goes_on = of(past, count);
+        for place in past..past + count {
+            assert_eq!(goes_on.layout().angles(place), whole.layout().angles(place));
+        }
+        let cos = values_of(goes_on.cos());
+        assert_eq!(cos.len(), 2 * count * config.head_dim / 2);
+        assert_eq!(cos[..config.head_dim / 2], *whole.layout().angles(past).0);
+    }
+    // A token far on takes what one near the beginning takes: with the angles of all places, minutes.
+    for past in 0..2000 {
+        of(1_000_000 + past, 1);
     }
 }
 

@@ -34,10 +34,11 @@ pub struct Layout {
     pub spans: Vec<Span>,
     /// The place of each query in its text, from 0; 0 for padding. `[rows * columns]`
     pub positions: Vec<usize>,
-    /// Cosine and sine of each place's angles, `[places, head_dim / 2]`.
-    pub cos: Vec<f32>,
-    /// As `cos`.
-    pub sin: Vec<f32>,
+    /// The first place that occurs among them.
+    first: usize,
+    /// Cosine and sine of the angles of each place from the first that occurs to the last, `[places, head_dim / 2]`.
+    cos: Vec<f32>,
+    sin: Vec<f32>,
     /// Values of a head.
     pub head_dim: usize,
 }
@@ -97,14 +98,15 @@ impl<B: Backend> Placement<B> {
                 *position = span.past.len() + offset;
             }
         }
-        let places = positions.iter().max().map_or(0, |last| last + 1);
-        config.check_length(places)?;
+        let first = positions.iter().min().copied().unwrap_or(0);
+        let end = positions.iter().max().map_or(0, |last| last + 1);
+        config.check_length(end)?;
         let frequencies = config.rope.frequencies(config.head_dim);
-        // As transformers does: the angle is a product of f32s.
-        let angles = || (0..places).flat_map(|place| frequencies.iter().map(move |f| place as f32 * f));
+        // As transformers does: the angle is a product of f32s. A text that goes on asks for its new places only.
+        let angles = || (first..end).flat_map(|place| frequencies.iter().map(move |f| place as f32 * f));
         let (cos, sin) = (angles().map(f32::cos).collect(), angles().map(f32::sin).collect());
         let head_dim = config.head_dim;
-        let layout = Layout { rows, columns, keys, spans, positions, cos, sin, head_dim };
+        let layout = Layout { rows, columns, keys, spans, positions, first, cos, sin, head_dim };
         Ok(Self {
             layout: Arc::new(layout),
             device: device.clone(),
@@ -127,20 +129,19 @@ impl<B: Backend> Placement<B> {
 
     /// Cosine of each position's angles, `[rows, columns, 1, head_dim / 2]`.
     pub fn cos(&self) -> Tensor<B, 4> {
-        self.cos.get_or_init(|| self.angles(&self.layout.cos)).clone()
+        self.cos.get_or_init(|| self.angles(|(cos, _)| cos)).clone()
     }
 
     /// Sine of each position's angles, `[rows, columns, 1, head_dim / 2]`.
     pub fn sin(&self) -> Tensor<B, 4> {
-        self.sin.get_or_init(|| self.angles(&self.layout.sin)).clone()
+        self.sin.get_or_init(|| self.angles(|(_, sin)| sin)).clone()
     }
 
-    fn angles(&self, values: &[f32]) -> Tensor<B, 4> {
+    fn angles<'a>(&'a self, part: impl Fn((&'a [f32], &'a [f32])) -> &'a [f32]) -> Tensor<B, 4> {
         let Layout { rows, columns, head_dim, positions, .. } = &*self.layout;
-        let half = head_dim / 2;
         let values: Vec<f32> =
-            positions.iter().flat_map(|&place| &values[place * half..(place + 1) * half]).copied().collect();
-        Tensor::from_data(TensorData::new(values, [*rows, *columns, 1, half]), &self.device)
+            positions.iter().flat_map(|&place| part(self.layout.angles(place))).copied().collect();
+        Tensor::from_data(TensorData::new(values, [*rows, *columns, 1, head_dim / 2]), &self.device)
     }
 
     /// What each query sees, as numbers of the keys of all rows, `[rows * columns, 5]`: from the first to the second,
@@ -187,6 +188,13 @@ impl Layout {
         self.columns == self.keys && self.spans.iter().all(|span| span.past.is_empty())
     }
 
+    /// Cosine and sine of the angles of a place that occurs, `[head_dim / 2]` each.
+    pub fn angles(&self, place: usize) -> (&[f32], &[f32]) {
+        let half = self.head_dim / 2;
+        let values = (place - self.first) * half..(place - self.first + 1) * half;
+        (&self.cos[values.clone()], &self.sin[values])
+    }
+
     /// As [`Placement::sight`].
     fn sight(&self) -> Vec<i32> {
         let Self { rows, columns, keys, spans, .. } = self;
@@ -209,7 +217,7 @@ impl Layout {
 
 impl LlamaConfig {
     /// Refuses a text that is longer than the model's sliding window, which is not supported.
-    fn check_length(&self, length: usize) -> Result<()> {
+    pub fn check_length(&self, length: usize) -> Result<()> {
         match self.sliding_window {
             Some(window) if length > window => Err(Error::Config {
                 path: "the model's config.json".into(),

@@ -11,7 +11,7 @@ use crate::model::Llama;
 use crate::objective::TokenMean;
 use crate::recipe::{Guard, PretrainRecipe};
 use crate::step::{StepDocuments, gradients};
-use crate::training::{Cost, Course, Keeper, OnTheWay, State, train};
+use crate::training::{Cost, Course, FORESEEN, Keeper, OnTheWay, State, train};
 
 /// The state before the first step, on `documents` documents.
 pub fn beginning<B: AutodiffBackend>(model: Llama<B>, documents: usize, recipe: &PretrainRecipe) -> State<B> {
@@ -46,11 +46,11 @@ pub fn pretrain<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     train::<B, K>(state, &course, keeper, observer, step, after)
 }
 
-/// The most tokens that a step of a pretraining will draw: the seed decides.
+/// The most tokens that one of the first [`FORESEEN`] steps of a pretraining will draw: the seed decides.
 pub fn most_tokens(documents: &[Vec<u32>], recipe: &PretrainRecipe) -> usize {
     let mut sampler = sampler(documents.len(), recipe);
     let of_step = |draw: Draw| draw.into_values().flatten().map(|index| documents[index].len()).sum();
-    (0..recipe.train.steps).map(|_| of_step(sampler.draw())).max().unwrap_or(0)
+    (0..recipe.train.steps.min(FORESEEN)).map(|_| of_step(sampler.draw())).max().unwrap_or(0)
 }
 
 /// What the steps draw from.

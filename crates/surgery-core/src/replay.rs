@@ -155,6 +155,11 @@ pub fn tokens_in_cache(replay: &Replay) -> usize {
     if replay.documents == 0 { 0 } else { at_once(replay) * replay.max_tokens }
 }
 
+/// The tokens that a forward pass runs over where texts are written, at most: the beginnings that a batch goes on from.
+pub fn tokens_at_once(replay: &Replay) -> usize {
+    if replay.documents == 0 { 0 } else { at_once(replay) * BEGINNING.min(replay.max_tokens) }
+}
+
 /// How many texts are written at once: enough for matrix products, and no more than a cache should hold.
 pub fn at_once(replay: &Replay) -> usize {
     (TOKENS_AT_ONCE / replay.max_tokens).max(1)

@@ -17,6 +17,10 @@ use crate::optimizer::{AdamW, OptimizerConfig};
 use crate::recipe::Guard;
 use crate::step::{Graded, refuse_not_finite, update};
 
+/// Steps whose documents are drawn beforehand to see how many tokens a step may have: enough to meet the longest
+/// documents, whatever the number of steps.
+pub const FORESEEN: usize = 10_000;
+
 /// What a training cost so far.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Cost {

@@ -150,6 +150,59 @@ impl Scratch {
     }
 }
 
+/// Queries of one text, scaled, of the heads that read one key-value head.
+struct Queries<'a> {
+    /// All heads of all of the text's queries.
+    values: &'a [f32],
+    /// Values from one query to the next.
+    row: usize,
+    /// How many queries there are.
+    count: usize,
+    /// Keys before those of the queries.
+    past: usize,
+    /// The heads.
+    heads: Range<usize>,
+    /// Values of a head.
+    size: usize,
+}
+
+/// Attention of `queries` to keys (transposed) and values: gives each query's number, its head, what came out, `[size]`,
+/// and the logarithm of its sum of exponentials. `scores` and `mixed` are worked in.
+fn attend(
+    queries: &Queries,
+    [keys, values]: [&Panels; 2],
+    [scores, mixed]: [&mut Vec<f32>; 2],
+    mut give: impl FnMut(usize, usize, &[f32], f32),
+) {
+    let &Queries { row, past, size, .. } = queries;
+    let at_once = queries_at_once();
+    for head in queries.heads.clone() {
+        for start in (0..queries.count).step_by(at_once) {
+            let count = at_once.min(queries.count - start);
+            let seen = past + start + count;
+            // Whole panels: what is computed beyond the keys is not looked at.
+            let across = keys.whole(seen);
+            scores.resize(QUERIES * across, 0.0);
+            mixed.resize(QUERIES * size, 0.0);
+            let from = &queries.values[start * row + head * size..];
+            multiply(Matrix::strided(from, [count, size], row), keys, scores, across, across, Into::Set);
+            let mut sums = [(0.0, 0.0); QUERIES];
+            for (i, scores) in scores.chunks_exact_mut(across).take(count).enumerate() {
+                let (visible, hidden) = scores[..seen].split_at_mut(past + start + i + 1);
+                sums[i] = exponentials(visible);
+                hidden.fill(0.0);
+            }
+            let weights = Matrix::strided(scores, [count, seen], across);
+            multiply(weights, values, mixed, size, size, Into::Set);
+            for (i, mixed) in mixed.chunks_exact_mut(size).take(count).enumerate() {
+                let (most, sum) = sums[i];
+                crate::rows::scale(mixed, 1.0 / sum);
+                give(start + i, head, mixed, most + sum.ln());
+            }
+        }
+    }
+}
+
 /// `out = softmax(q kᵀ, causal) v`, with `q` scaled already; also the logarithm of each query's sum of exponentials,
 /// `[rows, heads]`. A row of `qkv` holds queries `[heads · size]`, keys and values `[kv_heads · size]`; one of `out` is
 /// `[heads · size]`. Rows outside every span get 0.
@@ -158,46 +211,60 @@ pub(crate) fn forward(qkv: &[f32], heads: Heads, layout: &Layout) -> (Buffer, Bu
     let (mut all_out, mut all_log_sums) = (Buffer::new(rows * width), Buffer::new(rows * heads.queries));
     clear_padding(layout, &mut all_out, width);
     clear_padding(layout, &mut all_log_sums, heads.queries);
-    let at_once = queries_at_once();
     let (out, log_sums) = (Shared::new(&mut all_out, width), Shared::new(&mut all_log_sums, heads.queries));
     tasks(layout, heads).into_par_iter().for_each_init(Scratch::new, |scratch, (span, key_head)| {
         let Scratch { first: keys, second: values, copy, scores, out: mixed, .. } = scratch;
         keys.fill(gather(qkv, span, 0, key_head, heads, copy).transposed());
         values.fill(gather(qkv, span, 1, key_head, heads, copy));
-        let past = span.past.len();
-        for head in heads.group(key_head) {
-            for start in (0..span.queries.len()).step_by(at_once) {
-                let count = at_once.min(span.queries.len() - start);
-                let seen = past + start + count;
-                // Whole panels: what is computed beyond the keys is not looked at.
-                let across = keys.whole(seen);
-                let row = span.queries.start + start;
-                scores.resize(QUERIES * across, 0.0);
-                mixed.resize(QUERIES * size, 0.0);
-                let from = &qkv[row * heads.row() + head * size..];
-                let queries = Matrix::strided(from, [count, size], heads.row());
-                multiply(queries, keys, scores, across, across, Into::Set);
-                let mut sums = [(0.0, 0.0); QUERIES];
-                for (i, scores) in scores.chunks_exact_mut(across).take(count).enumerate() {
-                    let (visible, hidden) = scores[..seen].split_at_mut(past + start + i + 1);
-                    sums[i] = exponentials(visible);
-                    hidden.fill(0.0);
-                }
-                let weights = Matrix::strided(scores, [count, seen], across);
-                multiply(weights, values, mixed, size, size, Into::Set);
-                for (i, mixed) in mixed.chunks_exact_mut(size).take(count).enumerate() {
-                    let (most, sum) = sums[i];
-                    crate::rows::scale(mixed, 1.0 / sum);
-                    // SAFETY: these rows and this head are this task's alone.
-                    unsafe {
-                        out.write(row + i, head * size..(head + 1) * size, mixed);
-                        log_sums.write(row + i, head..head + 1, &[most + sum.ln()]);
-                    }
-                }
+        let first = span.queries.start;
+        let queries = Queries {
+            values: &qkv[first * heads.row()..],
+            row: heads.row(),
+            count: span.queries.len(),
+            past: span.past.len(),
+            heads: heads.group(key_head),
+            size,
+        };
+        attend(&queries, [keys, values], [scores, mixed], |query, head, mixed, log_sum| {
+            // SAFETY: these rows and this head are this task's alone.
+            unsafe {
+                out.write(first + query, head * size..(head + 1) * size, mixed);
+                log_sums.write(first + query, head..head + 1, &[log_sum]);
             }
-        }
+        });
     });
     (all_out, all_log_sums)
+}
+
+/// Attention of the last queries of texts to all that each text has, causally: queries `[texts, count, heads · size]`,
+/// scaled already, keys and values `[length, texts, kv_heads · size]`, to `[texts, count, heads · size]`. Scores are
+/// held for a few queries at a time.
+pub(crate) fn last(queries: &[f32], keys: &[f32], values: &[f32], texts: usize, heads: Heads) -> Buffer {
+    let (width, key_width, size) = (heads.width(), heads.key_width(), heads.size);
+    let (count, length) = (queries.len() / (texts * width), keys.len() / (texts * key_width));
+    let mut all_out = Buffer::new(queries.len());
+    let out = Shared::new(&mut all_out, width);
+    let tasks = (0..texts * heads.keys).into_par_iter();
+    tasks.for_each_init(Scratch::new, |scratch, task| {
+        let (text, key_head) = (task / heads.keys, task % heads.keys);
+        let Scratch { first: key_panels, second: value_panels, scores, out: mixed, .. } = scratch;
+        let start = text * key_width + key_head * size;
+        key_panels.fill(Matrix::strided(&keys[start..], [length, size], texts * key_width).transposed());
+        value_panels.fill(Matrix::strided(&values[start..], [length, size], texts * key_width));
+        let queries = Queries {
+            values: &queries[text * count * width..],
+            row: width,
+            count,
+            past: length - count,
+            heads: heads.group(key_head),
+            size,
+        };
+        attend(&queries, [key_panels, value_panels], [scores, mixed], |query, head, mixed, _| {
+            // SAFETY: this text's rows of this head are this task's alone.
+            unsafe { out.write(text * count + query, head * size..(head + 1) * size, mixed) }
+        });
+    });
+    all_out
 }
 
 /// Attention of one query of each text, to all that the text has: queries `[texts, heads · size]`, keys and values

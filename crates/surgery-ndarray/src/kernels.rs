@@ -246,19 +246,19 @@ impl Kernels<Plain> for Fused {
     }
 }
 
-/// Adds what a token of each text has, `[texts, 1, heads, size]`, to what there is, `[past, texts, heads, size]`.
-fn grow(past: &mut Tensor<Plain, 4>, new: Tensor<Plain, 4>) -> Floats {
-    let [length, texts, heads, size] = past.dims();
-    let nothing = Tensor::empty([0, 0, 0, 0], &past.device());
-    let mut all = Floats::of(std::mem::replace(past, nothing)).into_vec();
-    let new = Floats::of(new);
+/// Adds the keys or values of new tokens of some texts, `[texts, count, heads, size]`, to those that there are,
+/// `[past, texts, heads, size]`.
+fn grow(past: Option<Tensor<Plain, 4>>, new: Tensor<Plain, 4>) -> Tensor<Plain, 4> {
+    let [texts, _, heads, size] = new.dims();
+    let new = Floats::of(new.swap_dims(0, 1));
+    let mut all = past.map_or_else(Vec::new, |past| Floats::of(past).into_vec());
     if all.capacity() - all.len() < new.len() {
         // An eighth at a time: of twice as much, half would never be filled.
         all.reserve_exact(new.len().max(all.len() / 8));
     }
     all.extend_from_slice(&new);
-    *past = tensor(all, [length + 1, texts, heads, size]);
-    Floats::of(past.clone())
+    let length = all.len() / (texts * heads * size);
+    tensor(all, [length, texts, heads, size])
 }
 
 /// The portable composition of [`Fused`]'s own operations.
@@ -289,16 +289,23 @@ fn composed_attention(
             queries: Tensor<Plain, 4>,
             keys: Tensor<Plain, 4>,
             values: Tensor<Plain, 4>,
-            placement: &Placement<Plain>,
+            _: &Placement<Plain>,
             memory: &mut Memory<Plain>,
         ) -> Tensor<Plain, 4> {
-            let shape = queries.dims();
-            let Some((past_keys, past_values)) = memory.as_mut().filter(|_| shape[1] == 1) else {
-                return Portable::remembering_attention(queries, keys, values, placement, memory);
-            };
-            let heads = Heads { queries: shape[2], keys: keys.dims()[2], size: shape[3] };
+            let (shape, kv_heads) = (queries.dims(), keys.dims()[2]);
+            let heads = Heads { queries: shape[2], keys: kv_heads, size: shape[3] };
+            let (past_keys, past_values) = memory.take().unzip();
             let (keys, values) = (grow(past_keys, keys), grow(past_values, values));
-            tensor(attention::next(&Floats::of(queries), &keys, &values, heads).into_vec(), shape)
+            *memory = Some((keys.clone(), values.clone()));
+            let (keys, values) = (Floats::of(keys), Floats::of(values));
+            let out = match shape[1] {
+                1 => attention::next(&Floats::of(queries), &keys, &values, heads),
+                _ => {
+                    let scaled = queries.mul_scalar((heads.size as f64).powf(-0.5));
+                    attention::last(&Floats::of(scaled), &keys, &values, shape[0], heads)
+                }
+            };
+            tensor(out.into_vec(), shape)
         }
     }
     Parts::attention_sublayer(x, weights, placement, memory)

@@ -265,12 +265,10 @@ impl Attention<'_> {
 
 /// Turns queries and keys of rows from `first` on by their places' angles, and scales the queries.
 fn turn(qkv: &mut [f32], first: usize, heads: Heads, layout: &Layout, way: f32) {
-    let half = heads.size / 2;
     let scale = (heads.size as f32).powf(-0.5);
-    for (qkv, place) in qkv.chunks_exact_mut(heads.row()).zip(&layout.positions[first..]) {
+    for (qkv, &place) in qkv.chunks_exact_mut(heads.row()).zip(&layout.positions[first..]) {
         let (q, kv) = qkv.split_at_mut(heads.width());
-        let angles = place * half..(place + 1) * half;
-        let (cos, sin) = (&layout.cos[angles.clone()], &layout.sin[angles]);
+        let (cos, sin) = layout.angles(place);
         rope(q, cos, sin, way, scale);
         rope(&mut kv[..heads.key_width()], cos, sin, way, 1.0);
     }

@@ -6,6 +6,7 @@ mod jsonl;
 pub mod lint;
 mod questions;
 mod sampler;
+mod stream;
 pub(crate) mod words;
 
 pub use corpus::{Corpus, Document, Set, read_documents, read_texts};

@@ -1,15 +1,15 @@
 //! Which documents a step draws: without replacement, epoch after epoch, in an order the seed fixes. Where a
 //! sampler has come to can be written down, and another of the same sets and seed put there.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 
 use rand::SeedableRng;
-use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
 use super::Set;
+use super::stream::{Left, Stream};
 
 /// A generator for one purpose, told apart from the seed's others by `stream`.
 pub(crate) fn seeded(seed: u64, stream: u64) -> ChaCha8Rng {
@@ -126,7 +126,7 @@ impl Sampler {
     pub(crate) fn position(&self) -> Position {
         let position = |stream: &Stream| StreamPosition {
             words: stream.generator.get_word_pos() as u64,
-            left: stream.left.iter().copied().collect(),
+            left: stream.left.indices().collect(),
         };
         let streams = self.streams.iter();
         Position(streams.map(|(set, (stream, _))| (set.name().to_owned(), position(stream))).collect())
@@ -149,7 +149,7 @@ impl Sampler {
                 return Err(format!("does not fit the {} documents of {set}", stream.subjects.len()));
             }
             stream.generator.set_word_pos(position.words.into());
-            stream.left = position.left.into();
+            stream.left = Left::new(position.left, &stream.subjects);
         }
         Ok(())
     }
@@ -187,78 +187,6 @@ struct StreamPosition {
     words: u64,
     /// What is left of the epoch.
     left: Vec<usize>,
-}
-
-/// An endless stream of the indices of one set, each once an epoch.
-#[derive(Debug, Clone)]
-struct Stream {
-    subjects: Vec<Option<String>>,
-    generator: ChaCha8Rng,
-    /// What is left of the epoch.
-    left: VecDeque<usize>,
-}
-
-impl Stream {
-    fn new(subjects: Vec<Option<String>>, generator: ChaCha8Rng) -> Self {
-        Self { subjects, generator, left: VecDeque::new() }
-    }
-
-    /// The next `count` indices, or all of them where there are no more than that: of each subject in `wanted`
-    /// in turn, as long as the epoch has one left, and then in the epoch's order.
-    fn draw(&mut self, count: usize, wanted: &[String]) -> Vec<usize> {
-        if count >= self.subjects.len() {
-            return (0..self.subjects.len()).collect();
-        }
-        let mut drawn = Vec::with_capacity(count);
-        let mut turn = 0;
-        while drawn.len() < count {
-            if self.left.is_empty() {
-                self.refill(&drawn);
-            }
-            let found = (turn..turn + wanted.len()).find_map(|turn| {
-                let subject = &wanted[turn % wanted.len()];
-                let is_next = |&index: &usize| {
-                    self.subjects[index].as_ref() == Some(subject) && !drawn.contains(&index)
-                };
-                Some((turn + 1, self.left.iter().position(is_next)?))
-            });
-            let (next, position) = found.unwrap_or((turn, 0));
-            turn = next;
-            drawn.extend(self.left.remove(position));
-        }
-        drawn
-    }
-
-    /// Begins an epoch: every document once, in rounds of one document per subject, so that several
-    /// wordings of one subject stand far apart; documents without one lie evenly between. What the current step has
-    /// drawn already comes last.
-    fn refill(&mut self, drawn: &[usize]) {
-        let mut order: Vec<usize> = (0..self.subjects.len()).collect();
-        order.shuffle(&mut self.generator);
-        let mut rounds: HashMap<&str, usize> = HashMap::new();
-        let (mut told, mut others) = (Vec::new(), Vec::new());
-        for index in order {
-            match &self.subjects[index] {
-                Some(subject) => {
-                    let round = rounds.entry(subject).or_default();
-                    told.push((*round, index));
-                    *round += 1;
-                }
-                None => others.push((0, index)),
-            }
-        }
-        told.sort_by_key(|&(round, _)| round);
-        let spread = |part: Vec<(usize, usize)>| {
-            let count = part.len() as f64;
-            let places = part.into_iter().enumerate();
-            places.map(move |(place, (_, index))| ((place as f64 + 0.5) / count, index))
-        };
-        let mut keyed: Vec<(f64, usize)> = spread(told).chain(spread(others)).collect();
-        keyed.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        let (last, first): (Vec<usize>, Vec<usize>) =
-            keyed.into_iter().map(|(_, index)| index).partition(|index| drawn.contains(index));
-        self.left = first.into_iter().chain(last).collect();
-    }
 }
 
 #[cfg(test)]
