@@ -21,6 +21,7 @@ pub mod generate;
 pub mod kernels;
 pub mod memory;
 pub mod model;
+mod normal;
 pub mod objective;
 pub mod optimizer;
 pub mod oracle;
