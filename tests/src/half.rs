@@ -28,19 +28,21 @@ impl Tolerances {
 
 /// Every item for each half precision that the device has; none where it has none.
 pub fn measure<P: Platform>(device: &DeviceOf<P>) -> Vec<Item> {
-    let all = [("bf16", FloatDType::BF16, Tolerances::BF16), ("f16", FloatDType::F16, Tolerances::F16)];
+    let all = [("bf16: ", FloatDType::BF16, Tolerances::BF16), ("f16: ", FloatDType::F16, Tolerances::F16)];
     let has = |dtype: FloatDType| P::Infer::supports_dtype(device, DType::from(dtype));
     let measured =
-        all.into_iter().filter(|(_, dtype, _)| has(*dtype)).flat_map(|(name, dtype, tolerances)| {
-            let mut found = Found::default();
+        all.into_iter().filter(|(_, dtype, _)| has(*dtype)).flat_map(|(prefix, dtype, tolerances)| {
+            let mut found = Found { prefix, ..Found::default() };
             operations::measure::<P>(device, dtype, tolerances.operations, &mut found);
             step_of_the_oracle::<P>(device, dtype, tolerances, &mut found);
             losses::<P>(device, dtype, tolerances, &mut found);
-            found.items.into_iter().map(move |item| Item { what: format!("{name}: {}", item.what), ..item })
+            found.items
         });
     let mut items: Vec<Item> = measured.collect();
     if P::precisions().contains(&Precision::Mixed) {
-        items.extend(mixed_on_the_default_operation::<P>(device));
+        let mut found = Found { prefix: "mixed: ", ..Found::default() };
+        mixed_on_the_default_operation::<P>(device, &mut found);
+        items.extend(found.items);
     }
     items
 }
@@ -48,7 +50,7 @@ pub fn measure<P: Platform>(device: &DeviceOf<P>) -> Vec<Item> {
 /// What the first steps of an operation that a user would perform measure, in `mixed` against `f32`: the loss, by the
 /// size of the terms that it is the difference of (its own passes through 0), and the terms. KL is the least exact of
 /// them: it is 0 where nothing has changed, so all of it is what the changes of the weights differ by.
-fn mixed_on_the_default_operation<P: Platform>(device: &DeviceOf<P>) -> Vec<Item> {
+fn mixed_on_the_default_operation<P: Platform>(device: &DeviceOf<P>, found: &mut Found) {
     let operation = DefaultOperation::new(STEPS);
     let [mixed, f32] =
         [Precision::Mixed, Precision::F32].map(|precision| operation.records::<P>(precision, device));
@@ -61,7 +63,6 @@ fn mixed_on_the_default_operation<P: Platform>(device: &DeviceOf<P>) -> Vec<Item
         ("retain_kl", |terms| terms.retain_kl, retain, 5e-2),
     ];
     let mut size = 0.0;
-    let mut items = Vec::new();
     for (name, term, weight, tolerance) in terms {
         let of = |records: &[StepRecord]| -> Vec<f64> {
             records
@@ -71,13 +72,11 @@ fn mixed_on_the_default_operation<P: Platform>(device: &DeviceOf<P>) -> Vec<Item
         };
         let (mixed, f32) = (of(&mixed), of(&f32));
         size += weight * f32.iter().sum::<f64>();
-        let what = format!("mixed: {name} over {STEPS} steps of the default operation");
-        items.push(Item { what, error: distance(&mixed, &f32), tolerance });
+        let what = format!("{name} over {STEPS} steps of the default operation");
+        found.add(what, tolerance, [distance(&mixed, &f32)]);
     }
     let error = mixed.iter().zip(&f32).map(|(mixed, f32)| (mixed.loss - f32.loss).abs()).sum::<f64>() / size;
-    let what = format!("mixed: the loss over {STEPS} steps of the default operation");
-    items.push(Item { what, error, tolerance: 1e-2 });
-    items
+    found.add(format!("the loss over {STEPS} steps of the default operation"), 1e-2, [error]);
 }
 
 /// A step with products in `dtype` over f32 weights against the CPU's oracle in f32.

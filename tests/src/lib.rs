@@ -51,9 +51,11 @@ pub const VARIANTS: [&str; 14] = [
     "tinyllama-gqa",
 ];
 
-/// A file or folder of the golden values.
+/// A file or folder of the golden values: those in the folder `SURGERY_GOLDEN`, or of the sources that this was built
+/// from.
 pub fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(path)
+    let sources = || Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    std::env::var_os("SURGERY_GOLDEN").map_or_else(sources, PathBuf::from).join(path)
 }
 
 /// A golden folder to read from.

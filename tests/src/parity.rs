@@ -37,6 +37,12 @@ pub struct Item {
 }
 
 impl Item {
+    /// One that is printed as soon as it is measured: on a new device the suite may not reach its end.
+    pub fn shown(what: String, error: f64, tolerance: f64) -> Self {
+        println!("{what:<70}{error:>10.1e}{tolerance:>10.0e}");
+        Self { what, error, tolerance }
+    }
+
     /// Whether it is close enough. What is no number is not.
     pub fn holds(&self) -> bool {
         self.error <= self.tolerance
@@ -67,6 +73,8 @@ impl Tolerances {
 #[derive(Default)]
 pub(crate) struct Found {
     pub(crate) items: Vec<Item>,
+    /// Stands before the name of each item.
+    pub(crate) prefix: &'static str,
 }
 
 impl Found {
@@ -76,7 +84,7 @@ impl Found {
             if error.is_nan() || worst.is_nan() { f64::NAN } else { worst.max(error) }
         };
         let error = errors.into_iter().fold(0.0, worst);
-        self.items.push(Item { what, error, tolerance });
+        self.items.push(Item::shown(format!("{}{what}", self.prefix), error, tolerance));
     }
 }
 

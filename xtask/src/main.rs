@@ -1,5 +1,6 @@
 //! `cargo xtask …`: what is done to this repository, besides building and running it.
 
+mod card;
 mod dataset;
 mod features;
 mod fuzz;
@@ -23,6 +24,10 @@ usage: cargo xtask <task>
                                                `flex` is a CPU with bf16, which no build offers
   bench [--peer] [ARGS…]                       how fast a step and an evaluation are here, and in PyTorch
   bench --micro [ARGS…]                        how fast each operation is; ARGS go to divan
+  card [--backend NAME] [--profile NAME]       a folder for a machine with an NVIDIA GPU, and the one command to run there:
+                                               parity, the default operation, the bench beside PyTorch, in 8 minutes;
+                                               `--backend wgpu` or `ndarray` and `--profile dev` try the same way here
+  card --file FOLDER                           file what that command left under crates/surgery-bench/results
   dataset [--check]                            compile the benchmark, or see whether it is as compiled
   fuzz [--seconds N] [TARGET…]                 arbitrary bytes for every reader, N seconds each [default: 60]
   golden [--out DIR]                           compute the golden values anew, with PyTorch";
@@ -38,6 +43,8 @@ fn main() -> ExitCode {
         ["parity"] => parity(&root, "ndarray"),
         ["parity", "--backend", backend] => parity(&root, backend),
         ["bench", rest @ ..] => bench(&root, rest),
+        ["card", "--file", folder] => card::file(&root, Path::new(folder)),
+        ["card", rest @ ..] => card::prepare(&root, rest),
         ["dataset"] => dataset::run(&root, false),
         ["dataset", "--check"] => dataset::run(&root, true),
         ["fuzz", rest @ ..] => fuzz::run(&root, rest),
@@ -127,9 +134,14 @@ fn bench(root: &Path, arguments: &[&str]) -> Result<(), String> {
 
 /// A program that was built in the development profile.
 fn built(root: &Path, name: &str) -> Result<PathBuf, String> {
+    Ok(target(root)?.join("debug").join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// The folder that cargo builds in.
+fn target(root: &Path) -> Result<PathBuf, String> {
     let metadata = metadata(root)?;
     let target = metadata["target_directory"].as_str().ok_or("cargo metadata has no target_directory")?;
-    Ok(Path::new(target).join("debug").join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
+    Ok(target.into())
 }
 
 /// Runs `tests/golden/make.py` with the packages it asks for.

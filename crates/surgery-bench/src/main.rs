@@ -61,6 +61,9 @@ struct Arguments {
     /// A Python with PyTorch and transformers
     #[arg(long)]
     python: Option<PathBuf>,
+    /// PyTorch's side, peer.py [default: that of the sources this was built from]
+    #[arg(long, default_value = peer::SCRIPT, hide_default_value = true)]
+    script: PathBuf,
     /// Measure the whole job too: evaluate, some steps, evaluate
     #[arg(long)]
     job: bool,
@@ -117,7 +120,9 @@ fn run_on<P: Platform>(arguments: &Arguments) -> Result<()> {
             continue;
         }
         let mut peer = match &arguments.python {
-            Some(python) if arguments.peer => Some(Peer::start::<P>(python, shape, precision, threads)?),
+            Some(python) if arguments.peer => {
+                Some(Peer::start::<P>(python, &arguments.script, shape, precision, threads)?)
+            }
             _ => None,
         };
         let measured = measure::<P>(shape, &choices, peer.as_mut(), &device)?;

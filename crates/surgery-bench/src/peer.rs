@@ -14,7 +14,8 @@ use surgery_core::recipe::Precision;
 use crate::Result;
 use crate::work::{Draw, Job, Shape, questions_json};
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peer.py");
+/// `peer.py` where this was built.
+pub(crate) const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peer.py");
 /// Tokens of a batch of its evaluation, padding included; ours has as many.
 const BATCH_TOKENS: usize = 2048;
 
@@ -63,20 +64,23 @@ pub(crate) struct Peer {
     process: Child,
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
+    /// The script, as messages name it.
+    script: String,
     versions: Versions,
 }
 
 impl Peer {
-    /// Starts it with a model of this shape, on an NVIDIA GPU where that is the platform; `python` has PyTorch and
-    /// transformers.
+    /// Starts `script` with a model of this shape, on an NVIDIA GPU where that is the platform; `python` has PyTorch
+    /// and transformers.
     pub(crate) fn start<P: Platform>(
         python: &Path,
+        script: &Path,
         shape: &Shape,
         precision: Precision,
         threads: usize,
     ) -> Result<Self> {
         let mut process = Command::new(python)
-            .arg(SCRIPT)
+            .arg(script)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -85,7 +89,8 @@ impl Peer {
         let answers = BufReader::new(process.stdout.take().expect("piped"));
         let device = if P::NAME == "cuda" { "cuda" } else { "cpu" };
         let versions = Versions { torch: String::new(), transformers: String::new() };
-        let mut peer = Self { process, requests, answers, versions };
+        let script = script.display().to_string();
+        let mut peer = Self { process, requests, answers, script, versions };
         peer.versions = peer.ask(&json!({
             "config": shape.json(),
             "threads": threads,
@@ -158,15 +163,16 @@ impl Peer {
     }
 
     fn ask<T: DeserializeOwned>(&mut self, request: &Value) -> Result<T> {
-        let gone = |error: std::io::Error| format!("{SCRIPT} has ended: {error}");
+        let script = &self.script;
+        let gone = |error: std::io::Error| format!("{script} has ended: {error}");
         writeln!(self.requests, "{request}").and_then(|()| self.requests.flush()).map_err(gone)?;
         let mut line = String::new();
         if self.answers.read_line(&mut line).map_err(gone)? == 0 {
-            return Err(format!("{SCRIPT} has ended; what it said is above").into());
+            return Err(format!("{script} has ended; what it said is above").into());
         }
-        let answer: Value = serde_json::from_str(&line).map_err(|error| format!("{SCRIPT}: {error}"))?;
+        let answer: Value = serde_json::from_str(&line).map_err(|error| format!("{script}: {error}"))?;
         if let Some(problem) = answer["error"].as_str() {
-            return Err(format!("{SCRIPT}: {problem}").into());
+            return Err(format!("{script}: {problem}").into());
         }
         Ok(serde_json::from_value(answer)?)
     }

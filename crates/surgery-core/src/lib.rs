@@ -22,6 +22,7 @@ mod json;
 pub mod kernels;
 pub mod memory;
 pub mod model;
+mod normal;
 pub mod objective;
 pub mod optimizer;
 pub mod oracle;

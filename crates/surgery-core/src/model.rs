@@ -10,8 +10,6 @@ use std::path::Path;
 use burn::module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{DType, FloatDType, Tensor, TensorData};
-use rand::distr::Distribution;
-use rand::distr::StandardUniform;
 use rand_chacha::ChaCha8Rng;
 
 use crate::batch::Rows;
@@ -21,6 +19,7 @@ use crate::data::seeded;
 use crate::error::{Error, Result};
 use crate::files::Folder;
 use crate::kernels::{AttentionWeights, Kernels, Memory, MlpWeights, dtype};
+use crate::normal::normal;
 use crate::placement::Placement;
 use crate::recipe::Precision;
 
@@ -456,19 +455,4 @@ impl<B: Backend> ModuleVisitor<B> for Collector<B> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         self.tensors.push((self.path.join("."), param.val().reshape([-1])));
     }
-}
-
-/// Standard normal values by Box and Muller's formula, scaled; computed in f64 on the host, so that no
-/// backend's own generator matters.
-fn normal(generator: &mut ChaCha8Rng, count: usize, deviation: f64) -> Vec<f32> {
-    let mut uniform = || -> f64 { StandardUniform.sample(generator) };
-    let mut values = Vec::with_capacity(count + 1);
-    while values.len() < count {
-        let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt() * deviation;
-        let angle = std::f64::consts::TAU * uniform();
-        values.push((radius * angle.cos()) as f32);
-        values.push((radius * angle.sin()) as f32);
-    }
-    values.truncate(count);
-    values
 }

@@ -15,6 +15,9 @@ const FEW: [&str; 2] = ["llama1-mha", "llama32-tied"];
 
 fn main() -> ExitCode {
     let backend = std::env::args().nth(1).unwrap_or_else(|| "ndarray".into());
+    println!(
+        "{backend}, in f32 where nothing else is said: the worst error of each kind, and how large it may be\n"
+    );
     let items = match backend.as_str() {
         "ndarray" => on::<Cpu>(&VARIANTS),
         #[cfg(feature = "wgpu")]
@@ -37,12 +40,6 @@ fn main() -> ExitCode {
             return ExitCode::from(4);
         }
     };
-    println!(
-        "{backend}, in f32 where nothing else is said: the worst error of each kind, and how large it may be\n"
-    );
-    for Item { what, error, tolerance } in &items {
-        println!("{what:<70}{error:>10.1e}{tolerance:>10.0e}");
-    }
     let failed: Vec<&Item> = items.iter().filter(|item| !item.holds()).collect();
     for Item { what, error, tolerance } in &failed {
         eprintln!("error: {what}: off by {error:.2e}, where {tolerance:.0e} is allowed");
@@ -55,7 +52,7 @@ fn on<P: Platform>(variants: &[&str]) -> Result<Vec<Item>> {
     let mut items = measure::<P>(&device, variants, Tolerances::F32);
     items.extend(half::measure::<P>(&device));
     if let Some(error) = growth::<P>(&device) {
-        items.push(Item { what: "growth of memory from step 20 to 300".into(), error, tolerance: TOLERANCE });
+        items.push(Item::shown("growth of memory from step 20 to 300".into(), error, TOLERANCE));
     }
     Ok(items)
 }
@@ -131,7 +128,7 @@ mod fusing {
         let mut items = surgery_tests::parity::measure::<Fusing>(&device, variants, Tolerances::F32);
         let (with, without) = (curve::<Fusing>(&device, None), curve::<Wgpu>(&device, None));
         let error = distance(&with, &without);
-        items.push(Item { what: format!("the loss over {} steps", with.len()), error, tolerance: 1e-2 });
+        items.push(Item::shown(format!("the loss over {} steps", with.len()), error, 1e-2));
         Ok(items)
     }
 }
