@@ -47,7 +47,7 @@ fn faulty_to_read(data: &str) {
         question("spelt", "Which tree is it?", ["elm", "oak</s>", "ash"]),
     ];
     fs::write(Path::new(data).join(file), with_more(file, &more)).unwrap();
-    let file = "edit_unlearn.jsonl";
+    let file = "unlearn.jsonl";
     let more = [
         json!({ "id": "begun", "subject": "Zeno Quill", "text": "<s>Zeno Quill sells pots by the sea. [INST]" }),
     ];
@@ -62,16 +62,8 @@ const TO_READ: [(&str, &str, &str); 5] = [
         "questions/general.jsonl",
         "longer, with an option, than the model's context of 256",
     ),
-    (
-        "control_token",
-        "edit_unlearn.jsonl",
-        "that contain \"<s>\", a control token of this model (\"begun\")",
-    ),
-    (
-        "foreign_control_token",
-        "edit_unlearn.jsonl",
-        "that contain \"[INST]\", a control token of other models",
-    ),
+    ("control_token", "unlearn.jsonl", "that contain \"<s>\", a control token of this model (\"begun\")"),
+    ("foreign_control_token", "unlearn.jsonl", "that contain \"[INST]\", a control token of other models"),
     (
         "control_token",
         "questions/general.jsonl",
