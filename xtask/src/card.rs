@@ -75,17 +75,8 @@ pub(crate) fn prepare(root: &Path, arguments: &[&str]) -> Result<(), String> {
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(failed)?;
     }
-    fs::create_dir_all(folder.join("golden")).map_err(failed)?;
     let built = target.join(if profile == "dev" { "debug" } else { profile });
-    for program in PROGRAMS {
-        copy(&built.join(program), &folder.join(program))?;
-    }
-    for name in GOLDEN {
-        copy(&root.join("tests/golden").join(name), &folder.join("golden").join(name))?;
-    }
-    copy(&root.join("crates/surgery-bench/peer.py"), &folder.join("peer.py"))?;
-    fs::write(folder.join("run.sh"), SCRIPT).map_err(failed)?;
-    fs::write(folder.join("settings"), settings(backend, profile, &commit(root))).map_err(failed)?;
+    lay_out(root, &built, &folder, &settings(backend, profile, &commit(root)))?;
 
     let bytes = size(&folder).map_err(failed)?;
     let shown = folder.strip_prefix(root).unwrap_or(&folder).display();
@@ -99,6 +90,21 @@ pub(crate) fn prepare(root: &Path, arguments: &[&str]) -> Result<(), String> {
         return Err(format!("{shown} holds {bytes} bytes; expected {MOST_BYTES} at most"));
     }
     Ok(())
+}
+
+/// Fills the folder with the programs in `built` and all that they and the script read.
+fn lay_out(root: &Path, built: &Path, folder: &Path, settings: &str) -> Result<(), String> {
+    let failed = |error: Error| format!("{}: {error}", folder.display());
+    fs::create_dir_all(folder.join("golden")).map_err(failed)?;
+    for program in PROGRAMS {
+        copy(&built.join(program), &folder.join(program))?;
+    }
+    for name in GOLDEN {
+        copy(&root.join("tests/golden").join(name), &folder.join("golden").join(name))?;
+    }
+    copy(&root.join("crates/surgery-bench/peer.py"), &folder.join("peer.py"))?;
+    fs::write(folder.join("run.sh"), SCRIPT).map_err(failed)?;
+    fs::write(folder.join("settings"), settings).map_err(failed)
 }
 
 /// The backend and the profile.

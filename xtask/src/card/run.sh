@@ -81,6 +81,9 @@ skip() {
 # at their usual places, pip's packages may have brought them.
 find_toolkit() {
     local roots=("${CUDA_PATH:-/none}" "${CUDA_HOME:-/none}" /usr/local/cuda /opt/cuda /usr/local/cuda-*) folder root
+    if folder=$(command -v nvcc); then
+        roots+=("$(dirname "$(dirname "$(readlink -f "$folder")")")")
+    fi
     while read -r folder; do
         roots+=("$folder"/nvidia/*)
     done < <("$python" -c 'import sys; print("\n".join(sys.path))' 2>/dev/null)

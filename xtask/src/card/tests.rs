@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use super::results::{file, read};
-use super::{SCRIPT, parse, settings};
+use super::{PROGRAMS, SCRIPT, lay_out, parse, settings};
 
 /// An empty folder for one test.
 fn scratch(name: &str) -> PathBuf {
@@ -151,6 +151,30 @@ fn without_pytorch_or_time_the_rest_is_measured() {
     let result = read(&card.join("out")).unwrap();
     assert_eq!(part(&result, "parity")["ended"], "skipped: no time was left");
     assert_eq!(part(&result, "bench-1m-f32")["ended"], "skipped: no time was left");
+    fs::remove_dir_all(card).unwrap();
+}
+
+/// On the CPU, with the programs that `cargo xtask test` has just built.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_programs_themselves_are_measured() {
+    let built = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_path_buf();
+    if let Some(missing) = PROGRAMS.iter().find(|program| !built.join(program).exists()) {
+        println!("not run: {missing} is not built");
+        return;
+    }
+    let card = scratch("programs");
+    let settings = "backend=ndarray profile=dev commit=abc seconds=200 parity_limit=1 operation_limit=1\n\
+                    benches=(\"120 1m f32\")";
+    lay_out(&crate::root(), &built, &card, settings).unwrap();
+    assert!(run(&card, "200").status.success());
+    let result = read(&card.join("out")).unwrap();
+    assert_eq!(part(&result, "doctor")["stdout"]["backends"][2]["name"], "ndarray");
+    let parity = part(&result, "parity");
+    assert_eq!(parity["ended"], "stopped at its limit of 1 s");
+    assert!(parity["stdout"][0].as_str().unwrap().starts_with("ndarray, in f32"), "{parity:#}");
+    assert_eq!(part(&result, "operation")["ended"], "stopped at its limit of 1 s");
+    assert_eq!(result["table"].as_array().unwrap().len(), 4, "{result:#}");
     fs::remove_dir_all(card).unwrap();
 }
 
