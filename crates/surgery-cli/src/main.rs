@@ -12,10 +12,12 @@ mod interrupt;
 mod look;
 mod output;
 mod plan;
+mod prepare;
 mod progress;
 mod report;
 mod resume;
 mod terminal;
+mod timing;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 //! Where a run writes: one folder, one run, one process at a time.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use surgery_core::files::{Folder, temporary};
@@ -10,6 +11,9 @@ use surgery_core::{Error, Result};
 const LOCK: &str = ".lock";
 /// The file that every run writes first.
 pub const RECIPE: &str = "recipe.toml";
+
+/// Where the output folders of runs are that were given none.
+const RUNS: &str = "runs";
 
 /// The folder of the model that a run leaves.
 pub const MODEL: &str = "model";
@@ -44,7 +48,7 @@ impl Output {
     /// Makes the folder that a run writes into, after [`check_output`]: `asked`, or the next free `runs/NNNN`.
     pub fn claim(asked: Option<&Path>) -> Result<Self> {
         let output = match asked {
-            None => Self::lock(next_free(Path::new("runs"))?)?,
+            None => Self::lock(next_free(Path::new(RUNS))?)?,
             Some(path) => Self::lock(path.to_path_buf())?,
         };
         // Another run may have come first.
@@ -90,9 +94,10 @@ impl Drop for Output {
     }
 }
 
-/// Refuses a folder that a new run may not write into: one that holds anything, or an input folder.
+/// Refuses a folder that a new run may not or cannot write into: one that holds anything, an input folder, or one that
+/// cannot be made. Nothing is written.
 pub fn check_output(asked: Option<&Path>, inputs: &[&Folder]) -> Result<()> {
-    let Some(path) = asked else { return Ok(()) };
+    let Some(path) = asked else { return refuse_unwritable(Path::new(RUNS)) };
     refuse_unusable(path, inputs)?;
     if path.join(RECIPE).exists() {
         return Err(Error::Output {
@@ -104,6 +109,33 @@ pub fn check_output(asked: Option<&Path>, inputs: &[&Folder]) -> Result<()> {
     if path.is_dir() && !is_empty(path)? {
         return Err(refused(path, "is not empty"));
     }
+    refuse_unwritable(path)
+}
+
+/// Refuses a folder that is not writable or cannot be made, by the nearest folder above it that there is.
+fn refuse_unwritable(path: &Path) -> Result<()> {
+    let wrong = |source| Err(Error::Write { path: path.to_path_buf(), source });
+    for above in path.ancestors() {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match fs::metadata(above) {
+            Ok(found) if found.is_dir() => return may_write(above).or_else(wrong),
+            Ok(_) => return wrong(io::ErrorKind::NotADirectory.into()),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(error) => return wrong(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether the system lets this process make files in a folder: asked, not tried.
+#[cfg(unix)]
+fn may_write(folder: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, access};
+    Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+#[cfg(not(unix))]
+fn may_write(_: &Path) -> io::Result<()> {
     Ok(())
 }
 

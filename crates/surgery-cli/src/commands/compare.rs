@@ -37,7 +37,7 @@ impl crate::backend::Job for Job {
         second.refuse_other_vocabulary(&first, "a comparison")?;
         let data = DataFiles::open(&compare.data, &[], &first.encoder)?;
         check_output(compare.output.as_deref(), &[&first.folder, &second.folder, &data.folder])?;
-        fit::inference::<P>("the comparison", &[&first, &second], data.longest(), 0, &device)?;
+        fit::evaluation::<P>("the comparison", &[&first, &second], data.longest(), &device)?;
         let model: Llama<P::Infer> = first.load::<P>(Precision::F32, &device)?;
         let other: Llama<P::Infer> = second.load::<P>(Precision::F32, &device)?;
         let claimed = Output::claim(compare.output.as_deref())?;

@@ -33,7 +33,7 @@ impl crate::backend::Job for Job {
         let encode = |document: &surgery_core::data::Document| files.encoder.encode(&document.text);
         let tokens = texts.iter().map(encode).collect::<surgery_core::Result<Vec<_>>>()?;
         let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
-        fit::inference::<P>("scoring", &[&files], longest, 0, &device)?;
+        fit::evaluation::<P>("scoring", &[&files], longest, &device)?;
         let model = files.load::<P>(Precision::F32, &device)?;
         let mut progress = Progress::new(log);
         progress.stage("scoring");
