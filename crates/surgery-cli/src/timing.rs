@@ -420,7 +420,7 @@ fn timed<T>(sum: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 /// Some of `all`, evenly spread, of about so many tokens in all; at least one where there is one.
-fn some<'t, T>(all: &'t [T], length: impl Fn(&T) -> usize, tokens: usize) -> impl Iterator<Item = &'t T> {
+fn some<T>(all: &[T], length: impl Fn(&T) -> usize, tokens: usize) -> impl Iterator<Item = &T> {
     let total: usize = all.iter().map(length).sum();
     all.iter().step_by(total.div_ceil(tokens).max(1))
 }
