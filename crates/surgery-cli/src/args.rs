@@ -90,7 +90,7 @@ pub struct Run {
     /// Go on with the unfinished run in the output folder, from its last whole checkpoint
     #[arg(long, requires = "output")]
     pub resume: bool,
-    /// Only say what would be done, and what it would take
+    /// Only say what would be done, and what it would take; refuses what a run would refuse before it reads the weights
     #[arg(long, conflicts_with = "resume")]
     pub dry_run: bool,
 }

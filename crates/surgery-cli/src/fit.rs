@@ -8,21 +8,17 @@ use surgery_core::account::{Account, Plan};
 use surgery_core::batch::BATCH_TOKENS;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::{DocumentsPerStep, Draw, Set};
-use surgery_core::evaluate;
 use surgery_core::kernels::Kernels;
 use surgery_core::memory::shown;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::pretrain::most_tokens;
 use surgery_core::recipe::{Precision, PretrainRecipe, Recipe, ReferenceForm};
-use surgery_core::replay::{stand_ins, tokens_in_cache};
+use surgery_core::replay::{stand_ins, tokens_at_once, tokens_in_cache};
 use surgery_core::surgery::{Drawable, sampler};
+use surgery_core::training::FORESEEN;
 use surgery_core::{Error, Result};
 
 use crate::inputs::{DataFiles, ModelFiles};
-use crate::plan::PROBED_TOKENS;
-
-/// Steps whose documents are looked at, to see how many tokens a step may have.
-const FORESEEN: usize = 10_000;
 
 /// The shortest window that is proposed, in tokens.
 const SHORTEST: usize = 64;
@@ -109,49 +105,73 @@ pub fn pretraining<P: Platform>(
     refuse::<P, PretrainRecipe>("the training", prefix, recipe, &options, bytes, device)
 }
 
-/// Refuses to run models over texts of at most `longest` tokens, with the keys and values of `remembered` in a cache,
-/// where that does not fit.
-pub fn inference<P: Platform>(
+/// Refuses to measure models on texts, of which `longest` says how many tokens a model of a shape runs over at once, where
+/// that does not fit.
+pub fn evaluation<P: Platform>(
     what: &str,
     models: &[&ModelFiles],
-    longest: usize,
-    remembered: usize,
+    longest: impl Fn(&LlamaConfig) -> usize,
+    device: &DeviceOf<P>,
+) -> Result<()> {
+    let account = |config: &LlamaConfig| of_inference::<P>(config, longest(config), 0);
+    inference::<P>(what, models, account, device)
+}
+
+/// Refuses to let a model go on from a prompt of `prompt` tokens, which it reads at once, to a text of `tokens` in all,
+/// where that does not fit.
+pub fn generation<P: Platform>(
+    model: &ModelFiles,
+    prompt: usize,
+    tokens: usize,
+    device: &DeviceOf<P>,
+) -> Result<()> {
+    let account = |config: &LlamaConfig| of_inference::<P>(config, prompt, tokens);
+    inference::<P>("the generation", &[model], account, device)
+}
+
+/// Refuses to run models, of which `account` counts one, where that does not fit: all of their weights are held, and
+/// one works at a time.
+fn inference<P: Platform>(
+    what: &str,
+    models: &[&ModelFiles],
+    account: impl Fn(&LlamaConfig) -> Account,
     device: &DeviceOf<P>,
 ) -> Result<()> {
     // Sizes that the weights belie are bad input, not a lack of memory.
     for files in models {
         files.config.check(&files.checkpoint()?)?;
     }
-    let accounts = || models.iter().map(|files| of_inference::<P>(&files.config, longest, remembered));
+    let accounts = || models.iter().map(|files| account(&files.config));
     let weights: u64 = accounts().map(|account| account.weights).sum();
     let work = accounts().map(|account| account.total() - account.weights).max().unwrap_or(0);
     refuse::<P, ()>(what, "", &(), &[], |()| weights + work, device)
 }
 
-/// Refuses the models on which a dry run measures its times, of one block and of two, where they do not fit.
-pub fn probes<P: Platform>(recipe: &Recipe, files: &ModelFiles, device: &DeviceOf<P>) -> Result<()> {
-    let of_layers = |num_hidden_layers| {
-        let config = LlamaConfig { num_hidden_layers, ..files.config.clone() };
-        let live_reference = recipe.train.reference == ReferenceForm::Live;
-        let plan = plan::<P>(&config, recipe.model.precision, recipe.train.recompute, PROBED_TOKENS);
-        Account::new(
-            &config,
-            &Plan { tokens: PROBED_TOKENS, retained: PROBED_TOKENS, live_reference, ..plan },
-        )
-    };
-    let bytes = of_layers(1).total() + of_layers(2).total();
-    refuse::<P, ()>("measuring the time", "", &(), &[], |()| bytes, device)
+/// Refuses a model of this shape, on which a dry run measures its times by a step of about so many tokens, where it
+/// does not fit.
+pub fn stand_in<P: Platform>(
+    recipe: &Recipe,
+    config: &LlamaConfig,
+    tokens: usize,
+    device: &DeviceOf<P>,
+) -> Result<()> {
+    // A document more than was asked for, of that many tokens at most.
+    let tokens = 2 * tokens;
+    let live_reference = recipe.train.reference == ReferenceForm::Live;
+    let plan = plan::<P>(config, recipe.model.precision, recipe.train.recompute, tokens);
+    let account = Account::new(config, &Plan { tokens, retained: tokens, live_reference, ..plan });
+    refuse::<P, ()>("measuring the time", "", &(), &[], |()| account.total(), device)
 }
 
 /// What an operation holds at its fullest moment: in a step, in an evaluation, where the model writes, or where another
 /// bounds the ascent.
 pub fn of_operation<P: Platform>(recipe: &Recipe, models: Models, data: Option<&DataFiles>) -> u64 {
     let config = &models.operated.config;
-    let longest = data.map_or(0, DataFiles::longest);
-    let evaluation = of_inference::<P>(config, longest, 0);
-    let writing = of_inference::<P>(config, 0, tokens_in_cache(&recipe.replay));
+    let longest = |config: &LlamaConfig| data.map_or(0, |data| data.longest(config));
+    let evaluation = of_inference::<P>(config, longest(config), 0);
+    let writing = of_inference::<P>(config, tokens_at_once(&recipe.replay), tokens_in_cache(&recipe.replay));
     // The bounding model is there while the model writes, too, and measures what it has written.
-    let bounding = models.bounding.map(|bounding| of_inference::<P>(&bounding.config, longest, 0));
+    let bounding = models.bounding.map(|files| of_inference::<P>(&files.config, longest(&files.config), 0));
     let before = match bounding {
         Some(bounding) => (evaluation.weights + bounding.total()).max(writing.total() + bounding.weights),
         None => writing.total(),
@@ -188,11 +208,10 @@ pub fn of_step<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<
     of_tokens(most, longest.min(context))
 }
 
-/// What running a model over texts of at most `longest` tokens holds.
-fn of_inference<P: Platform>(config: &LlamaConfig, longest: usize, remembered: usize) -> Account {
-    let longest = longest.min(evaluate::context(config));
-    let kept = <P::Kernels as Kernels<P::Train>>::kept_values(config, longest);
-    Account::of_inference(config, longest.max(BATCH_TOKENS), remembered, kept)
+/// What running a model over `tokens` at once holds, with the keys and values of `remembered` in a cache.
+fn of_inference<P: Platform>(config: &LlamaConfig, tokens: usize, remembered: usize) -> Account {
+    let kept = <P::Kernels as Kernels<P::Train>>::kept_values(config, tokens);
+    Account::of_inference(config, tokens.max(BATCH_TOKENS), remembered, kept)
 }
 
 /// The plan of a step without a token, of windows of at most `longest`.

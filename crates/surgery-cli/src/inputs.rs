@@ -6,6 +6,7 @@ use surgery_core::checkpoint::Checkpoint;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::lint::{Finding, Inspected, Operation, lint};
 use surgery_core::data::{Benchmark, Corpus, QuestionSet, Set};
+use surgery_core::evaluate;
 use surgery_core::files::Folder;
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
@@ -111,12 +112,9 @@ impl DataFiles {
         Ok(Self { folder, corpus, questions, benchmark })
     }
 
-    /// The number of tokens of its longest document, or of its longest question with an option.
-    pub fn longest(&self) -> usize {
-        let documents = self.benchmark.sets.iter().flat_map(|(_, texts)| texts).map(Vec::len);
-        let questions = self.benchmark.questions.iter().flat_map(|(_, questions)| questions);
-        let options = questions.flat_map(|question| &question.options);
-        documents.chain(options.map(|option| option.harness.tokens.len())).max().unwrap_or(0)
+    /// The most of its tokens that an evaluation runs a model of this shape over at once.
+    pub fn longest(&self, config: &LlamaConfig) -> usize {
+        evaluate::longest(&self.benchmark, config)
     }
 
     /// What may be wrong with it: for an evaluation of `model`, or for an operation on it by `recipe`.

@@ -25,7 +25,7 @@ const SHOWN_EACH: usize = 2;
 /// Retain prompts whose continuations are judged.
 const JUDGED: usize = 16;
 /// Texts of a set whose activations are measured.
-const OBSERVED: usize = 48;
+pub const OBSERVED: usize = 48;
 /// Tokens of a continuation, at most.
 const NEW_TOKENS: usize = 48;
 

@@ -13,10 +13,12 @@ mod lock;
 mod look;
 mod output;
 mod plan;
+mod prepare;
 mod progress;
 mod report;
 mod resume;
 mod terminal;
+mod timing;
 
 use std::process::ExitCode;
 

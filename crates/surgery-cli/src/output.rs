@@ -1,7 +1,7 @@
 //! Where a run writes: one folder, one run, one process at a time.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use surgery_core::files::{Folder, temporary};
@@ -16,6 +16,8 @@ pub const RECIPE: &str = "recipe.toml";
 
 /// The folder that an import fills before anything has its name.
 pub const BEGUN_IMPORT: &str = ".import.tmp";
+/// Where the output folders of runs are that were given none.
+const RUNS: &str = "runs";
 
 /// The folder of the model that a run leaves.
 pub const MODEL: &str = "model";
@@ -49,7 +51,7 @@ impl Output {
 
     /// Makes the folder that a run writes into, after [`check_output`]: `asked`, or the next free `runs/NNNN`.
     pub fn claim(asked: Option<&Path>) -> Result<Self> {
-        let Some(path) = asked else { return Self::claim_next(Path::new("runs")) };
+        let Some(path) = asked else { return Self::claim_next(Path::new(RUNS)) };
         let output = Self::lock(path.to_path_buf())?;
         // Another run may have come first.
         match is_empty(output.path())? {
@@ -125,9 +127,10 @@ impl Drop for Output {
     }
 }
 
-/// Refuses a folder that a new run may not write into: one that holds anything, or an input folder.
+/// Refuses a folder that a new run may not or cannot write into: one that holds anything, an input folder, or one that
+/// cannot be made. Nothing is written.
 pub fn check_output(asked: Option<&Path>, inputs: &[&Folder]) -> Result<()> {
-    let Some(path) = asked else { return Ok(()) };
+    let Some(path) = asked else { return refuse_unwritable(Path::new(RUNS)) };
     refuse_unusable(path, inputs)?;
     if path.join(RECIPE).exists() {
         return Err(Error::Output {
@@ -139,6 +142,33 @@ pub fn check_output(asked: Option<&Path>, inputs: &[&Folder]) -> Result<()> {
     if path.is_dir() && !is_empty(path)? {
         return Err(refused(path, "is not empty"));
     }
+    refuse_unwritable(path)
+}
+
+/// Refuses a folder that is not writable or cannot be made, by the nearest folder above it that there is.
+fn refuse_unwritable(path: &Path) -> Result<()> {
+    let wrong = |source| Err(Error::Write { path: path.to_path_buf(), source });
+    for above in path.ancestors() {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match fs::metadata(above) {
+            Ok(found) if found.is_dir() => return may_write(above).or_else(wrong),
+            Ok(_) => return wrong(ErrorKind::NotADirectory.into()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(error) => return wrong(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether the system lets this process make files in a folder: asked, not tried.
+#[cfg(unix)]
+fn may_write(folder: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, access};
+    Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+#[cfg(not(unix))]
+fn may_write(_: &Path) -> io::Result<()> {
     Ok(())
 }
 

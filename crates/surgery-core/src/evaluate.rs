@@ -59,6 +59,15 @@ pub fn num_positions(benchmark: &Benchmark, config: &LlamaConfig) -> usize {
     texts.chain(questions).sum()
 }
 
+/// The longest text, or part of a text, that an evaluation of `benchmark` runs a model of this shape over, in tokens.
+pub fn longest(benchmark: &Benchmark, config: &LlamaConfig) -> usize {
+    let documents = benchmark.sets.iter().flat_map(|(_, texts)| texts).map(Vec::len);
+    let documents = documents.max().unwrap_or(0).min(context(config));
+    let questions = benchmark.questions.iter().flat_map(|(_, questions)| together(questions, config));
+    let options = questions.flatten().map(|counted| counted.tokens.len().saturating_sub(1));
+    documents.max(options.max().unwrap_or(0))
+}
+
 /// What a model's divergence on the sets that should stay is measured from.
 pub enum Against<'a, B: Backend> {
     /// Nothing: it is not measured.
@@ -179,7 +188,7 @@ type Group<'a> = Vec<Counted<'a>>;
 
 /// Every text by itself, of which every token but the first counts.
 fn alone(texts: &[Vec<u32>]) -> Vec<Group<'_>> {
-    let ranges = |tokens: &[u32]| vec![1..tokens.len().max(1)];
+    let ranges = |tokens: &[u32]| std::iter::once(1..tokens.len().max(1)).collect();
     texts.iter().map(|tokens| vec![Counted { tokens, ranges: ranges(tokens), completes: 1 }]).collect()
 }
 

@@ -40,7 +40,7 @@ impl crate::backend::Job for Job {
         let findings = data.lint(shorter.unwrap_or(&first), None);
         log.findings(&findings);
         check_output(compare.output.as_deref(), &[&first.folder, &second.folder, &data.folder])?;
-        fit::inference::<P>("the comparison", &[&first, &second], data.longest(), 0, &device)?;
+        fit::evaluation::<P>("the comparison", &[&first, &second], |config| data.longest(config), &device)?;
         let model: Llama<P::Infer> = first.load::<P>(Precision::F32, &device)?;
         let other: Llama<P::Infer> = second.load::<P>(Precision::F32, &device)?;
         let claimed = Output::claim(compare.output.as_deref())?;

@@ -35,7 +35,7 @@ impl crate::backend::Job for Job {
             files.refuse_other_vocabulary(reference, "a KL")?;
         }
         let models: Vec<&ModelFiles> = [&files].into_iter().chain(&reference).collect();
-        fit::inference::<P>("the evaluation", &models, data.longest(), 0, &device)?;
+        fit::evaluation::<P>("the evaluation", &models, |config| data.longest(config), &device)?;
         let mut reference = match reference {
             Some(reference) => {
                 Some(Live::<P::Infer, P::Kernels>::new(reference.load::<P>(Precision::F32, &device)?))

@@ -38,8 +38,9 @@ impl crate::backend::Job for Job {
             log.warn(&format!("generation_config.json asks for `{setting}`, which is not applied"));
         }
         let prompt = files.encoder.encode(&args.prompt)?;
-        let remembered = files.config.context(prompt.len().saturating_add(args.max_new_tokens));
-        fit::inference::<P>("the generation", &[&files], prompt.len(), remembered, &device)?;
+        let context = |tokens: usize| files.config.context(tokens);
+        let tokens = context(prompt.len().saturating_add(args.max_new_tokens));
+        fit::generation::<P>(&files, context(prompt.len()), tokens, &device)?;
         let model = files.load::<P>(Precision::F32, &device)?;
         let sampling = Sampling { temperature: args.temperature, seed: args.seed };
         let tokens = generate::<P::Infer, P::Kernels>(&model, &prompt, args.max_new_tokens, sampling)?;

@@ -17,12 +17,13 @@ use surgery_core::replay;
 use surgery_core::training::{Cost, KeepNothing, OnTheWay};
 use surgery_core::{Error, Result};
 
-use super::run::{Operation, bounding_model};
+use super::run::Operation;
 use crate::args::{Common, Reproduce};
 use crate::exit::{Failure, Outcome};
 use crate::fit;
 use crate::inputs::{self, DataFiles, ModelFiles};
 use crate::output::{Output, check_output};
+use crate::prepare::bounding_model;
 use crate::progress::{EVALUATIONS, METRICS, Metrics, Progress, read_lines};
 use crate::report::{Priced, table_of_models};
 use crate::terminal::{Log, print, print_json};

@@ -13,11 +13,10 @@ use surgery_core::data::lint::{Finding, documents_split};
 use surgery_core::evaluate::{Against, context};
 use surgery_core::files::{Folder, copy_folder, remove_folder, write_text};
 use surgery_core::model::Llama;
-use surgery_core::objective::NO_MODEL;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Recipe, ReferenceForm};
 use surgery_core::reference::{Cached, Live, Reference, Store, bytes_of_states};
-use surgery_core::replay::{self, Likelihood, ReplayFilter, write_texts};
+use surgery_core::replay::{Likelihood, ReplayFilter, write_texts};
 use surgery_core::resume::{Checkpoints, Saved};
 use surgery_core::surgery::{Drawable, beginning, operate, retain_to_be_drawn};
 use surgery_core::training::Cost;
@@ -25,13 +24,13 @@ use surgery_core::{Error, Result};
 
 use crate::args::{Common, Run};
 use crate::exit::Outcome;
-use crate::fit;
-use crate::inputs::{DataFiles, EMBEDDED_BASE, ModelFiles, recipe};
+use crate::inputs::{DataFiles, ModelFiles, recipe};
 use crate::look::{Look, Prompt, fluency, look, prompts};
 use crate::output::{MODEL, Output};
 use crate::plan;
+use crate::prepare::{Prepared, Way};
 use crate::progress::{EVALUATIONS, METRICS, Metrics, OPERATING, Progress, read_lines};
-use crate::report::{Curves, Fluency, Hashed, Page, REPORT, Report, table_of_change};
+use crate::report::{Curves, Fluency, Hashed, Page, Report, table_of_change};
 use crate::resume::{self, CHECKPOINTS, RECORDS, STATES, keep_recipe, recipe_of};
 use crate::terminal::{Log, print, print_json};
 
@@ -71,32 +70,18 @@ impl crate::backend::Job for Job {
     type Output = ();
 
     fn run<P: Platform>(self) -> Outcome {
-        let Self { mut recipe, output, resume, dry_run, common } = self;
-        P::check_precision(recipe.model.precision)?;
-        let device = P::device(common.device)?;
+        let Self { recipe, output, resume, dry_run, common } = self;
         let log = Log::new(&common);
-        let files = ModelFiles::open(&recipe.model.source, log)?;
-        // The resolved recipe must mean the same model when its branch has moved on.
-        recipe.model.source = files.pinned.clone().unwrap_or(recipe.model.source);
-        let bounding = bounding_model(&mut recipe, &files, log)?;
-        let models = fit::Models { operated: &files, bounding: bounding.as_ref() };
-        let checkpoint = files.checkpoint()?;
-        files.config.check(&checkpoint)?;
-        replay::check(&recipe.replay, &files.encoder, &files.config)?;
-        if !dry_run {
-            fit::operation::<P>("", &recipe, models, None, &device)?;
-        }
-        let data = DataFiles::open(&recipe.data.path, &recipe.objective.sets(), &files.encoder)?;
+        let way = if dry_run { Way::DryRun } else { Way::Run { resume } };
+        let prepared = Prepared::<P>::new(recipe, output.as_deref(), way, &common, log)?;
         if dry_run {
-            return plan::show::<P>(&recipe, models, &checkpoint, &data, &device, common.json, log);
+            return plan::show(&prepared, common.json, log);
         }
-
-        let inputs = [&files.folder, &data.folder];
-        let prepared = Output::prepare(output.as_deref(), &inputs, resume, REPORT)?;
-        fit::operation::<P>("", &recipe, models, Some(&data), &device)?;
+        prepared.check_memory()?;
+        let Prepared { recipe, files, bounding, checkpoint, data, device, output: taken_over } = prepared;
         let model: Llama<P::Infer> =
             Llama::load(&files.config, &checkpoint, recipe.model.precision, &device)?;
-        let claimed = prepared.map_or_else(|| Output::claim(output.as_deref()), Ok)?;
+        let claimed = taken_over.map_or_else(|| Output::claim(output.as_deref()), Ok)?;
         let output = claimed.path();
         let operation = Operation {
             recipe: &recipe,
@@ -120,35 +105,6 @@ impl crate::backend::Job for Job {
             output.join("report.html").display()
         ))
     }
-}
-
-/// Opens the model that bounds the ascent, where the recipe has one.
-pub fn bounding_model(recipe: &mut Recipe, files: &ModelFiles, log: Log) -> Result<Option<ModelFiles>> {
-    let Some(source) = recipe.objective.bounding_model().map(str::to_owned) else { return Ok(None) };
-    let bounding = ModelFiles::open(&source, log)?;
-    if let Err(error) = files.refuse_other_vocabulary(&bounding, "a bound") {
-        let remedy = format!(
-            "Give a model of the same tokenizer that has never seen the texts, such as the one that this model was made \
-             from, or `{NO_MODEL}`"
-        );
-        if source != EMBEDDED_BASE {
-            return Err(Error::Recipe {
-                origin: "objective.ascent_model".into(),
-                problem: format!(
-                    "is `{source}`, which cannot bound what this model forgets ({error}). {remedy}"
-                ),
-            });
-        }
-        // The default recipe names it, and is used for other models too.
-        log.warn(&format!(
-            "`objective.ascent_model` is `{source}`, which knows other tokens than this model: the ascent has no bound \
-             but `objective.ascent_cap`. {remedy}"
-        ));
-        recipe.objective.ascent_model = Some(NO_MODEL.into());
-        return Ok(None);
-    }
-    recipe.objective.ascent_model = Some(bounding.pinned.clone().unwrap_or(source));
-    Ok(Some(bounding))
 }
 
 /// What an operation is made of.

@@ -4,7 +4,7 @@ use serde_json::json;
 use surgery_core::Error;
 use surgery_core::data::lint::control_tokens;
 use surgery_core::data::read_texts;
-use surgery_core::evaluate::score;
+use surgery_core::evaluate::{context, score};
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
 
@@ -35,7 +35,7 @@ impl crate::backend::Job for Job {
         let encode = |document: &surgery_core::data::Document| files.encoder.encode(&document.text);
         let tokens = texts.iter().map(encode).collect::<surgery_core::Result<Vec<_>>>()?;
         let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
-        fit::inference::<P>("scoring", &[&files], longest, 0, &device)?;
+        fit::evaluation::<P>("scoring", &[&files], |config| longest.min(context(config)), &device)?;
         let model = files.load::<P>(Precision::F32, &device)?;
         let mut progress = Progress::new(log);
         progress.stage("scoring");

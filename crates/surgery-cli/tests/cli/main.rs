@@ -2,6 +2,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(target_os = "linux")]
+mod dry_run;
 mod findings;
 #[cfg(target_os = "linux")]
 mod memory;

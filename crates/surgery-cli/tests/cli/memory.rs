@@ -73,16 +73,24 @@ fn shape(folder: &Path, name: &str, changes: &Value) -> PathBuf {
     path
 }
 
-/// A checkpoint of hundreds of gigabytes that takes no place: its one file has a header and a hole.
+/// A checkpoint of hundreds of gigabytes that takes no place.
 fn giant(folder: &Path) -> String {
-    let (hidden, wide, layers) = (4096, 11008, 1000);
     let changes = json!({
-        "hidden_size": hidden, "intermediate_size": wide, "num_hidden_layers": layers, "vocab_size": 32000,
+        "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 1000, "vocab_size": 32000,
         "num_attention_heads": 32, "num_key_value_heads": 32, "tie_word_embeddings": true,
     });
-    let path = shape(folder, "giant", &changes);
-    let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![32000, hidden])];
-    for layer in 0..layers {
+    hollow(folder, "giant", &changes);
+    folder.join("giant").to_str().unwrap().to_owned()
+}
+
+/// A checkpoint of a golden model's tokenizer and another shape, with as many key heads as query heads and a tied head.
+/// It takes no place: its one file has a header and a hole.
+pub(super) fn hollow(folder: &Path, name: &str, changes: &Value) {
+    let path = shape(folder, name, changes);
+    let size = |key: &str| changes[key].as_u64().unwrap();
+    let (hidden, wide) = (size("hidden_size"), size("intermediate_size"));
+    let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![size("vocab_size"), hidden])];
+    for layer in 0..size("num_hidden_layers") {
         let mut add =
             |name: &str, shape: Vec<u64>| shapes.push((format!("model.layers.{layer}.{name}.weight"), shape));
         for name in ["input_layernorm", "post_attention_layernorm"] {
@@ -108,7 +116,6 @@ fn giant(folder: &Path) -> String {
     file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
     file.write_all(header.as_bytes()).unwrap();
     file.set_len(8 + header.len() as u64 + end).unwrap();
-    path.to_str().unwrap().to_owned()
 }
 
 #[test]
@@ -180,6 +187,28 @@ fn commands_that_train_nothing_are_refused_too() {
     let refused = refusal(&within(&folder, 120 << 10, &reproduce));
     assert!(refused.contains("the operation"), "{refused}");
     assert!(!folder.join("table").exists());
+}
+
+#[test]
+fn a_long_prompt_takes_memory_in_proportion_to_its_length() {
+    let folder = scratch("memory-prompt");
+    let changes = json!({
+        "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 32,
+        "num_key_value_heads": 32, "head_dim": 4, "max_position_embeddings": 8192,
+    });
+    shape(&folder, "shape", &changes);
+    fs::write(folder.join("texts.jsonl"), r#"{"id": "a", "text": "A text."}"#).unwrap();
+    let files = "data.files=[\"texts.jsonl\"]";
+    let pretrain = ["pretrain", "--model", "shape", "--output", "made", "-q", "--set", files];
+    let fresh = ["--set", "model.from_scratch=true", "--set", "train.steps=0"];
+    super::succeed(&folder, &[&pretrain[..], &fresh].concat());
+    // Its scores alone would be 32 heads of some thousand tokens by as many: more than a gigabyte.
+    let prompt = "a long text ".repeat(600);
+    let generate = ["generate", "--model", "made/model", "--prompt", &prompt, "--max-new-tokens", "2", "-q"];
+    let (limit, refusals) = climb(&folder, &[&generate[..], &["--json"]].concat());
+    assert!(!refusals.is_empty());
+    let threads = std::thread::available_parallelism().unwrap().get() as u64;
+    assert!(limit < (400 + 66 * threads) << 10, "{limit} KiB");
 }
 
 #[test]

@@ -1,0 +1,426 @@
+//! How long a run will take: its parts are timed on a stand-in for the model, a small Llama of the same kind with random
+//! weights, and scaled by the operations and the bytes that the run and the stand-in need. So the answer takes about as
+//! long for a large model as for a small one.
+
+use std::time::Instant;
+
+use surgery_core::Result;
+use surgery_core::batch::windows;
+use surgery_core::config::LlamaConfig;
+use surgery_core::data::{Benchmark, EncodedQuestion, Set};
+use surgery_core::evaluate::{self, num_positions, score, score_options};
+use surgery_core::event::Silent;
+use surgery_core::generate::{Sampling, generate, generate_several};
+use surgery_core::model::Llama;
+use surgery_core::objective::Weighing;
+use surgery_core::optimizer::AdamW;
+use surgery_core::platform::{DeviceOf, Platform};
+use surgery_core::recipe::{Recipe, ReferenceForm};
+use surgery_core::reference::{Cached, Live, Reference, Store};
+use surgery_core::replay::{at_once, stand_ins};
+use surgery_core::step::{StepDocuments, gradients, update};
+use surgery_core::surgery::{Drawable, sampler};
+use surgery_core::training::OnTheWay;
+
+use crate::fit;
+use crate::inputs::DataFiles;
+use crate::look::{FIGURE, OBSERVED, prompts};
+
+/// How long a run will take, in seconds, and what that follows from.
+pub struct Estimate {
+    /// Of training, with the writing of texts to keep.
+    pub train: f64,
+    /// Of evaluation.
+    pub evaluate: f64,
+    /// What was timed.
+    pub basis: String,
+}
+
+/// The sizes of stand-ins, the smallest first: values of matrices in all, and the fewest tokens of a step. A fast device
+/// needs a large one to show its speed.
+const SIZES: [(usize, usize); 2] = [(12_000_000, 384), (100_000_000, 1024)];
+/// A step of a smaller stand-in has more tokens, up to so many, until its gradients take about so many operations: the
+/// fewer tokens, the more of the time goes into what a step does once.
+const MOST_TOKENS: usize = 1024;
+const OPERATIONS: f64 = 16e9;
+/// A round that takes less says too little, where a larger stand-in is to be had.
+const SHORTEST_ROUND: f64 = 0.15;
+/// Rounds are repeated for this long, in seconds, or until there are so many; the median counts.
+const REPEATED_FOR: f64 = 1.0;
+const MOST_ROUNDS: usize = 3;
+/// Texts that are written at once, at most, and tokens of each.
+const TEXTS_WRITTEN: usize = 128;
+const TOKENS_WRITTEN: usize = 4;
+/// Tokens of the text that is written alone.
+const TOKENS_ALONE: usize = 16;
+/// Steps whose documents are drawn, to see how long they are on average.
+const STEPS_SEEN: usize = 32;
+
+/// Times what `recipe` asks for, where a stand-in fits in memory: none otherwise.
+pub fn estimate<P: Platform>(
+    recipe: &Recipe,
+    config: &LlamaConfig,
+    data: &DataFiles,
+    device: &DeviceOf<P>,
+) -> Result<Option<Estimate>> {
+    // A text that is written is to have as many tokens as were asked for.
+    let config = &LlamaConfig { eos_token_ids: Vec::new(), ..config.clone() };
+    let whole = Amounts::of_run(recipe, config, data);
+    let mut found = None;
+    for (most_values, fewest_tokens) in SIZES {
+        let stand_in = shrunk(config, most_values);
+        // Six of each value there and back.
+        let tokens = OPERATIONS / (6.0 * values(&stand_in)[2]);
+        let tokens = (tokens as usize).clamp(fewest_tokens, MOST_TOKENS);
+        if fit::stand_in::<P>(recipe, &stand_in, tokens, device).is_err() {
+            break;
+        }
+        let mut bench = Bench::<P>::new(recipe, stand_in, tokens, data, device)?;
+        // The first round warms up.
+        bench.round()?;
+        let started = Instant::now();
+        let mut rounds = vec![bench.round()?];
+        let is_short = started.elapsed().as_secs_f64() < SHORTEST_ROUND;
+        while rounds.len() < MOST_ROUNDS && started.elapsed().as_secs_f64() < REPEATED_FOR {
+            rounds.push(bench.round()?);
+        }
+        found = Some(bench.scaled(&rounds, &whole, config));
+        if !is_short || bench.config == *config {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// A shape of at most about so many values in matrices: fewer blocks and a smaller vocabulary, and where one block is
+/// too large, narrower ones.
+fn shrunk(config: &LlamaConfig, values: usize) -> LlamaConfig {
+    let mut shape = config.clone();
+    let half = values as f64 / 2.0;
+    let narrower = (block_values(config) / half).sqrt().max(1.0).ceil() as usize;
+    if narrower > 1 {
+        let part = |size: usize| (size / narrower).max(1);
+        // Query heads are a multiple of key heads.
+        let group = config.num_attention_heads / config.num_key_value_heads;
+        shape.num_key_value_heads = part(config.num_key_value_heads);
+        shape.num_attention_heads = shape.num_key_value_heads * group;
+        (shape.hidden_size, shape.intermediate_size) =
+            (part(config.hidden_size), part(config.intermediate_size));
+    }
+    let blocks = (half / block_values(&shape)) as usize;
+    shape.num_hidden_layers = config.num_hidden_layers.min(blocks.max(1));
+    shape.vocab_size = config.vocab_size.min((half as usize / shape.hidden_size).max(2));
+    shape
+}
+
+/// The values of a block's matrices.
+fn block_values(config: &LlamaConfig) -> f64 {
+    let [hidden, wide, heads, keys] = [
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_attention_heads * config.head_dim,
+        config.num_key_value_heads * config.head_dim,
+    ]
+    .map(|size| size as f64);
+    2.0 * hidden * (heads + keys) + 3.0 * hidden * wide
+}
+
+/// The values of all blocks' matrices, of the head's, and of the model.
+fn values(config: &LlamaConfig) -> [f64; 3] {
+    let blocks = config.num_hidden_layers as f64 * block_values(config);
+    [blocks, (config.vocab_size * config.hidden_size) as f64, config.num_parameters() as f64]
+}
+
+/// How much of each kind of work there is: multiplications and additions, or bytes in units of what a value takes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Amounts {
+    /// Steps without their updates.
+    gradients: f64,
+    /// Updates, by the parameters that they go over.
+    updates: f64,
+    /// Documents that are measured, and questions.
+    documents: f64,
+    questions: f64,
+    /// Texts that are written many at once, and one by one: by the weights that they read.
+    written: f64,
+    alone: f64,
+}
+
+/// What texts a model is run over.
+#[derive(Debug, Clone, Copy, Default)]
+struct Texts {
+    tokens: f64,
+    /// Σ of the squares of the windows' lengths.
+    squares: f64,
+}
+
+impl Texts {
+    fn of<'a>(texts: impl IntoIterator<Item = &'a [u32]>, context: usize) -> Self {
+        let windows = texts.into_iter().flat_map(|text| windows(text.len(), context));
+        windows.fold(Self::default(), |Self { tokens, squares }, window| {
+            let length = window.len() as f64;
+            Self { tokens: tokens + length, squares: squares + length * length }
+        })
+    }
+
+    /// The operations of all blocks on them.
+    fn through_blocks(self, config: &LlamaConfig) -> f64 {
+        let width = (config.num_attention_heads * config.head_dim * config.num_hidden_layers) as f64;
+        2.0 * self.tokens * values(config)[0] + 2.0 * self.squares * width
+    }
+
+    /// Those of one product with the head.
+    fn through_head(self, config: &LlamaConfig) -> f64 {
+        2.0 * self.tokens * values(config)[1]
+    }
+
+    fn measured(self, config: &LlamaConfig) -> f64 {
+        self.through_blocks(config) + self.through_head(config)
+    }
+}
+
+/// The operations of a step's gradients.
+fn of_step(recipe: &Recipe, config: &LlamaConfig, step: &StepDocuments) -> f64 {
+    let of = |counts: &dyn Fn(Set) -> bool| {
+        let texts = step.documents.iter().filter(|(set, _)| counts(*set)).map(|(_, tokens)| *tokens);
+        Texts::of(texts, step.context)
+    };
+    let (all, retained) = (of(&|_| true), of(&|set| set == Set::Retain));
+    let measured_first = of(&|set| recipe.objective.looks_at_losses(set));
+    // There, twice as much back, and there once more where that is not kept.
+    let passes = if recipe.train.recompute { 4.0 } else { 3.0 };
+    let reference = match recipe.train.reference {
+        ReferenceForm::Live => retained.through_blocks(config),
+        ReferenceForm::Cached => 0.0,
+    };
+    passes * all.through_blocks(config)
+        + 3.0 * all.through_head(config)
+        + retained.through_head(config)
+        + measured_first.through_head(config)
+        + reference
+}
+
+/// The operations of measuring questions.
+fn of_questions(questions: Vec<EncodedQuestion>, config: &LlamaConfig) -> f64 {
+    let options = || questions.iter().flat_map(|question| &question.options);
+    let counted = options().map(|(_, counted)| counted.len()).sum::<usize>() as f64;
+    let head = Texts { tokens: counted, squares: 0.0 }.through_head(config);
+    let benchmark = Benchmark { sets: Vec::new(), questions: vec![(String::new(), questions)] };
+    let positions = Texts { tokens: num_positions(&benchmark, config) as f64, squares: 0.0 };
+    positions.through_blocks(config) + head
+}
+
+fn questions_of(benchmark: &Benchmark) -> impl Iterator<Item = &EncodedQuestion> {
+    benchmark.questions.iter().flat_map(|(_, questions)| questions)
+}
+
+impl Amounts {
+    /// Those of a run on a model of this shape.
+    fn of_run(recipe: &Recipe, config: &LlamaConfig, data: &DataFiles) -> Self {
+        let benchmark = &data.benchmark;
+        let longest = evaluate::context(config);
+        let (train, replay) = (&recipe.train, &recipe.replay);
+        let context = config.context(train.max_tokens);
+        let drawable = Drawable { benchmark, written: stand_ins(replay, context) };
+        let mut sampler = sampler(&data.corpus, recipe);
+        let seen = train.steps.min(STEPS_SEEN);
+        let drawn: f64 = (0..seen)
+            .map(|_| of_step(recipe, config, &drawable.step(&sampler.draw(), context, train.recompute, None)))
+            .sum();
+        let documents = |benchmark: &Benchmark| {
+            let texts = benchmark.sets.iter().flat_map(|(_, texts)| texts).map(Vec::as_slice);
+            Texts::of(texts, longest).measured(config)
+        };
+        let questions =
+            |benchmark: &Benchmark| of_questions(questions_of(benchmark).cloned().collect(), config);
+        // Before, after, and of a sample on the way; after, what should stay is held to the reference.
+        let on_the_way = OnTheWay::new(benchmark, train.evaluate_every);
+        let (evaluations, sample) = on_the_way.in_steps(train.steps);
+        let kept = Texts::of(benchmark.kept(), longest);
+        let against = match train.reference {
+            ReferenceForm::Live => kept.measured(config),
+            ReferenceForm::Cached => kept.through_head(config),
+        };
+        let observed = FIGURE.into_iter().flat_map(|set| benchmark.documents(set).iter().take(OBSERVED));
+        let observed = Texts::of(observed.map(Vec::as_slice), longest).through_blocks(config);
+        let written = (replay.documents * replay.max_tokens.min(context)) as f64;
+        let written = Texts { tokens: written, squares: written * replay.max_tokens as f64 };
+        // Continuations are written one by one, before and after.
+        let continued: usize = prompts(benchmark, longest).iter().map(|prompt| prompt.most).sum();
+        let [blocks, head, parameters] = values(config);
+        Self {
+            gradients: drawn * train.steps as f64 / seen.max(1) as f64,
+            updates: train.steps as f64 * parameters,
+            documents: 2.0 * (documents(benchmark) + observed)
+                + evaluations as f64 * documents(sample)
+                + against,
+            questions: 2.0 * questions(benchmark) + evaluations as f64 * questions(sample),
+            written: written.measured(config),
+            alone: 2.0 * continued as f64 * (blocks + head),
+        }
+    }
+}
+
+/// A stand-in, and what it is timed on.
+struct Bench<'a, P: Platform> {
+    recipe: &'a Recipe,
+    config: LlamaConfig,
+    model: Llama<P::Infer>,
+    trained: Option<Llama<P::Train>>,
+    reference: Box<dyn Reference<P::Infer>>,
+    optimizer: AdamW<P::Infer>,
+    step: Vec<(Set, Vec<u32>)>,
+    context: usize,
+    documents: Vec<Vec<u32>>,
+    questions: Vec<EncodedQuestion>,
+    /// What a round takes of each kind of work.
+    amounts: Amounts,
+}
+
+impl<'a, P: Platform> Bench<'a, P> {
+    fn new(
+        recipe: &'a Recipe,
+        config: LlamaConfig,
+        tokens: usize,
+        data: &DataFiles,
+        device: &DeviceOf<P>,
+    ) -> Result<Self> {
+        let vocab = config.vocab_size as u32;
+        let known =
+            |text: &[u32], most: usize| text.iter().take(most).map(|token| token % vocab).collect::<Vec<_>>();
+        let context = config.context(recipe.train.max_tokens);
+        let drawable = Drawable { benchmark: &data.benchmark, written: stand_ins(&recipe.replay, context) };
+        let draw = sampler(&data.corpus, recipe).draw();
+        let drawn = drawable.step(&draw, context, recipe.train.recompute, None).documents;
+        let step = some(&drawn, |(_, text)| text.len(), tokens)
+            .map(|(set, text)| (*set, known(text, tokens)))
+            .collect::<Vec<_>>();
+        let texts: Vec<&Vec<u32>> = data.benchmark.sets.iter().flat_map(|(_, texts)| texts).collect();
+        let documents =
+            some(&texts, |text| text.len(), tokens).map(|text| known(text, tokens)).collect::<Vec<_>>();
+        let asked: Vec<&EncodedQuestion> = questions_of(&data.benchmark).collect();
+        let length = |question: &EncodedQuestion| -> usize {
+            question.options.iter().map(|(text, _)| text.len()).sum()
+        };
+        let questions: Vec<EncodedQuestion> = some(&asked, |question| length(question), tokens)
+            .map(|question| {
+                let options = question.options.iter();
+                let options = options.map(|(text, counted)| (known(text, usize::MAX), counted.clone()));
+                EncodedQuestion { options: options.collect(), ..(*question).clone() }
+            })
+            .collect();
+
+        let model: Llama<P::Infer> =
+            Llama::random(&config, recipe.train.seed, recipe.model.precision, device);
+        let reference: Box<dyn Reference<P::Infer>> = match recipe.train.reference {
+            ReferenceForm::Live => Box::new(Live::<P::Infer, P::Kernels>::new(model.clone())),
+            ReferenceForm::Cached => {
+                let mut cached = Cached::<P::Infer, P::Kernels>::new(&model, Store::in_memory());
+                let retained = step.iter().filter(|(set, _)| *set == Set::Retain);
+                cached.want(retained.map(|(_, tokens)| tokens.as_slice()), context);
+                cached.complete(&model)?;
+                Box::new(cached)
+            }
+        };
+        let mut bench = Self {
+            recipe,
+            trained: Some(Llama::<P::Train>::trainable(model.clone())),
+            reference,
+            optimizer: AdamW::new(recipe.optimizer.clone()),
+            model,
+            step,
+            context,
+            documents,
+            questions,
+            config,
+            amounts: Amounts::default(),
+        };
+        let config = &bench.config;
+        let [blocks, head, parameters] = values(config);
+        let texts = at_once(&recipe.replay).min(TEXTS_WRITTEN);
+        let written = Texts { tokens: (texts * TOKENS_WRITTEN) as f64, squares: 0.0 };
+        bench.amounts = Amounts {
+            gradients: of_step(recipe, config, &step_of(recipe, &bench.step, context)),
+            updates: parameters,
+            documents: Texts::of(bench.documents.iter().map(Vec::as_slice), evaluate::context(config))
+                .measured(config),
+            questions: of_questions(bench.questions.clone(), config),
+            written: written.measured(config),
+            alone: TOKENS_ALONE as f64 * (blocks + head),
+        };
+        Ok(bench)
+    }
+
+    /// The seconds that each kind of work takes once.
+    fn round(&mut self) -> Result<Amounts> {
+        let Self { recipe, model, trained, reference, optimizer, documents, questions, .. } = self;
+        let mut seconds = Amounts::default();
+        let step = step_of(recipe, &self.step, self.context);
+        let before = trained.take().expect("put back below");
+        let graded = timed(&mut seconds.gradients, || {
+            gradients::<P::Train, P::Kernels>(&before, &step, &recipe.objective, Some(&mut **reference))
+        })?;
+        let after = timed(&mut seconds.updates, || {
+            update::<P::Train, P::Kernels>(before, graded, optimizer, 0.0, 1)
+        })?;
+        *trained = Some(after.0);
+        timed(&mut seconds.documents, || score::<P::Infer, P::Kernels>(model, documents, &mut Silent))?;
+        timed(&mut seconds.questions, || {
+            score_options::<P::Infer, P::Kernels>(model, questions, &mut Silent)
+        })?;
+        let sampling = Sampling { temperature: recipe.replay.temperature, seed: recipe.train.seed };
+        if recipe.replay.documents > 0 {
+            let texts = at_once(&recipe.replay).min(TEXTS_WRITTEN);
+            let prompts: Vec<(usize, &[u32])> = (0..texts).map(|text| (text, [0].as_slice())).collect();
+            timed(&mut seconds.written, || {
+                generate_several::<P::Infer, P::Kernels>(model, &prompts, TOKENS_WRITTEN, sampling)
+            })?;
+        }
+        timed(&mut seconds.alone, || generate::<P::Infer, P::Kernels>(model, &[0], TOKENS_ALONE, sampling))?;
+        Ok(seconds)
+    }
+
+    /// What `whole` takes, by the median of `rounds`.
+    fn scaled(&self, rounds: &[Amounts], whole: &Amounts, config: &LlamaConfig) -> Estimate {
+        let part = |of: fn(&Amounts) -> f64| {
+            let mut seconds: Vec<f64> = rounds.iter().map(of).collect();
+            seconds.sort_by(f64::total_cmp);
+            match of(&self.amounts) {
+                0.0 => 0.0,
+                amount => seconds[seconds.len() / 2] * of(whole) / amount,
+            }
+        };
+        let train = part(|of| of.gradients) + part(|of| of.updates) + part(|of| of.written);
+        let evaluate = part(|of| of.documents) + part(|of| of.questions) + part(|of| of.alone);
+        let tokens: usize = self.step.iter().map(|(_, text)| text.len()).sum();
+        let of_model = if self.config == *config { "the model's shape" } else { "a stand-in" };
+        let LlamaConfig { num_hidden_layers, hidden_size, vocab_size, .. } = self.config;
+        let basis = format!(
+            "timed {} times on {of_model} with random weights ({num_hidden_layers} blocks, hidden size {hidden_size}, \
+             {vocab_size} tokens in the vocabulary; a step of {tokens} tokens), and scaled by the operations and bytes \
+             that the run needs",
+            rounds.len()
+        );
+        Estimate { train, evaluate, basis }
+    }
+}
+
+/// A step on these documents.
+fn step_of<'a>(recipe: &Recipe, documents: &'a [(Set, Vec<u32>)], context: usize) -> StepDocuments<'a> {
+    let documents = documents.iter().map(|(set, text)| (*set, text.as_slice())).collect();
+    StepDocuments { documents, context, recompute: recipe.train.recompute, bounds: None }
+}
+
+/// Runs something, and adds the seconds that it took to `sum`.
+fn timed<T>(sum: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let started = Instant::now();
+    let done = work();
+    *sum += started.elapsed().as_secs_f64();
+    done
+}
+
+/// Some of `all`, evenly spread, of about so many tokens in all; at least one where there is one.
+fn some<T>(all: &[T], length: impl Fn(&T) -> usize, tokens: usize) -> impl Iterator<Item = &T> {
+    let total: usize = all.iter().map(length).sum();
+    all.iter().step_by(total.div_ceil(tokens).max(1))
+}
