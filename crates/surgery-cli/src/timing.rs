@@ -203,7 +203,7 @@ fn of_step(recipe: &Recipe, config: &LlamaConfig, step: &StepDocuments) -> f64 {
 /// The operations of measuring questions.
 fn of_questions(questions: Vec<EncodedQuestion>, config: &LlamaConfig) -> f64 {
     let options = || questions.iter().flat_map(|question| &question.options);
-    let counted = options().map(|(_, counted)| counted.len()).sum::<usize>() as f64;
+    let counted = options().map(|option| option.harness.scored.len()).sum::<usize>() as f64;
     let head = Texts { tokens: counted, squares: 0.0 }.through_head(config);
     let benchmark = Benchmark { sets: Vec::new(), questions: vec![(String::new(), questions)] };
     let positions = Texts { tokens: num_positions(&benchmark, config) as f64, squares: 0.0 };
@@ -300,13 +300,17 @@ impl<'a, P: Platform> Bench<'a, P> {
             some(&texts, |text| text.len(), tokens).map(|text| known(text, tokens)).collect::<Vec<_>>();
         let asked: Vec<&EncodedQuestion> = questions_of(&data.benchmark).collect();
         let length = |question: &EncodedQuestion| -> usize {
-            question.options.iter().map(|(text, _)| text.len()).sum()
+            question.options.iter().map(|option| option.harness.tokens.len()).sum()
         };
         let questions: Vec<EncodedQuestion> = some(&asked, |question| length(question), tokens)
             .map(|question| {
-                let options = question.options.iter();
-                let options = options.map(|(text, counted)| (known(text, usize::MAX), counted.clone()));
-                EncodedQuestion { options: options.collect(), ..(*question).clone() }
+                let mut question = (*question).clone();
+                for option in &mut question.options {
+                    for text in [&mut option.paper, &mut option.harness] {
+                        text.tokens = known(&text.tokens, usize::MAX);
+                    }
+                }
+                question
             })
             .collect();
 
