@@ -214,9 +214,10 @@ impl Scan<'_> {
                 _ => {}
             }
         }
-        let goes_on =
-            |a: &Piece, b: &Piece| [a, b].iter().all(|p| p.script == Script::Capital) && b.is_joined;
-        for row in pieces.chunk_by(goes_on).filter(|row| row[0].script == Script::Capital) {
+        // English writes one word with a capital that is no name.
+        let is_capital = |piece: &Piece| piece.script == Script::Capital && piece.text != "I";
+        let goes_on = |a: &Piece, b: &Piece| is_capital(a) && is_capital(b) && b.is_joined;
+        for row in pieces.chunk_by(goes_on).filter(|row| is_capital(&row[0])) {
             for piece in row.iter().filter(|piece| !piece.is_first) {
                 self.within.insert(hash(&self.words.of(piece.text)));
             }
