@@ -20,6 +20,15 @@ const SCRIPT: &str = include_str!("card/run.sh");
 /// The programs that it runs.
 const PROGRAMS: [&str; 3] = ["surgery", "parity", "surgery-bench"];
 
+/// What the benchmark asks for the rate of matrix products on a CPU. It is built by itself: it asks for features of what
+/// burn stands on.
+const GEMM: &str = "surgery-gemm";
+
+/// The programs that a backend's folder holds.
+fn programs(backend: &str) -> impl Iterator<Item = &'static str> {
+    PROGRAMS.into_iter().chain((backend == "ndarray").then_some(GEMM))
+}
+
 /// Below `tests/golden`: what the parity suite reads.
 const GOLDEN: [&str; 4] = ["expected", "models", "pretrain", "steps"];
 
@@ -68,6 +77,9 @@ pub(crate) fn prepare(root: &Path, arguments: &[&str]) -> Result<(), String> {
         }
     }
     run(build.args(PROGRAMS.iter().flat_map(|program| ["--bin", program])))?;
+    if programs(backend).any(|program| program == GEMM) {
+        run(cargo(root, &["build", "--profile", profile, "--package", GEMM]))?;
+    }
 
     let target = target(root)?;
     let folder = target.join("card");
@@ -76,7 +88,7 @@ pub(crate) fn prepare(root: &Path, arguments: &[&str]) -> Result<(), String> {
         fs::remove_dir_all(&folder).map_err(failed)?;
     }
     let built = target.join(if profile == "dev" { "debug" } else { profile });
-    lay_out(root, &built, &folder, &settings(backend, profile, &commit(root)))?;
+    lay_out(root, &built, &folder, programs(backend), &settings(backend, profile, &commit(root)))?;
 
     let bytes = size(&folder).map_err(failed)?;
     let shown = folder.strip_prefix(root).unwrap_or(&folder).display();
@@ -93,10 +105,16 @@ pub(crate) fn prepare(root: &Path, arguments: &[&str]) -> Result<(), String> {
 }
 
 /// Fills the folder with the programs in `built` and all that they and the script read.
-fn lay_out(root: &Path, built: &Path, folder: &Path, settings: &str) -> Result<(), String> {
+fn lay_out(
+    root: &Path,
+    built: &Path,
+    folder: &Path,
+    programs: impl Iterator<Item = &'static str>,
+    settings: &str,
+) -> Result<(), String> {
     let failed = |error: Error| format!("{}: {error}", folder.display());
     fs::create_dir_all(folder.join("golden")).map_err(failed)?;
-    for program in PROGRAMS {
+    for program in programs {
         copy(&built.join(program), &folder.join(program))?;
     }
     for name in GOLDEN {

@@ -404,7 +404,8 @@ fn bad_recipes_and_models_end_in_3() {
     // The tokenizer library panics at both of these; the program does not, nor does it show that one was caught.
     let broken = folder.join("tokenizer");
     fs::create_dir(&broken).unwrap();
-    for entry in fs::read_dir(&model).unwrap() {
+    // One that is used as it stands: of others the normalizer is not even read.
+    for entry in fs::read_dir(self::model("llama3-gqa")).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), broken.join(entry.file_name())).unwrap();
     }
