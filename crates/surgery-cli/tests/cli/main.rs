@@ -405,7 +405,7 @@ fn bad_recipes_and_models_end_in_3() {
     let broken = folder.join("tokenizer");
     fs::create_dir(&broken).unwrap();
     // One that is used as it stands: of others the normalizer is not even read.
-    for entry in fs::read_dir(self::model("llama3-gqa")).unwrap() {
+    for entry in fs::read_dir(golden("models/llama3-gqa")).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), broken.join(entry.file_name())).unwrap();
     }

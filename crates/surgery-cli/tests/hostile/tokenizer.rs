@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 use super::{Fault, SINGLE, edit, refuse_models};
 
 const FILE: &str = "tokenizer.json";
+/// A model whose file is used as it stands. Of that of [`SINGLE`], as in transformers, the class takes the vocabulary,
+/// the merges and the post-processor, and nothing else.
+const AS_IT_STANDS: &str = "mistral";
 
 fn content(text: impl AsRef<[u8]> + 'static) -> Box<dyn Fn(&Path)> {
     Box::new(move |folder| fs::write(folder.join(FILE), &text).unwrap())
@@ -35,28 +38,34 @@ fn nested(part: &str, key: &str, depth: usize) -> Value {
 
 #[test]
 fn files_that_are_no_tokenizer_are_refused() {
+    let faults = || -> Vec<Fault> {
+        vec![
+            ("missing", Box::new(|folder| fs::remove_file(folder.join(FILE)).unwrap()), &[FILE]),
+            (
+                "sentencepiece",
+                Box::new(|folder| {
+                    fs::rename(folder.join(FILE), folder.join("tokenizer.model")).unwrap();
+                }),
+                &["tokenizer.model", "SentencePiece"],
+            ),
+            ("empty", content(""), &[FILE]),
+            ("cut", content("{\"version\": \"1.0\", "), &[FILE]),
+            ("list", content("[]"), &[FILE]),
+            ("object", content("{}"), &[FILE]),
+            ("latin1", content(b"{\"caf\xe9\": 1}"), &[FILE]),
+            ("deep", content("{\"model\":".repeat(1 << 18)), &[FILE]),
+            ("deep-normalizer", with("normalizer", nested("Sequence", "normalizers", 500)), &[FILE]),
+            ("version", with("version", json!("9.0")), &[FILE]),
+            ("no-model", changed(|tokenizer| drop(tokenizer.remove("model"))), &[FILE]),
+            ("model-type", changed(|tokenizer| tokenizer["model"]["type"] = json!("Oracle")), &[FILE]),
+            ("merge", changed(|tokenizer| tokenizer["model"]["merges"] = json!([["not", "there"]])), &[FILE]),
+            ("id-negative", changed(|tokenizer| tokenizer["model"]["vocab"]["a"] = json!(-1)), &[FILE]),
+            ("id-large", changed(|tokenizer| tokenizer["model"]["vocab"]["a"] = json!(1u64 << 40)), &[FILE]),
+        ]
+    };
+    refuse_models("tokenizer-files", AS_IT_STANDS, faults());
+    refuse_models("tokenizer-files-rebuilt", SINGLE, faults());
     let faults: Vec<Fault> = vec![
-        ("missing", Box::new(|folder| fs::remove_file(folder.join(FILE)).unwrap()), &[FILE]),
-        (
-            "sentencepiece",
-            Box::new(|folder| {
-                fs::rename(folder.join(FILE), folder.join("tokenizer.model")).unwrap();
-            }),
-            &["tokenizer.model", "SentencePiece"],
-        ),
-        ("empty", content(""), &[FILE]),
-        ("cut", content("{\"version\": \"1.0\", "), &[FILE]),
-        ("list", content("[]"), &[FILE]),
-        ("object", content("{}"), &[FILE]),
-        ("latin1", content(b"{\"caf\xe9\": 1}"), &[FILE]),
-        ("deep", content("{\"model\":".repeat(1 << 18)), &[FILE]),
-        ("deep-normalizer", with("normalizer", nested("Sequence", "normalizers", 500)), &[FILE]),
-        ("version", with("version", json!("9.0")), &[FILE]),
-        ("no-model", changed(|tokenizer| drop(tokenizer.remove("model"))), &[FILE]),
-        ("model-type", changed(|tokenizer| tokenizer["model"]["type"] = json!("Oracle")), &[FILE]),
-        ("merge", changed(|tokenizer| tokenizer["model"]["merges"] = json!([["not", "there"]])), &[FILE]),
-        ("id-negative", changed(|tokenizer| tokenizer["model"]["vocab"]["a"] = json!(-1)), &[FILE]),
-        ("id-large", changed(|tokenizer| tokenizer["model"]["vocab"]["a"] = json!(1u64 << 40)), &[FILE]),
         (
             "regex",
             with(
@@ -76,7 +85,7 @@ fn files_that_are_no_tokenizer_are_refused() {
             &[FILE],
         ),
     ];
-    refuse_models("tokenizer-files", SINGLE, faults);
+    refuse_models("tokenizer-regex", AS_IT_STANDS, faults);
 }
 
 #[test]
@@ -90,7 +99,7 @@ fn what_the_tokenizer_library_panics_at_is_refused() {
             &[FILE, "malformed"],
         ),
     ];
-    refuse_models("tokenizer-panics", SINGLE, faults);
+    refuse_models("tokenizer-panics", AS_IT_STANDS, faults);
 }
 
 #[test]
@@ -116,7 +125,7 @@ fn tokens_that_the_model_has_no_row_for_are_refused() {
         ("one-beyond", with("post_processor", ids(&[368])), &[FILE, "token 368", "rows for 368 tokens"]),
         ("largest", with("post_processor", ids(&[u64::from(u32::MAX)])), &[FILE, "token 4294967295"]),
     ];
-    refuse_models("tokenizer-ids", SINGLE, faults);
+    refuse_models("tokenizer-ids", AS_IT_STANDS, faults);
 }
 
 #[test]
@@ -135,5 +144,5 @@ fn replacements_that_blow_a_text_up_are_refused() {
         ("decoder", with("decoder", doubling("Sequence", "decoders")), &[FILE, "`decoder`", "times as long"]),
         ("long", with("normalizer", long), &[FILE, "`normalizer`", "times as long"]),
     ];
-    refuse_models("tokenizer-growth", SINGLE, faults);
+    refuse_models("tokenizer-growth", AS_IT_STANDS, faults);
 }
