@@ -22,8 +22,8 @@ const CHANGED: [Set; 3] = [Set::Unlearn, Set::EditUnlearn, Set::EditUpdate];
 ///
 /// - Names: the subjects of what is to be forgotten or updated, the last word of each, and the names that are found in
 ///   these texts and in the questions on them, but for those that what is to be kept uses just as much.
-/// - Stretches: [`FORGOTTEN`] words in a row of a text to be forgotten, [`EXAMINED`] of a question or of a held-out text (of
-///   a shorter one, all), but for those that the retain set has too, as a template has.
+/// - Stretches: 8 words in a row of a text to be forgotten, 13 of a question or of a held-out text (of a shorter one, all),
+///   but for those that the retain set has too, as a template has.
 #[derive(Debug, Clone)]
 pub struct ReplayFilter {
     words: Words,
