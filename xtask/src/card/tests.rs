@@ -165,16 +165,16 @@ fn the_programs_themselves_are_measured() {
         return;
     }
     let card = scratch("programs");
-    let settings = "backend=ndarray profile=dev commit=abc seconds=200 parity_limit=1 operation_limit=1\n\
+    let settings = "backend=ndarray profile=dev commit=abc seconds=200 parity_limit=5 operation_limit=5\n\
                     benches=(\"120 1m f32\")";
     lay_out(&crate::root(), &built, &card, programs("ndarray"), settings).unwrap();
     assert!(run(&card, "200").status.success());
     let result = read(&card.join("out")).unwrap();
     assert_eq!(part(&result, "doctor")["stdout"]["backends"][2]["name"], "ndarray");
     let parity = part(&result, "parity");
-    assert_eq!(parity["ended"], "stopped at its limit of 1 s");
+    assert_eq!(parity["ended"], "stopped at its limit of 5 s");
     assert!(parity["stdout"][0].as_str().unwrap().starts_with("ndarray, in f32"), "{parity:#}");
-    assert_eq!(part(&result, "operation")["ended"], "stopped at its limit of 1 s");
+    assert_eq!(part(&result, "operation")["ended"], "stopped at its limit of 5 s");
     assert_eq!(result["table"].as_array().unwrap().len(), 4, "{result:#}");
     fs::remove_dir_all(card).unwrap();
 }
