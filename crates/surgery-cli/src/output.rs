@@ -86,7 +86,7 @@ impl Output {
             }
             match Self::lock(path) {
                 Ok(output) if is_empty(output.path())? => return Ok(output),
-                // Another process was told to write into this very folder.
+                // Another process writes into this very folder.
                 Ok(_) | Err(Error::Output { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -222,7 +222,7 @@ mod tests {
         let _ = fs::remove_dir_all(&runs);
         let (claimed, taken) = std::thread::scope(|scope| {
             let claims: Vec<_> = (0..8).map(|_| scope.spawn(|| Output::claim_next(&runs).unwrap())).collect();
-            // Others are told to write where the next one would.
+            // Others write where the next one would.
             let takes: Vec<_> = (0..8)
                 .map(|number| {
                     let path = runs.join(format!("{:04}", number % 4 + 1));

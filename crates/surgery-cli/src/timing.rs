@@ -32,7 +32,7 @@ pub struct Estimate {
     pub train: f64,
     /// Of evaluation.
     pub evaluate: f64,
-    /// What was timed.
+    /// The model that was timed.
     pub basis: String,
 }
 

@@ -190,7 +190,7 @@ fn the_authors_files_become_the_papers_sets() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("is not empty"));
 }
 
-/// A CSV file with a fault, the texts that are kept of it, and what is told of the row that is left out.
+/// A CSV file with a fault, the texts that are kept of it, and the report of the row that is left out.
 type Faulty = (&'static str, &'static [&'static str], &'static str);
 
 #[test]

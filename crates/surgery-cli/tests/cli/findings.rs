@@ -54,7 +54,7 @@ fn faulty_to_read(data: &str) {
     fs::write(Path::new(data).join(file), with_more(file, &more)).unwrap();
 }
 
-/// What [`faulty_to_read`] is told of as, with the file.
+/// The findings that [`faulty_to_read`] must give, each with its file.
 const TO_READ: [(&str, &str, &str); 5] = [
     ("equal_options", "questions/general.jsonl", "\"twice\": options 1 and 2 are \"oak\", one of them right"),
     (

@@ -148,7 +148,7 @@ fn encode_questions(
                 characters: option.chars().count(),
             });
             encoded.ok_or_else(|| Error::Data {
-                path: folder.label(&format!("questions/{}.jsonl", set.name)),
+                path: folder.label(&set.file()),
                 problem: format!(
                     "option {option:?} of question {:?} has no token of its own to predict",
                     question.id

@@ -127,7 +127,7 @@ pub struct Inspected<'a> {
     pub encoder: &'a TextEncoder,
     /// The tokens that the model reads at once, at most.
     pub context: usize,
-    /// What is to be done with it; nothing where it is only evaluated.
+    /// The operation on it; none where it is only evaluated.
     pub operation: Option<Operation<'a>>,
 }
 
@@ -158,7 +158,7 @@ pub fn lint(inspected: Inspected) -> Vec<Finding> {
     findings
 }
 
-/// What is found only because documents are trained on.
+/// The findings that matter only where documents are trained on.
 fn of_operation(inspected: Inspected, operation: Operation) -> Vec<Finding> {
     let Inspected { corpus, questions, benchmark, encoder, .. } = inspected;
     let Operation { sets, window, replays } = operation;

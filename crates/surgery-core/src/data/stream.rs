@@ -113,7 +113,7 @@ impl Left {
         self.count == 0
     }
 
-    /// What is left, in order.
+    /// The documents not drawn yet, in order.
     pub(super) fn indices(&self) -> impl Iterator<Item = usize> {
         self.order[self.first..].iter().flatten().copied()
     }
