@@ -32,6 +32,12 @@ fn programs(backend: &str) -> impl Iterator<Item = &'static str> {
 /// Below `tests/golden`: what the parity suite reads.
 const GOLDEN: [&str; 4] = ["expected", "models", "pretrain", "steps"];
 
+/// The programs, as they are carried. They have much in common, the embedded models above all.
+const ARCHIVE: &str = "programs.tar.xz";
+
+/// Compresses an archive of them: a dictionary as large as they are together finds what is in two of them.
+const COMPRESS: &str = "xz --lzma2=preset=4,dict=192MiB";
+
 /// The folder is carried to another machine: it should hold no more bytes than this.
 const MOST_BYTES: u64 = 60_000_000;
 
@@ -114,9 +120,10 @@ fn lay_out(
 ) -> Result<(), String> {
     let failed = |error: Error| format!("{}: {error}", folder.display());
     fs::create_dir_all(folder.join("golden")).map_err(failed)?;
-    for program in programs {
-        copy(&built.join(program), &folder.join(program))?;
-    }
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--use-compress-program", COMPRESS, "--file"]);
+    tar.arg(folder.join(ARCHIVE)).arg("--directory").arg(built);
+    run(tar.args(programs))?;
     for name in GOLDEN {
         copy(&root.join("tests/golden").join(name), &folder.join("golden").join(name))?;
     }

@@ -110,6 +110,17 @@ find_toolkit() {
     done
 }
 
+# The programs' archive, by xz or by Python's own decompressor.
+unpack() {
+    if command -v xz >/dev/null; then
+        xz --decompress --stdout "$card/programs.tar.xz"
+    else
+        "$python" -c '
+import lzma, shutil, sys
+shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)' "$card/programs.tar.xz"
+    fi
+}
+
 # Whether $python has PyTorch, and on a card of NVIDIA's one that sees the card.
 has_pytorch() {
     part pytorch 60 "$python" -c '
@@ -140,7 +151,7 @@ if [ "$backend" = cuda ]; then
     find_toolkit
 fi
 export SURGERY_GOLDEN=$card/golden
-chmod +x "$card/surgery" "$card/parity" "$card/surgery-bench" 2>/dev/null
+unpack | tar --extract --directory "$work" || exit 1
 cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)
 {
@@ -160,9 +171,9 @@ if command -v nvidia-smi >/dev/null; then
 else
     skip nvidia-smi "this machine has no nvidia-smi"
 fi
-part doctor 30 "$card/surgery" doctor --json
-part parity "$parity_limit" "$card/parity" "$backend"
-part operation "$operation_limit" "$card/surgery" run --json --backend "$backend" --output "$work/operation"
+part doctor 30 "$work/surgery" doctor --json
+part parity "$parity_limit" "$work/parity" "$backend"
+part operation "$operation_limit" "$work/surgery" run --json --backend "$backend" --output "$work/operation"
 for file in metrics.jsonl report.html; do
     cp "$work/operation/$file" "$out" 2>/dev/null
 done
@@ -171,7 +182,7 @@ pytorch=''
 for bench in "${benches[@]}"; do
     read -r limit shape precision peer <<<"$bench"
     name=bench-$shape-$precision${peer:+-$peer}
-    command=("$card/surgery-bench" --json --backend "$backend" --shape "$shape" --precision "$precision" --steps 3)
+    command=("$work/surgery-bench" --json --backend "$backend" --shape "$shape" --precision "$precision" --steps 3)
     if [ -n "$peer" ]; then
         if [ -z "$pytorch" ]; then
             find_pytorch && pytorch=yes || pytorch=no

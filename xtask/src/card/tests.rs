@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Output};
 
 use serde_json::{Value, json};
 
 use super::results::{file, read};
-use super::{SCRIPT, lay_out, parse, programs, settings};
+use super::{ARCHIVE, SCRIPT, lay_out, parse, programs, settings};
 
 /// An empty folder for one test.
 fn scratch(name: &str) -> PathBuf {
@@ -22,18 +22,31 @@ fn card(name: &str, settings: &str, programs: &[(&str, &str)]) -> PathBuf {
     let card = scratch(name);
     fs::write(card.join("run.sh"), SCRIPT).unwrap();
     fs::write(card.join("settings"), settings).unwrap();
+    let place = card.join("programs");
+    fs::create_dir(&place).unwrap();
     for (program, script) in programs {
-        fs::write(card.join(program), format!("#!/usr/bin/env bash\n{script}\n")).unwrap();
+        fs::write(place.join(program), format!("#!/usr/bin/env bash\n{script}\n")).unwrap();
     }
-    // The script itself makes the others executable.
-    Command::new("chmod").arg("+x").arg(card.join("python")).status().unwrap();
+    let names = programs.iter().map(|(name, _)| name);
+    let made = [
+        Command::new("chmod").args(["-R", "+x"]).arg(&place).status().unwrap(),
+        Command::new("tar")
+            .arg("-cJf")
+            .arg(card.join(ARCHIVE))
+            .arg("-C")
+            .arg(&place)
+            .args(names)
+            .status()
+            .unwrap(),
+    ];
+    assert!(made.iter().all(ExitStatus::success));
     card
 }
 
 fn run(card: &Path, seconds: &str) -> Output {
     let mut command = Command::new("bash");
     command.arg(card.join("run.sh")).arg(card.join("out")).arg(seconds);
-    command.env("PYTHON", card.join("python")).env("CUDA_HOME", card.join("toolkit"));
+    command.env("PYTHON", card.join("programs/python")).env("CUDA_HOME", card.join("toolkit"));
     command.env_remove("CUDA_PATH").output().unwrap()
 }
 
@@ -95,7 +108,7 @@ fn a_part_that_fails_or_hangs_takes_nothing_from_the_others() {
     assert_eq!(result["command"], "bash run.sh OUT 480");
     assert_eq!(result["machine"]["cuda_path"], "CARD/toolkit");
     assert!(part(&result, "doctor")["stdout"].get("hub").is_none());
-    assert_eq!(part(&result, "doctor")["command"], "CARD/surgery doctor --json");
+    assert_eq!(part(&result, "doctor")["command"], "WORK/surgery doctor --json");
     let parity = part(&result, "parity");
     assert_eq!(parity["ended"], "stopped at its limit of 1 s");
     assert_eq!(parity["stdout"], json!(["golden values in CARD/golden"]));
