@@ -273,25 +273,6 @@ pub fn create_parent(path: &Path) -> Result<()> {
     std::fs::create_dir_all(parent).and_then(|()| sync_parent(parent)).map_err(Error::write(parent))
 }
 
-/// Copies a folder and all in it, in the place of one that may be at `to`.
-pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
-        for entry in std::fs::read_dir(from)? {
-            let entry = entry?;
-            let to = to.join(entry.file_name());
-            if entry.file_type()?.is_dir() {
-                std::fs::create_dir(&to)?;
-                copy(&entry.path(), &to)?;
-            } else {
-                std::fs::copy(entry.path(), &to)?;
-                std::fs::File::open(&to)?.sync_all()?;
-            }
-        }
-        sync_folder(to)
-    }
-    replace_folder(to, |folder| copy(from, folder).map_err(Error::write(to)))
-}
-
 /// Removes a folder, if it is there; its name is gone before its files are.
 pub fn remove_folder(path: &Path) -> Result<()> {
     let doomed = beside(path, DOOMED);
@@ -419,20 +400,6 @@ mod tests {
         mend(&scratch).unwrap();
         assert_eq!(names(&scratch), [".f.other", ".hidden", "d", "e.tmp"]);
         mend(&scratch.join("missing")).unwrap();
-        std::fs::remove_dir_all(&scratch).unwrap();
-    }
-
-    #[test]
-    fn a_folder_is_copied_with_all_in_it() {
-        let scratch = scratch("copy");
-        let (from, to) = (scratch.join("from"), scratch.join("to"));
-        std::fs::create_dir_all(from.join("0.10.0/device")).unwrap();
-        std::fs::write(from.join("0.10.0/device/matmul.json.log"), "chosen").unwrap();
-        std::fs::create_dir_all(&to).unwrap();
-        std::fs::write(to.join("older"), "").unwrap();
-        copy_folder(&from, &to).unwrap();
-        let copied = std::fs::read_to_string(to.join("0.10.0/device/matmul.json.log")).unwrap();
-        assert_eq!((copied.as_str(), to.join("older").exists()), ("chosen", false));
         std::fs::remove_dir_all(&scratch).unwrap();
     }
 }

@@ -1,7 +1,5 @@
 //! What a backend crate provides: a burn backend, its kernels and its devices.
 
-use std::path::PathBuf;
-
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
 use crate::error::{Error, Result};
@@ -43,12 +41,6 @@ pub trait Platform: Sized {
     /// what the largest step takes. None where that cannot be told.
     fn peak(_device: &<Self::Infer as burn::tensor::backend::BackendTypes>::Device) -> Option<u64> {
         peak_bytes()
-    }
-
-    /// The folder in which this backend keeps which kernels it found the fastest, where it tries several: another choice
-    /// gives other last digits.
-    fn tuned() -> Option<PathBuf> {
-        None
     }
 
     /// Refuses a precision that this backend lacks.

@@ -31,7 +31,8 @@ fn rope_kernel<E: Float, N: Size>(
         let first = Vector::<f32, N>::cast_from(x[at]);
         let second = Vector::<f32, N>::cast_from(x[at + half]);
         let c = cos[angle];
-        let s = if comptime!(back) { -sin[angle] } else { sin[angle] };
+        // CubeCL's CUDA has no minus for one vector.
+        let s = if comptime!(back) { Vector::new(0.0f32) - sin[angle] } else { sin[angle] };
         y[at] = Vector::cast_from(first * c - second * s);
         y[at + half] = Vector::cast_from(second * c + first * s);
     }
@@ -74,7 +75,7 @@ pub(crate) fn rope<R: CubeRuntime>(
 #[cube]
 fn sigmoid<N: Size>(x: Vector<f32, N>) -> Vector<f32, N> {
     let one = Vector::new(1.0f32);
-    one / (one + (-x).exp())
+    one / (one + (Vector::new(0.0f32) - x).exp())
 }
 
 /// `silu(gate) · up`.

@@ -18,13 +18,14 @@ use crate::elementwise;
 use crate::embedding::{Occurrences, embedding_vjp};
 use crate::products;
 use crate::rows::{self, Held};
+use crate::tensor::zeros_in_a_row;
 
 /// A GPU without a graph.
 type Plain<R, T> = CubeBackend<R, f32, i32, T>;
 /// A GPU with burn's autodiff.
 type Graph<R, T> = Autodiff<Plain<R, T>>;
 
-/// The operations by kernels of this crate, products by burn's.
+/// The operations by kernels of this crate.
 #[derive(Debug, Clone, Copy)]
 pub struct Fused;
 
@@ -297,7 +298,8 @@ impl<R: CubeRuntime, T: BoolElement> Backward<Plain<R, T>, 1> for EmbedBack {
         let gradient = grads.consume::<Plain<R, T>>(&ops.node);
         let (weight, occurrences) = ops.state;
         if let [Some(node)] = ops.parents {
-            let g_weight = primitive(tensor::<R, T, 2>(weight).zeros_like());
+            let shape = tensor::<R, T, 2>(weight.clone()).dims();
+            let g_weight = primitive(tensor::<R, T, 1>(zeros_in_a_row(&weight)).reshape(shape));
             embedding_vjp(gradient, occurrences, &g_weight);
             grads.register::<Plain<R, T>>(node.id, g_weight);
         }

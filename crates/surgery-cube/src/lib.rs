@@ -12,17 +12,8 @@ mod products;
 mod rows;
 mod tensor;
 
-use std::path::PathBuf;
-
-use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
-
 pub use burn_cubecl::{CubeBackend, CubeRuntime};
 pub use kernels::Fused;
-
-/// Where cubecl keeps which kernels autotune chose.
-pub fn tuned() -> PathBuf {
-    CubeClRuntimeConfig::get().autotune.cache.root().join("autotune")
-}
 
 /// The bytes that tensors hold on a device.
 pub fn held<R: CubeRuntime>(device: &R::Device) -> Option<u64> {

@@ -2,7 +2,7 @@
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_dtype;
+use burn_cubecl::ops::numeric::{empty_device_contiguous_dtype, zeros_client};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::{StorageType, VectorSize};
 use cubecl::prelude::*;
@@ -57,16 +57,24 @@ pub(crate) fn width<R: CubeRuntime>(tensors: &[&CubeTensor<R>], size: usize) -> 
     widths.find(|width| size.is_multiple_of(*width)).unwrap_or(1)
 }
 
-/// A tensor of this shape and dtype with nothing written to it, on the device of `like`.
+/// A tensor of this shape and dtype with nothing written to it, on the device of `like`. Its rows follow each other
+/// without gaps, as kernels here write them; on CUDA, burn's own tensors have gaps where a row is no round number of bytes.
 pub(crate) fn empty<R: CubeRuntime, const D: usize>(
     like: &CubeTensor<R>,
     shape: [usize; D],
     dtype: DType,
 ) -> CubeTensor<R> {
-    empty_device_dtype(like.client.clone(), like.device.clone(), Shape::new(shape), dtype)
+    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), Shape::new(shape), dtype)
 }
 
 /// As [`empty`], of the shape and dtype of `like`.
 pub(crate) fn empty_like<R: CubeRuntime>(like: &CubeTensor<R>) -> CubeTensor<R> {
-    empty_device_dtype(like.client.clone(), like.device.clone(), like.meta.shape().clone(), like.dtype)
+    let shape = like.meta.shape().clone();
+    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, like.dtype)
+}
+
+/// Zeros of the number and dtype of the values of `like`, in one row.
+pub(crate) fn zeros_in_a_row<R: CubeRuntime>(like: &CubeTensor<R>) -> CubeTensor<R> {
+    let shape = Shape::new([like.meta.num_elements()]);
+    zeros_client(like.client.clone(), like.device.clone(), shape, like.dtype)
 }

@@ -50,10 +50,6 @@ impl Platform for Cuda {
         Some(Room { bytes: free + aside.saturating_sub(held), limit: Limit::Device })
     }
 
-    fn tuned() -> Option<PathBuf> {
-        Some(surgery_cube::tuned())
-    }
-
     fn held(device: &CudaDevice) -> Option<u64> {
         surgery_cube::held::<CudaRuntime>(device)
     }

@@ -187,11 +187,12 @@ for bench in "${benches[@]}"; do
         if [ -z "$pytorch" ]; then
             find_pytorch && pytorch=yes || pytorch=no
         fi
-        if [ "$pytorch" = no ]; then
+        if [ "$pytorch" = yes ]; then
+            command+=(--peer --python "$python" --script "$card/peer.py")
+        else
             skip "$name" "PyTorch is missing or does not run; see the part pytorch"
-            continue
+            name=bench-$shape-$precision
         fi
-        command+=(--peer --python "$python" --script "$card/peer.py")
     fi
     part "$name" "$limit" "${command[@]}"
 done

@@ -148,7 +148,7 @@ fn a_part_that_fails_or_hangs_takes_nothing_from_the_others() {
 fn without_pytorch_or_time_the_rest_is_measured() {
     let quick = ("surgery", "echo '{}'");
     let settings = "backend=ndarray profile=dev commit=abc seconds=480 parity_limit=60 operation_limit=60\n\
-                    benches=(\"60 1m f32 peer\" \"60 1m f32\")";
+                    benches=(\"60 1m f32 peer\")";
     let programs =
         [quick, ("parity", ""), ("surgery-bench", "echo '{}'"), ("python", "echo 'No module' >&2; exit 1")];
     let card = card("without", settings, &programs);
@@ -225,7 +225,7 @@ fn a_card_is_for_cuda_unless_another_backend_is_named() {
     }
     let settings = settings("cuda", "release", "abc");
     assert!(
-        settings.contains("seconds=480\n") && settings.contains("\"200 llama2-7b bf16\"\n"),
+        settings.contains("seconds=480\n") && settings.contains("\"200 llama2-7b bf16 peer\"\n"),
         "{settings}"
     );
 }

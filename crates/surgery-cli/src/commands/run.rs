@@ -11,7 +11,7 @@ use surgery_core::checkpoint::Checkpoint;
 use surgery_core::data::Set;
 use surgery_core::data::lint::{Finding, documents_split};
 use surgery_core::evaluate::{Against, context};
-use surgery_core::files::{Folder, copy_folder, remove_folder, write_text};
+use surgery_core::files::{Folder, remove_folder, write_text};
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Recipe, ReferenceForm};
@@ -39,8 +39,6 @@ const MOST_STATES: u64 = 1 << 30;
 
 /// The copy of what the model wrote to be kept, in an output folder: as a file of documents.
 const WRITTEN: &str = "written.jsonl";
-/// Which kernels a backend with autotune chose.
-const TUNED: &str = "autotune";
 
 /// Resolves the recipe and runs the command.
 pub fn run(run: Run, common: Common) -> Outcome {
@@ -174,13 +172,6 @@ impl Operation<'_> {
             after: &done.after,
             prompts: &done.prompts,
         };
-        // What would choose the same kernels again.
-        if let Some(tuned) = P::tuned().filter(|folder| folder.is_dir())
-            && let Err(error) = copy_folder(&tuned, &output.join(TUNED))
-        {
-            // Another process may be writing there; the result does not depend on it.
-            log.warn(&error.to_string());
-        }
         report.write(&page, output)?;
         resume::finish(output, log);
         Ok(report)
