@@ -9,6 +9,7 @@ use surgery_core::data::{Benchmark, Corpus, QuestionSet, Set};
 use surgery_core::evaluate::{Against, evaluate, score};
 use surgery_core::event::Silent;
 use surgery_core::generate::{Sampling, generate};
+use surgery_core::kernels::Kernels;
 use surgery_core::model::Llama;
 use surgery_core::objective::{Objective, TokenMean};
 use surgery_core::oracle;
@@ -156,7 +157,7 @@ fn inference<P: Platform>(device: &DeviceOf<P>, variant: &str, tolerances: Toler
     let rows = Rows::pack(&[one], one.len(), false);
     let states = model.hidden::<P::Kernels>(&rows).expect("hidden states");
     let [_, length, hidden] = states.dims();
-    let logits = values_of(states.reshape([length, hidden]).matmul(model.head().transpose()));
+    let logits = values_of(P::Kernels::logits(states.reshape([length, hidden]), model.head()));
     let wanted = expected["logits"]["values"].as_array().expect("rows");
     let wanted: Vec<f64> = wanted.iter().flat_map(|row| row.as_array().expect("a row")).map(number).collect();
     assert_eq!(logits.len(), wanted.len(), "{variant}");

@@ -55,7 +55,7 @@ struct Plan {
 }
 
 const CUDA: Plan = Plan {
-    parity: 150,
+    parity: 220,
     operation: 90,
     benches: &[
         "60 110m mixed peer",

@@ -102,7 +102,7 @@ fn parity(root: &Path, backend: &str) -> Result<(), String> {
 }
 
 /// In the development profile, which is as optimised and already built: the release profile would build burn
-/// again, with link-time optimisation, for a few per cent.
+/// again.
 fn bench(root: &Path, arguments: &[&str]) -> Result<(), String> {
     if let ["--micro", rest @ ..] = arguments {
         // The default members at once, as everywhere: with fewer, burn would have other features.

@@ -7,7 +7,7 @@ use cubecl::prelude::*;
 use surgery_core::burn::tensor::DType;
 use surgery_core::kernels::AdamWStep;
 
-use crate::tensor::{BLOCK, Cubes, array, contiguous, dtype, empty, empty_like, width};
+use crate::tensor::{BLOCK, Cubes, array, contiguous, copy, dtype, empty, empty_like, width};
 
 /// Turns the pairs (i, i + half) of every head by its token's angles: `[tokens, heads, 2 · half]`, with cosine and sine
 /// `[tokens, half]`. `back` turns them the other way, which is the gradient's.
@@ -204,7 +204,7 @@ pub(crate) fn adamw<R: CubeRuntime>(
     let gradient = contiguous(gradient);
     let state = state.map(|tensor| {
         let tensor = contiguous(tensor);
-        if tensor.can_mut() { tensor } else { tensor.copy() }
+        if tensor.can_mut() { tensor } else { copy(tensor) }
     });
     let AdamWStep { clip, rate, beta_1, beta_2, epsilon, weight_decay, step } = *step;
     let constants = ConstantsLaunch::<R>::new(

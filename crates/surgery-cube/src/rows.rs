@@ -5,7 +5,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 use surgery_core::burn::tensor::DType;
 
-use crate::tensor::{BLOCK, Cubes, array, contiguous, dtype, empty, empty_like, width};
+use crate::tensor::{BLOCK, Cubes, array, contiguous, copy, dtype, empty, empty_like, width};
 
 /// The sum of a value of each unit of the cube, in a fixed order. `shared` has a place for each.
 #[cube]
@@ -361,7 +361,7 @@ pub(crate) fn losses<R: CubeRuntime>(
 ) -> (CubeTensor<R>, CubeTensor<R>) {
     let gradient = coefficients.is_some();
     let logits = contiguous(logits);
-    let logits = if gradient && !logits.can_mut() { logits.copy() } else { logits };
+    let logits = if gradient && !logits.can_mut() { copy(logits) } else { logits };
     let (rows, vocab) = (logits.meta.shape()[0], logits.meta.shape()[1] as u32);
     let losses = empty(&logits, [rows], DType::F32);
     // One that is not read stands in for those that are not there.

@@ -73,6 +73,14 @@ pub(crate) fn empty_like<R: CubeRuntime>(like: &CubeTensor<R>) -> CubeTensor<R> 
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, like.dtype)
 }
 
+/// The same values in a buffer of their own, without gaps; the values are in such a buffer.
+pub(crate) fn copy<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
+    let to = empty_like(&tensor);
+    let (client, kind) = (tensor.client.clone(), dtype(&tensor));
+    cubecl::std::tensor::copy_into(&client, tensor.binding(), to.clone().binding(), kind);
+    to
+}
+
 /// Zeros of the number and dtype of the values of `like`, in one row.
 pub(crate) fn zeros_in_a_row<R: CubeRuntime>(like: &CubeTensor<R>) -> CubeTensor<R> {
     let shape = Shape::new([like.meta.num_elements()]);

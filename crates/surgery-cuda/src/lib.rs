@@ -4,9 +4,8 @@
 //! headers: kernels are compiled on the machine they run on. cubecl panics where one is missing, so they are
 //! looked for before anything is computed.
 //!
-//! Without burn's kernel fusion: the kernels of `surgery-cube` do what it would do. With autotune for products of bf16: the
-//! first use of each shape tries several kernels and remembers the fastest on disk, so the first steps are slow. A run keeps
-//! a copy of what was chosen among its records. In f32 nothing is tried: see `surgery-cube`.
+//! Without burn's kernel fusion: the kernels of `surgery-cube` do what it would do. Without autotune: see the
+//! products of `surgery-cube`.
 
 use std::path::PathBuf;
 
