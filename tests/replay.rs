@@ -1,12 +1,14 @@
 //! Texts that a model writes to be kept: what they are, what they may not hold, and that an operation draws them.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use surgery_core::Error;
 use surgery_core::batch::Rows;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::{Benchmark, Corpus, Document, Set};
-use surgery_core::event::Silent;
+use surgery_core::event::{Event, Observer, Silent};
 use surgery_core::files::Folder;
 use surgery_core::generate::{Sampling, generate_several};
 use surgery_core::kernels::{Kernels as Operations, Portable};
@@ -76,7 +78,7 @@ fn several_texts_are_drawn_by_their_numbers() {
     let sampling = Sampling { temperature: 1.0, seed: 5 };
     let draw = |texts: std::ops::Range<usize>| {
         let prompts: Vec<(usize, &[u32])> = texts.map(|text| (text, [1].as_slice())).collect();
-        generate_several::<Infer, Kernels>(&model, &prompts, 12, sampling).unwrap()
+        generate_several::<Infer, Kernels>(&model, &prompts, 12, sampling, &Silent).unwrap()
     };
     let all = draw(0..20);
     assert_eq!(all, draw(0..20));
@@ -84,6 +86,29 @@ fn several_texts_are_drawn_by_their_numbers() {
     assert_eq!(all[8..], draw(8..20)[..]);
     let distinct: std::collections::HashSet<&Vec<u32>> = all.iter().collect();
     assert!(distinct.len() > 15, "texts of different numbers are different: {all:?}");
+}
+
+/// Lets as many tokens be written as it says.
+struct After(Cell<usize>);
+
+impl Observer for After {
+    fn observe(&mut self, _: Event) {}
+
+    fn interrupted(&self) -> bool {
+        self.0.replace(self.0.get().saturating_sub(1)) == 0
+    }
+}
+
+#[test]
+fn writing_is_interrupted_between_two_tokens() {
+    let model = load("llama1-mha");
+    let sampling = Sampling { temperature: 1.0, seed: 5 };
+    let write = |tokens: usize| {
+        let observer = After(Cell::new(tokens));
+        generate_several::<Infer, Kernels>(&model, &[(0, &[1])], 3, sampling, &observer)
+    };
+    assert!(write(3).is_ok());
+    assert!(matches!(write(2), Err(Error::Interrupted { .. })));
 }
 
 fn data() -> (Corpus, Benchmark) {

@@ -377,7 +377,7 @@ impl<'a, P: Platform> Bench<'a, P> {
             let texts = at_once(&recipe.replay).min(TEXTS_WRITTEN);
             let prompts: Vec<(usize, &[u32])> = (0..texts).map(|text| (text, [0].as_slice())).collect();
             timed(&mut seconds.written, || {
-                generate_several::<P::Infer, P::Kernels>(model, &prompts, TOKENS_WRITTEN, sampling)
+                generate_several::<P::Infer, P::Kernels>(model, &prompts, TOKENS_WRITTEN, sampling, &Silent)
             })?;
         }
         timed(&mut seconds.alone, || generate::<P::Infer, P::Kernels>(model, &[0], TOKENS_ALONE, sampling))?;

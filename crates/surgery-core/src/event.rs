@@ -62,7 +62,7 @@ pub trait Observer {
     /// Called for each event.
     fn observe(&mut self, event: Event);
 
-    /// Asked between steps and between batches of an evaluation.
+    /// Asked between steps, between batches of an evaluation, and between tokens of texts that a model writes.
     fn interrupted(&self) -> bool {
         false
     }

@@ -5,6 +5,7 @@ use rand::distr::{Distribution, StandardUniform};
 
 use crate::data::seeded;
 use crate::error::{Error, Result};
+use crate::event::{Observer, Silent, stop_if_interrupted};
 use crate::kernels::Kernels;
 use crate::model::Llama;
 
@@ -25,16 +26,17 @@ pub fn generate<B: Backend, K: Kernels<B>>(
     most: usize,
     sampling: Sampling,
 ) -> Result<Vec<u32>> {
-    Ok(generate_several::<B, K>(model, &[(0, prompt)], most, sampling)?.remove(0))
+    Ok(generate_several::<B, K>(model, &[(0, prompt)], most, sampling, &Silent)?.remove(0))
 }
 
 /// As [`generate`], several texts at once, each by itself: their prompts, all as long, and for each the number that says
-/// which draws of the seed it has.
+/// which draws of the seed it has. `observer` may interrupt it between two tokens.
 pub fn generate_several<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     prompts: &[(usize, &[u32])],
     most: usize,
     sampling: Sampling,
+    observer: &dyn Observer,
 ) -> Result<Vec<Vec<u32>>> {
     const STREAM: u64 = 2 << 32;
     let config = model.config();
@@ -55,6 +57,7 @@ pub fn generate_several<B: Backend, K: Kernels<B>>(
     let mut input = prompts.iter().flat_map(|(_, prompt)| *prompt).copied().collect::<Vec<u32>>();
     let is_last = |token: &u32| config.eos_token_ids.contains(token);
     for _ in 0..most.min(context - length) {
+        stop_if_interrupted(observer)?;
         let logits = model.advance::<K>(&input, prompts.len(), &mut cache)?;
         let logits: Vec<f32> = logits.into_data().convert::<f32>().to_vec().expect("converted to f32");
         if let Some(&logit) = logits.iter().find(|logit| logit.is_nan()) {

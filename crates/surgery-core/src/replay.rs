@@ -100,8 +100,8 @@ pub fn write_texts<B: Backend, K: Kernels<B>>(
             let several = (TOKENS_AT_ONCE / beginning).min(2 * wanted);
             let prompts: Vec<(usize, &[u32])> =
                 (written..written + several).map(|text| (2 * text, prompt.as_slice())).collect();
-            let new =
-                generate_several::<B, K>(model, &prompts, beginning.saturating_sub(prompt.len()), sampling)?;
+            let most = beginning.saturating_sub(prompt.len());
+            let new = generate_several::<B, K>(model, &prompts, most, sampling, &*observer)?;
             for (text, new) in (written..).zip(new) {
                 if !filter.refuses_beginning(&encoder.decode(&new)?) {
                     begun.push_back((text, [prompt.as_slice(), &new].concat()));
@@ -117,7 +117,10 @@ pub fn write_texts<B: Backend, K: Kernels<B>>(
             going.iter().map(|(text, tokens)| (2 * text + 1, tokens.as_slice())).collect();
         let ends = match prompts.is_empty() {
             true => Vec::new(),
-            false => generate_several::<B, K>(model, &prompts, replay.max_tokens - beginning, sampling)?,
+            false => {
+                let most = replay.max_tokens - beginning;
+                generate_several::<B, K>(model, &prompts, most, sampling, &*observer)?
+            }
         };
         let whole = going.iter().zip(ends).map(|((_, tokens), end)| [tokens.as_slice(), &end].concat());
         let mut passed = Vec::new();
