@@ -36,13 +36,12 @@ pub struct Estimate {
     pub basis: String,
 }
 
-/// The sizes of stand-ins, the smallest first: values of matrices in all, and the fewest tokens of a step. A fast device
-/// needs a large one to show its speed.
-const SIZES: [(usize, usize); 2] = [(12_000_000, 384), (100_000_000, 1024)];
-/// A step of a smaller stand-in has more tokens, up to so many, until its gradients take about so many operations: the
-/// fewer tokens, the more of the time goes into what a step does once.
-const MOST_TOKENS: usize = 1024;
-const OPERATIONS: f64 = 16e9;
+/// The sizes of stand-ins, the smallest first: values of matrices in all. A fast device needs a large one to show its
+/// speed.
+const SIZES: [usize; 2] = [12_000_000, 100_000_000];
+/// Tokens of a step of theirs: the fewer, the more of the time goes into what a step does once. With 432, the gradients
+/// of a model of 135M parameters were foreseen to take twice as long as they did.
+const TOKENS: usize = 1024;
 /// A round that takes less says too little, where a larger stand-in is to be had.
 const SHORTEST_ROUND: f64 = 0.15;
 /// Rounds are repeated for this long, in seconds, or until there are so many; the median counts.
@@ -67,15 +66,12 @@ pub fn estimate<P: Platform>(
     let config = &LlamaConfig { eos_token_ids: Vec::new(), ..config.clone() };
     let whole = Amounts::of_run(recipe, config, data);
     let mut found = None;
-    for (most_values, fewest_tokens) in SIZES {
+    for most_values in SIZES {
         let stand_in = shrunk(config, most_values);
-        // Six of each value there and back.
-        let tokens = OPERATIONS / (6.0 * values(&stand_in)[2]);
-        let tokens = (tokens as usize).clamp(fewest_tokens, MOST_TOKENS);
-        if fit::stand_in::<P>(recipe, &stand_in, tokens, device).is_err() {
+        if fit::stand_in::<P>(recipe, &stand_in, TOKENS, device).is_err() {
             break;
         }
-        let mut bench = Bench::<P>::new(recipe, stand_in, tokens, data, device)?;
+        let mut bench = Bench::<P>::new(recipe, stand_in, TOKENS, data, device)?;
         // The first round warms up.
         bench.round()?;
         let started = Instant::now();
@@ -92,12 +88,13 @@ pub fn estimate<P: Platform>(
     Ok(found)
 }
 
-/// A shape of at most about so many values in matrices: fewer blocks and a smaller vocabulary, and where one block is
-/// too large, narrower ones.
-fn shrunk(config: &LlamaConfig, values: usize) -> LlamaConfig {
+/// A shape of at most about so many values in matrices: fewer blocks and a smaller vocabulary, in the same proportion,
+/// since a head costs more than its products; and where one block is too large, narrower ones.
+fn shrunk(config: &LlamaConfig, most: usize) -> LlamaConfig {
     let mut shape = config.clone();
-    let half = values as f64 / 2.0;
-    let narrower = (block_values(config) / half).sqrt().max(1.0).ceil() as usize;
+    let [blocks, head, _] = values(config);
+    let of_blocks = most as f64 * blocks / (blocks + head);
+    let narrower = (block_values(config) / of_blocks).sqrt().max(1.0).ceil() as usize;
     if narrower > 1 {
         let part = |size: usize| (size / narrower).max(1);
         // Query heads are a multiple of key heads.
@@ -107,9 +104,10 @@ fn shrunk(config: &LlamaConfig, values: usize) -> LlamaConfig {
         (shape.hidden_size, shape.intermediate_size) =
             (part(config.hidden_size), part(config.intermediate_size));
     }
-    let blocks = (half / block_values(&shape)) as usize;
-    shape.num_hidden_layers = config.num_hidden_layers.min(blocks.max(1));
-    shape.vocab_size = config.vocab_size.min((half as usize / shape.hidden_size).max(2));
+    let fitting = (of_blocks / block_values(&shape)) as usize;
+    shape.num_hidden_layers = config.num_hidden_layers.min(fitting.max(1));
+    let of_head = values(&shape)[0] * head / blocks;
+    shape.vocab_size = config.vocab_size.min((of_head as usize / shape.hidden_size).max(2));
     shape
 }
 
