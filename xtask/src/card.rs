@@ -50,7 +50,7 @@ struct Plan {
     parity: u32,
     operation: u32,
     /// A run of the benchmark each: the most seconds that it may take, the shape, the precision, and `peer` for PyTorch
-    /// beside it, where the machine has it. What comes late may be left out for want of time.
+    /// beside it, where the machine has it. The last ones are skipped when no time is left.
     benches: &'static [&'static str],
 }
 

@@ -31,7 +31,7 @@ fn rope_kernel<E: Float, N: Size>(
         let first = Vector::<f32, N>::cast_from(x[at]);
         let second = Vector::<f32, N>::cast_from(x[at + half]);
         let c = cos[angle];
-        // CubeCL's CUDA has no minus for one vector.
+        // CubeCL's CUDA has no minus for a vector.
         let s = if comptime!(back) { Vector::new(0.0f32) - sin[angle] } else { sin[angle] };
         y[at] = Vector::cast_from(first * c - second * s);
         y[at + half] = Vector::cast_from(second * c + first * s);
