@@ -11,8 +11,8 @@ use surgery_core::objective::Objective;
 use surgery_core::recipe::{Recipe, parse};
 use surgery_core::reference::{Cached, Live, Reference, Store};
 use surgery_core::step::{Graded, StepDocuments, StepRecord, gradients};
-use surgery_core::surgery::{Drawable, beginning, operate, retain_to_be_drawn};
-use surgery_core::training::KeepNothing;
+use surgery_core::surgery::{TrainingDocuments, beginning, operate, retain_to_be_drawn};
+use surgery_core::training::NoCheckpoints;
 use surgery_tests::{
     Infer, Kernels, Records, Train, assert_close, golden_folder, load, open, relative_distance,
 };
@@ -168,9 +168,10 @@ fn an_operation_asks_for_what_it_was_known_to_draw() {
         let mut records = Records::default();
         let model = Llama::<Train>::trainable(model.clone());
         let state = beginning(model, &corpus, &recipe);
-        let drawable = Drawable { benchmark: &benchmark, written: Vec::new() };
-        let keeper = &mut KeepNothing;
-        operate::<Train, Kernels>(state, &drawable, &recipe, reference, None, keeper, &mut records).unwrap();
+        let drawable = TrainingDocuments { benchmark: &benchmark, written: Vec::new() };
+        let checkpointer = &mut NoCheckpoints;
+        operate::<Train, Kernels>(state, &drawable, &recipe, reference, None, checkpointer, &mut records)
+            .unwrap();
         records.0
     };
     let found = operate_against(&mut cached(&model, Store::in_memory(), &drawn));

@@ -16,7 +16,7 @@ use surgery_core::model::Llama;
 use surgery_core::platform::Platform;
 use surgery_core::recipe::{Precision, Recipe, Replay, parse};
 use surgery_core::replay::{Likelihood, ReplayFilter, check, write_texts};
-use surgery_core::surgery::{Drawable, retain_to_be_drawn};
+use surgery_core::surgery::{TrainingDocuments, retain_to_be_drawn};
 use surgery_core::text::TextEncoder;
 use surgery_tests::{Cpu, Infer, Kernels, VARIANTS, golden_folder, load, load_from, open, relative_distance};
 
@@ -253,7 +253,7 @@ fn what_was_written_is_drawn_among_the_retain_set() {
     let drawn = retain_to_be_drawn(&corpus, &recipe);
     assert_eq!(drawn, (0..own + 7).collect());
     let written: Vec<Arc<[u32]>> = (0..7).map(|text| [1, text, text + 1].into()).collect();
-    let drawable = Drawable { benchmark: &benchmark, written: written.clone() };
+    let drawable = TrainingDocuments { benchmark: &benchmark, written: written.clone() };
     assert_eq!(drawable.document(Set::Retain, own - 1), benchmark.documents(Set::Retain)[own - 1]);
     assert_eq!(*drawable.document(Set::Retain, own + 6), *written[6]);
 }

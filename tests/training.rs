@@ -12,8 +12,8 @@ use surgery_core::platform::Platform;
 use surgery_core::recipe::{Precision, Recipe, parse};
 use surgery_core::reference::{Live, Reference};
 use surgery_core::step::{StepDocuments, gradients, update};
-use surgery_core::surgery::{Drawable, beginning, operate};
-use surgery_core::training::KeepNothing;
+use surgery_core::surgery::{TrainingDocuments, beginning, operate};
+use surgery_core::training::NoCheckpoints;
 use surgery_tests::{Cpu, Infer, Kernels, Train, golden_folder, load, open};
 
 fn train(variant: &str) -> Llama<Train> {
@@ -28,8 +28,8 @@ fn values(model: &Llama<Infer>) -> Vec<(String, Vec<f32>)> {
     values
 }
 
-fn drawable(benchmark: &Benchmark) -> Drawable<'_> {
-    Drawable { benchmark, written: Vec::new() }
+fn drawable(benchmark: &Benchmark) -> TrainingDocuments<'_> {
+    TrainingDocuments { benchmark, written: Vec::new() }
 }
 
 /// A short operation on the golden data, with draws that the seed decides.
@@ -47,9 +47,9 @@ fn short_operation(seed: u64) -> Vec<(String, Vec<f32>)> {
     let benchmark = Benchmark::encode(&folder, &corpus, &[], &encoder).unwrap();
     let mut reference = Live::<Infer, Kernels>::new(load("llama1-mha"));
     let state = beginning(train("llama1-mha"), &corpus, &recipe);
-    let (drawable, keeper) = (drawable(&benchmark), &mut KeepNothing);
+    let (drawable, checkpointer) = (drawable(&benchmark), &mut NoCheckpoints);
     let (after, _) =
-        operate::<Train, Kernels>(state, &drawable, &recipe, &mut reference, None, keeper, &mut Silent)
+        operate::<Train, Kernels>(state, &drawable, &recipe, &mut reference, None, checkpointer, &mut Silent)
             .unwrap();
     values(&after.valid())
 }
@@ -118,14 +118,14 @@ fn steps_that_are_no_numbers_are_skipped_as_often_as_the_recipe_says() {
         let mut reference = Faulty { model, asked: 0, faults: faults.to_vec() };
         let mut seen = Seen::default();
         let state = beginning(train("llama1-mha"), &corpus, &recipe);
-        let keeper = &mut KeepNothing;
+        let checkpointer = &mut NoCheckpoints;
         let outcome = operate::<Train, Kernels>(
             state,
             &drawable(&benchmark),
             &recipe,
             &mut reference,
             None,
-            keeper,
+            checkpointer,
             &mut seen,
         );
         (outcome, seen)

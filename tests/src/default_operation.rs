@@ -11,7 +11,7 @@ use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Precision, Recipe, parse};
 use surgery_core::replay::{Likelihood, ReplayFilter, write_texts};
 use surgery_core::step::StepRecord;
-use surgery_core::surgery::Drawable;
+use surgery_core::surgery::TrainingDocuments;
 use surgery_core::text::TextEncoder;
 
 use crate::parity::operated;
@@ -75,7 +75,7 @@ impl DefaultOperation {
     /// What each step on `device` measured.
     pub fn records<P: Platform>(&self, precision: Precision, device: &DeviceOf<P>) -> Vec<StepRecord> {
         let model = load_from::<P>(&self.model, precision, device);
-        let drawable = Drawable { benchmark: &self.benchmark, written: self.written.clone() };
+        let drawable = TrainingDocuments { benchmark: &self.benchmark, written: self.written.clone() };
         operated::<P>(model, &self.corpus, &drawable, &self.recipe, Some(&self.bounds)).2.0
     }
 }

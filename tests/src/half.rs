@@ -9,7 +9,7 @@ use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Precision, Recipe, parse};
 use surgery_core::reference::Live;
 use surgery_core::step::{StepRecord, gradients};
-use surgery_core::surgery::Drawable;
+use surgery_core::surgery::TrainingDocuments;
 
 use crate::default_operation::DefaultOperation;
 use crate::parity::{Found, Item, Tolerances, operated, relative};
@@ -125,7 +125,7 @@ pub fn curve<P: Platform>(device: &DeviceOf<P>, dtype: Option<FloatDType>) -> Ve
         Some(dtype) => model.computing_in(dtype),
         None => model,
     };
-    let drawable = Drawable { benchmark: &benchmark, written: Vec::new() };
+    let drawable = TrainingDocuments { benchmark: &benchmark, written: Vec::new() };
     let (_, _, records) = operated::<P>(model, &corpus, &drawable, &recipe, None);
     assert_eq!(records.0.len(), STEPS);
     records.0.iter().map(|record| record.loss).collect()

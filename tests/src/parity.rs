@@ -18,8 +18,8 @@ use surgery_core::pretrain::pretrain;
 use surgery_core::recipe::{PretrainRecipe, Recipe, parse};
 use surgery_core::reference::Live;
 use surgery_core::step::{StepDocuments, gradients};
-use surgery_core::surgery::{Drawable, beginning, operate};
-use surgery_core::training::{Cost, KeepNothing};
+use surgery_core::surgery::{TrainingDocuments, beginning, operate};
+use surgery_core::training::{Cost, NoCheckpoints};
 
 use crate::{
     Cpu, Records, choices, golden, golden_folder, golden_json, ids, load_on, number, open, operations,
@@ -264,7 +264,7 @@ fn operation<P: Platform>(
     let folder = golden_folder("steps/data");
     let corpus = Corpus::load(&folder, &recipe.objective.sets()).expect("documents");
     let benchmark = Benchmark::encode(&folder, &corpus, &[], &encoder).expect("documents");
-    let drawable = Drawable { benchmark: &benchmark, written: Vec::new() };
+    let drawable = TrainingDocuments { benchmark: &benchmark, written: Vec::new() };
     let before = load_on::<P>(variant, device);
     let (after, cost, records) = operated::<P>(before.clone(), &corpus, &drawable, &recipe, None);
     assert_eq!(cost.steps, recipe.train.steps);
@@ -281,7 +281,7 @@ fn operation<P: Platform>(
 pub(crate) fn operated<P: Platform>(
     model: Llama<P::Infer>,
     corpus: &Corpus,
-    drawable: &Drawable,
+    drawable: &TrainingDocuments,
     recipe: &Recipe,
     bounds: Option<&Bounds>,
 ) -> (Llama<P::Train>, Cost, Records) {
@@ -293,7 +293,7 @@ pub(crate) fn operated<P: Platform>(
         recipe,
         &mut reference,
         bounds,
-        &mut KeepNothing,
+        &mut NoCheckpoints,
         &mut records,
     )
     .expect("an operation");
@@ -316,9 +316,10 @@ fn pretraining<P: Platform>(device: &DeviceOf<P>, tolerances: Tolerances, found:
     let before = load_on::<P>(variant, device);
     let model = Llama::<P::Train>::trainable(before.clone());
     let state = surgery_core::pretrain::beginning(model, documents.len(), &recipe);
-    let keeper = &mut KeepNothing;
-    let (after, _) = pretrain::<P::Train, P::Kernels>(state, &documents, &recipe, None, keeper, &mut records)
-        .expect("a training");
+    let checkpointer = &mut NoCheckpoints;
+    let (after, _) =
+        pretrain::<P::Train, P::Kernels>(state, &documents, &recipe, None, checkpointer, &mut records)
+            .expect("a training");
     let errors = records.errors("pretrain", &expected);
     found.add("pretrain: figures of the steps".into(), tolerances.figures, errors);
     let errors = changes::<P>("pretrain", &before, &after.valid(), "pretrain/delta.safetensors");

@@ -13,7 +13,7 @@ use surgery_ndarray::Cpu;
 
 use crate::Result;
 use crate::ours::timed;
-use crate::work::Draw;
+use crate::work::StepSample;
 
 /// A matrix product's best rate.
 #[derive(Debug, Clone, Serialize)]
@@ -28,7 +28,7 @@ pub(crate) struct ProductRate {
 
 /// Operations of the matrix products of one step in which the reference's states are known. A multiplication and an
 /// addition are two; looking up an embedding is none.
-pub(crate) fn step_operations(config: &LlamaConfig, draw: &Draw) -> f64 {
+pub(crate) fn step_operations(config: &LlamaConfig, draw: &StepSample) -> f64 {
     let LlamaConfig { hidden_size, intermediate_size, vocab_size, .. } = *config;
     let queries = config.num_attention_heads * config.head_dim;
     let keys = config.num_key_value_heads * config.head_dim;
@@ -55,7 +55,7 @@ pub(crate) fn step_operations(config: &LlamaConfig, draw: &Draw) -> f64 {
 pub(crate) fn product_rates<P: Platform>(
     config: &LlamaConfig,
     precision: Precision,
-    draw: &Draw,
+    draw: &StepSample,
     device: &DeviceOf<P>,
 ) -> Result<Vec<ProductRate>> {
     let (tokens, hidden, wide) = (draw.num_tokens(), config.hidden_size, config.intermediate_size);

@@ -21,7 +21,7 @@ use surgery_core::step::{gradients, update};
 
 use crate::Result;
 use crate::precomputed::Precomputed;
-use crate::work::{Draw, Job};
+use crate::work::{Job, StepSample};
 
 /// The reference in the steps that are measured: its states are known.
 type Known<P> = Precomputed<<P as Platform>::Infer, <P as Platform>::Kernels>;
@@ -86,12 +86,12 @@ impl<P: Platform> Ours<P> {
     }
 
     /// One step of the operation, from the weights that the last one left.
-    pub(crate) fn step(&mut self, draw: &Draw, reference: ReferenceIs) -> Result<StepTime> {
+    pub(crate) fn step(&mut self, draw: &StepSample, reference: ReferenceIs) -> Result<StepTime> {
         Ok(self.step_looking(draw, reference, |_| Ok(()))?.0)
     }
 
     /// A step with the states of its reference known, and the seconds that the norm of its gradient takes by itself.
-    pub(crate) fn step_and_norm(&mut self, draw: &Draw) -> Result<(StepTime, f64)> {
+    pub(crate) fn step_and_norm(&mut self, draw: &StepSample) -> Result<(StepTime, f64)> {
         let device = self.device.clone();
         self.step_looking(draw, ReferenceIs::Known, |gradients| {
             let norm = || Ok(global_norm::<P::Infer, P::Kernels>(gradients));
@@ -102,7 +102,7 @@ impl<P: Platform> Ours<P> {
     /// A step that shows its gradient before the update; the look is not in its time.
     fn step_looking<T>(
         &mut self,
-        draw: &Draw,
+        draw: &StepSample,
         reference: ReferenceIs,
         look: impl FnOnce(&Gradients<P::Infer>) -> Result<T>,
     ) -> Result<(StepTime, T)> {
@@ -126,7 +126,7 @@ impl<P: Platform> Ours<P> {
     }
 
     /// Seconds of the forward pass over a step's documents, and of the head's losses and gradient, each by itself.
-    pub(crate) fn forward_and_head(&self, draw: &Draw) -> Result<[f64; 2]> {
+    pub(crate) fn forward_and_head(&self, draw: &StepSample) -> Result<[f64; 2]> {
         let model = self.model().valid();
         let documents = draw.step();
         let tokens: Vec<&[u32]> = documents.documents.iter().map(|(_, tokens)| *tokens).collect();

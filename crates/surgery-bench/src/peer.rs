@@ -12,7 +12,7 @@ use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
 
 use crate::Result;
-use crate::work::{Draw, Job, Shape, questions_json};
+use crate::work::{Job, Shape, StepSample, questions_json};
 
 /// `peer.py` where this was built.
 pub(crate) const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peer.py");
@@ -105,12 +105,12 @@ impl Peer {
         &self.versions
     }
 
-    pub(crate) fn step(&mut self, draw: &Draw) -> Result<PeerStep> {
+    pub(crate) fn step(&mut self, draw: &StepSample) -> Result<PeerStep> {
         self.ask(&json!({"do": "step", "documents": draw.json()}))
     }
 
     /// The most memory held during a step, above that of the process before it had a model.
-    pub(crate) fn step_memory(&mut self, draw: &Draw) -> Result<Option<u64>> {
+    pub(crate) fn step_memory(&mut self, draw: &StepSample) -> Result<Option<u64>> {
         #[derive(Deserialize)]
         struct Forgotten {
             forgotten: bool,
@@ -143,7 +143,7 @@ impl Peer {
         let done: Seconds = self.ask(&json!({
             "do": "job",
             "steps": job.draws.len(),
-            "draws": job.draws.iter().map(Draw::json).collect::<Vec<_>>(),
+            "draws": job.draws.iter().map(StepSample::json).collect::<Vec<_>>(),
             "texts": job.texts,
             "questions": questions_json(&job.questions),
             "arrangement": arrangement,

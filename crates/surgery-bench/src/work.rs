@@ -87,11 +87,11 @@ pub(crate) enum Lengths {
 }
 
 /// The documents of one step.
-pub(crate) struct Draw {
+pub(crate) struct StepSample {
     documents: Vec<(Set, Vec<u32>)>,
 }
 
-impl Draw {
+impl StepSample {
     pub(crate) fn step(&self) -> StepDocuments<'_> {
         let documents = self.documents.iter().map(|(set, tokens)| (*set, tokens.as_slice())).collect();
         StepDocuments { documents, context: CONTEXT, recompute: false, bounds: None }
@@ -126,7 +126,7 @@ impl Draw {
 /// All that one shape is measured on.
 pub(crate) struct Work {
     /// The documents of the steps that are measured one by one.
-    pub(crate) draw: Draw,
+    pub(crate) draw: StepSample,
     pub(crate) questions: Vec<EncodedQuestion>,
     pub(crate) job: Job,
 }
@@ -134,7 +134,7 @@ pub(crate) struct Work {
 /// The whole job: evaluate, operate, evaluate.
 pub(crate) struct Job {
     /// The documents of its steps, no two of them alike.
-    pub(crate) draws: Vec<Draw>,
+    pub(crate) draws: Vec<StepSample>,
     pub(crate) texts: Vec<Vec<u32>>,
     pub(crate) questions: Vec<EncodedQuestion>,
 }
@@ -186,9 +186,9 @@ impl Random<'_> {
         self.tokens(length)
     }
 
-    fn draw(&mut self, lengths: Lengths) -> Draw {
+    fn draw(&mut self, lengths: Lengths) -> StepSample {
         let sets = Set::TRAINED.into_iter().flat_map(|set| std::iter::repeat_n(set, DOCUMENTS));
-        Draw { documents: sets.map(|set| (set, self.document(lengths))).collect() }
+        StepSample { documents: sets.map(|set| (set, self.document(lengths))).collect() }
     }
 
     fn question(&mut self) -> EncodedQuestion {

@@ -7,14 +7,14 @@
 use surgery_core::account::{Account, Plan};
 use surgery_core::batch::BATCH_TOKENS;
 use surgery_core::config::LlamaConfig;
-use surgery_core::data::{DocumentsPerStep, Draw, Set};
+use surgery_core::data::{DocumentsPerStep, Set, StepSample};
 use surgery_core::kernels::Kernels;
 use surgery_core::memory::shown;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::pretrain::most_tokens;
 use surgery_core::recipe::{Precision, PretrainRecipe, Recipe, ReferenceForm};
 use surgery_core::replay::{stand_ins, tokens_at_once, tokens_in_cache};
-use surgery_core::surgery::{Drawable, sampler};
+use surgery_core::surgery::{TrainingDocuments, sampler};
 use surgery_core::training::FORESEEN;
 use surgery_core::{Error, Result};
 
@@ -24,7 +24,7 @@ use crate::inputs::{DataFiles, ModelFiles};
 const SHORTEST: usize = 64;
 
 /// What is to be asked for, of what was counted.
-fn asked(bytes: u64) -> u64 {
+fn with_headroom(bytes: u64) -> u64 {
     bytes + bytes / 10
 }
 
@@ -67,7 +67,7 @@ pub fn operation<P: Platform>(
     options.push(fewer(recipe.train.documents_per_step));
     let nothing_written = Box::new(|recipe: &mut Recipe| recipe.replay.documents = 0);
     options.push(vec![Change { name: "replay.documents = 0".into(), change: nothing_written }]);
-    let bytes = |recipe: &Recipe| of_operation::<P>(recipe, models, data);
+    let bytes = |recipe: &Recipe| operation_memory::<P>(recipe, models, data);
     refuse::<P, Recipe>("the operation", prefix, recipe, &options, bytes, device)
 }
 
@@ -165,7 +165,7 @@ pub fn stand_in<P: Platform>(
 
 /// What an operation holds at its fullest moment: in a step, in an evaluation, where the model writes, or where another
 /// bounds the ascent.
-pub fn of_operation<P: Platform>(recipe: &Recipe, models: Models, data: Option<&DataFiles>) -> u64 {
+pub fn operation_memory<P: Platform>(recipe: &Recipe, models: Models, data: Option<&DataFiles>) -> u64 {
     let config = &models.operated.config;
     let longest = |config: &LlamaConfig| data.map_or(0, |data| data.longest(config));
     let evaluation = of_inference::<P>(config, longest(config), 0);
@@ -176,12 +176,12 @@ pub fn of_operation<P: Platform>(recipe: &Recipe, models: Models, data: Option<&
         Some(bounding) => (evaluation.weights + bounding.total()).max(writing.total() + bounding.weights),
         None => writing.total(),
     };
-    let accounts = [of_step::<P>(recipe, config, data), evaluation];
+    let accounts = [step_memory::<P>(recipe, config, data), evaluation];
     accounts.map(|account| account.total()).into_iter().fold(before, u64::max)
 }
 
 /// What a step of an operation holds.
-pub fn of_step<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<&DataFiles>) -> Account {
+pub fn step_memory<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<&DataFiles>) -> Account {
     let live_reference = recipe.train.reference == ReferenceForm::Live;
     let of_tokens = |[tokens, retained]: [usize; 2], longest| {
         let plan = plan::<P>(config, recipe.model.precision, recipe.train.recompute, longest);
@@ -191,7 +191,8 @@ pub fn of_step<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<
     let lengths = |set: Set| data.benchmark.documents(set).iter().map(Vec::len);
     let sets = recipe.objective.sets();
     let context = config.context(recipe.train.max_tokens);
-    let drawable = Drawable { benchmark: &data.benchmark, written: stand_ins(&recipe.replay, context) };
+    let drawable =
+        TrainingDocuments { benchmark: &data.benchmark, written: stand_ins(&recipe.replay, context) };
     let written = drawable.written.iter().map(|text| text.len());
     let longest = sets.iter().flat_map(|&set| lengths(set)).chain(written).max().unwrap_or(0);
     // The seed says which documents the steps will draw: the step with the most tokens decides, of as many as show it.
@@ -199,12 +200,12 @@ pub fn of_step<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<
     let tokens_of = |set: Set, drawn: &[usize]| -> usize {
         drawn.iter().map(|&index| drawable.document(set, index).len()).sum()
     };
-    let of_step = |draw: Draw| {
+    let step_memory = |draw: StepSample| {
         let retained = draw.get(&Set::Retain).map_or(0, |drawn| tokens_of(Set::Retain, drawn));
         [draw.iter().map(|(&set, drawn)| tokens_of(set, drawn)).sum::<usize>(), retained]
     };
     let most =
-        (0..recipe.train.steps.min(FORESEEN)).map(|_| of_step(sampler.draw())).max().unwrap_or_default();
+        (0..recipe.train.steps.min(FORESEEN)).map(|_| step_memory(sampler.draw())).max().unwrap_or_default();
     of_tokens(most, longest.min(context))
 }
 
@@ -288,11 +289,11 @@ fn refuse<P: Platform, R: Clone>(
     device: &DeviceOf<P>,
 ) -> Result<()> {
     let Some(room) = P::room(device) else { return Ok(()) };
-    let needed = asked(bytes(recipe));
+    let needed = with_headroom(bytes(recipe));
     if needed <= room.bytes {
         return Ok(());
     }
-    let remedy = what_fits(prefix, recipe, options, |recipe| asked(bytes(recipe)), room.bytes);
+    let remedy = what_fits(prefix, recipe, options, |recipe| with_headroom(bytes(recipe)), room.bytes);
     Err(Error::Memory { what: what.into(), needed, room, remedy })
 }
 

@@ -24,9 +24,9 @@ pub fn show<P: Platform>(prepared: &Prepared<P>, as_json: bool, log: Log) -> Out
     };
     let findings = data.lint(files, Some(recipe));
     log.findings(&findings);
-    let account = fit::of_step::<P>(recipe, &files.config, Some(data));
+    let account = fit::step_memory::<P>(recipe, &files.config, Some(data));
     // What this process holds now, the data and the tokenizer, it will hold then too.
-    let counted = fit::of_operation::<P>(recipe, prepared.models(), Some(data));
+    let counted = fit::operation_memory::<P>(recipe, prepared.models(), Some(data));
     let memory = counted + resident_bytes().unwrap_or(0) + PROCESS;
     let room = P::room(device);
     let refusal = prepared.check_memory().err();

@@ -84,7 +84,7 @@ impl Progress {
                     .expect("the template is well-formed");
             self.bar = ProgressBar::new(0).with_style(style).with_prefix(self.label.clone());
         }
-        if self.log.tells() {
+        if self.log.prints_lines() {
             self.log.info(label);
         }
     }
@@ -182,7 +182,7 @@ impl Observer for Progress {
                 self.bar.set_length(steps as u64);
                 self.bar.set_position(step as u64);
                 self.bar.set_message(brief(record));
-                if self.log.tells() && (step == 1 || step == steps || step % steps.div_ceil(10) == 0) {
+                if self.log.prints_lines() && (step == 1 || step == steps || step % steps.div_ceil(10) == 0) {
                     self.log.info(&format!("step {step}/{steps}  {}  ({seconds:.2} s)", brief(record)));
                 }
                 self.write_metrics(step, record, seconds)

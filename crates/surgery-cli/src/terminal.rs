@@ -86,7 +86,7 @@ impl Log {
     }
 
     /// Whether progress should be told in lines.
-    pub fn tells(&self) -> bool {
+    pub fn prints_lines(&self) -> bool {
         !self.quiet && !self.draws()
     }
 }

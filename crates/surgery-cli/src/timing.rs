@@ -19,12 +19,12 @@ use surgery_core::recipe::{Recipe, ReferenceForm};
 use surgery_core::reference::{Cached, Live, Reference, Store};
 use surgery_core::replay::{at_once, stand_ins};
 use surgery_core::step::{StepDocuments, gradients, update};
-use surgery_core::surgery::{Drawable, sampler};
-use surgery_core::training::OnTheWay;
+use surgery_core::surgery::{TrainingDocuments, sampler};
+use surgery_core::training::MidRunEvaluation;
 
 use crate::fit;
 use crate::inputs::DataFiles;
-use crate::look::{FIGURE, OBSERVED, prompts};
+use crate::inspect::{FIGURE, OBSERVED, prompts};
 
 /// How long a run will take, in seconds, and what that follows from.
 pub struct Estimate {
@@ -178,13 +178,13 @@ impl Texts {
 }
 
 /// The operations of a step's gradients.
-fn of_step(recipe: &Recipe, config: &LlamaConfig, step: &StepDocuments) -> f64 {
+fn step_operations(recipe: &Recipe, config: &LlamaConfig, step: &StepDocuments) -> f64 {
     let of = |counts: &dyn Fn(Set) -> bool| {
         let texts = step.documents.iter().filter(|(set, _)| counts(*set)).map(|(_, tokens)| *tokens);
         Texts::of(texts, step.context)
     };
     let (all, retained) = (of(&|_| true), of(&|set| set == Set::Retain));
-    let measured_first = of(&|set| recipe.objective.looks_at_losses(set));
+    let measured_first = of(&|set| recipe.objective.needs_losses(set));
     // There, twice as much back, and there once more where that is not kept.
     let passes = if recipe.train.recompute { 4.0 } else { 3.0 };
     let reference = match recipe.train.reference {
@@ -219,11 +219,17 @@ impl Amounts {
         let longest = evaluate::context(config);
         let (train, replay) = (&recipe.train, &recipe.replay);
         let context = config.context(train.max_tokens);
-        let drawable = Drawable { benchmark, written: stand_ins(replay, context) };
+        let drawable = TrainingDocuments { benchmark, written: stand_ins(replay, context) };
         let mut sampler = sampler(&data.corpus, recipe);
         let seen = train.steps.min(STEPS_SEEN);
         let drawn: f64 = (0..seen)
-            .map(|_| of_step(recipe, config, &drawable.step(&sampler.draw(), context, train.recompute, None)))
+            .map(|_| {
+                step_operations(
+                    recipe,
+                    config,
+                    &drawable.step(&sampler.draw(), context, train.recompute, None),
+                )
+            })
             .sum();
         let documents = |benchmark: &Benchmark| {
             let texts = benchmark.sets.iter().flat_map(|(_, texts)| texts).map(Vec::as_slice);
@@ -232,8 +238,8 @@ impl Amounts {
         let questions =
             |benchmark: &Benchmark| of_questions(questions_of(benchmark).cloned().collect(), config);
         // Before, after, and of a sample on the way; after, what should stay is held to the reference.
-        let on_the_way = OnTheWay::new(benchmark, train.evaluate_every);
-        let (evaluations, sample) = on_the_way.in_steps(train.steps);
+        let mid_run = MidRunEvaluation::new(benchmark, train.evaluate_every);
+        let (evaluations, sample) = mid_run.in_steps(train.steps);
         let kept = Texts::of(benchmark.kept(), longest);
         let against = match train.reference {
             ReferenceForm::Live => kept.measured(config),
@@ -287,7 +293,8 @@ impl<'a, P: Platform> Bench<'a, P> {
         let known =
             |text: &[u32], most: usize| text.iter().take(most).map(|token| token % vocab).collect::<Vec<_>>();
         let context = config.context(recipe.train.max_tokens);
-        let drawable = Drawable { benchmark: &data.benchmark, written: stand_ins(&recipe.replay, context) };
+        let drawable =
+            TrainingDocuments { benchmark: &data.benchmark, written: stand_ins(&recipe.replay, context) };
         let draw = sampler(&data.corpus, recipe).draw();
         let drawn = drawable.step(&draw, context, recipe.train.recompute, None).documents;
         let step = some(&drawn, |(_, text)| text.len(), tokens)
@@ -342,7 +349,7 @@ impl<'a, P: Platform> Bench<'a, P> {
         let texts = at_once(&recipe.replay).min(TEXTS_WRITTEN);
         let written = Texts { tokens: (texts * TOKENS_WRITTEN) as f64, squares: 0.0 };
         bench.amounts = Amounts {
-            gradients: of_step(recipe, config, &step_of(recipe, &bench.step, context)),
+            gradients: step_operations(recipe, config, &step_of(recipe, &bench.step, context)),
             updates: parameters,
             documents: Texts::of(bench.documents.iter().map(Vec::as_slice), evaluate::context(config))
                 .measured(config),

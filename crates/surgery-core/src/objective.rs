@@ -101,7 +101,7 @@ pub trait Weighing {
 
     /// Whether the coefficients depend on the means of this set's documents. Those are then measured before
     /// they are weighed; of the others, `coefficients` sees only how many tokens they have.
-    fn looks_at_losses(&self, set: Set) -> bool;
+    fn needs_losses(&self, set: Set) -> bool;
 }
 
 /// The mean over all tokens of the step, as language models are pretrained.
@@ -118,7 +118,7 @@ impl Weighing for TokenMean {
         vec![1.0 / tokens as f64; documents.len()]
     }
 
-    fn looks_at_losses(&self, _set: Set) -> bool {
+    fn needs_losses(&self, _set: Set) -> bool {
         false
     }
 }
@@ -177,7 +177,7 @@ impl Weighing for Objective {
         documents.iter().map(coefficient).collect()
     }
 
-    fn looks_at_losses(&self, set: Set) -> bool {
+    fn needs_losses(&self, set: Set) -> bool {
         let is_bounded = self.ascent_cap.is_some() || self.bounding_model().is_some();
         is_bounded && self.signed_weight(set) < 0.0
     }

@@ -3,7 +3,7 @@
 
 use burn::tensor::backend::AutodiffBackend;
 
-use crate::data::{Draw, Sampler};
+use crate::data::{Sampler, StepSample};
 use crate::error::Result;
 use crate::event::Observer;
 use crate::kernels::Kernels;
@@ -11,7 +11,7 @@ use crate::model::Llama;
 use crate::objective::TokenMean;
 use crate::recipe::{Guard, PretrainRecipe};
 use crate::step::{StepDocuments, gradients};
-use crate::training::{Cost, Course, FORESEEN, Keeper, OnTheWay, State, train};
+use crate::training::{Checkpointer, Cost, FORESEEN, MidRunEvaluation, State, TrainingPlan, train};
 
 /// The state before the first step, on `documents` documents.
 pub fn beginning<B: AutodiffBackend>(model: Llama<B>, documents: usize, recipe: &PretrainRecipe) -> State<B> {
@@ -24,12 +24,12 @@ pub fn pretrain<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     state: State<B>,
     documents: &[Vec<u32>],
     recipe: &PretrainRecipe,
-    mut on_the_way: Option<OnTheWay>,
-    keeper: &mut dyn Keeper<B>,
+    mut mid_run: Option<MidRunEvaluation>,
+    checkpointer: &mut dyn Checkpointer<B>,
     observer: &mut dyn Observer,
 ) -> Result<(Llama<B>, Cost)> {
     let section = &recipe.train;
-    let step = |model: &Llama<B>, draw: &Draw, context: usize| {
+    let step = |model: &Llama<B>, draw: &StepSample, context: usize| {
         let drawn = draw
             .iter()
             .flat_map(|(&set, indices)| indices.iter().map(move |&index| (set, documents[index].as_slice())));
@@ -37,19 +37,19 @@ pub fn pretrain<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
             StepDocuments { documents: drawn.collect(), context, recompute: section.recompute, bounds: None };
         gradients::<B, K>(model, &drawn, &TokenMean, None)
     };
-    let after = |model: &Llama<B>, number: usize, observer: &mut dyn Observer| match &mut on_the_way {
-        Some(on_the_way) => on_the_way.after_step::<B, K>(model, number, observer),
+    let after = |model: &Llama<B>, number: usize, observer: &mut dyn Observer| match &mut mid_run {
+        Some(mid_run) => mid_run.after_step::<B, K>(model, number, observer),
         None => Ok(()),
     };
     let (optimizer, guard) = (&recipe.optimizer, &Guard::default());
-    let course = Course { optimizer, guard, steps: section.steps, max_tokens: section.max_tokens };
-    train::<B, K>(state, &course, keeper, observer, step, after)
+    let plan = TrainingPlan { optimizer, guard, steps: section.steps, max_tokens: section.max_tokens };
+    train::<B, K>(state, &plan, checkpointer, observer, step, after)
 }
 
 /// The most tokens that one of the first [`FORESEEN`] steps of a pretraining will draw: the seed decides.
 pub fn most_tokens(documents: &[Vec<u32>], recipe: &PretrainRecipe) -> usize {
     let mut sampler = sampler(documents.len(), recipe);
-    let of_step = |draw: Draw| draw.into_values().flatten().map(|index| documents[index].len()).sum();
+    let of_step = |draw: StepSample| draw.into_values().flatten().map(|index| documents[index].len()).sum();
     (0..recipe.train.steps.min(FORESEEN)).map(|_| of_step(sampler.draw())).max().unwrap_or(0)
 }
 

@@ -26,7 +26,7 @@ use crate::files::{Folder, mend, remove_folder, replace_folder, write_text};
 use crate::model::Llama;
 use crate::optimizer::{AdamW, OptimizerConfig};
 use crate::recipe::Precision;
-use crate::training::{Cost, Earlier, Keep, Keeper, State};
+use crate::training::{Checkpointer, Cost, Earlier, Snapshot, State};
 
 /// The file that makes a checkpoint whole.
 const STATE: &str = "state.json";
@@ -208,7 +208,7 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
         self.folder.join(format!("step-{step:06}"))
     }
 
-    fn write(&self, folder: &Path, state: &Keep<B>) -> Result<()> {
+    fn write(&self, folder: &Path, state: &Snapshot<B>) -> Result<()> {
         let (input, like) = self.input;
         state.model.valid().save(folder, input, like, SaveDtype::F32)?;
         let moments: BTreeMap<String, &Tensor<B::InnerBackend, 1>> = self
@@ -250,12 +250,12 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
     }
 }
 
-impl<B: AutodiffBackend> Keeper<B> for Checkpoints<'_, B> {
+impl<B: AutodiffBackend> Checkpointer<B> for Checkpoints<'_, B> {
     fn is_due(&self, step: usize) -> bool {
         self.every > 0 && step.is_multiple_of(self.every)
     }
 
-    fn keep(&mut self, state: Keep<B>) -> Result<()> {
+    fn keep(&mut self, state: Snapshot<B>) -> Result<()> {
         let path = self.path(state.cost.steps);
         let due = self.is_due(state.cost.steps);
         replace_folder(&path, |folder| self.write(folder, &state))

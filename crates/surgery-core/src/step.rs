@@ -44,7 +44,7 @@ impl StepDocuments<'_> {
     /// For each document the bounds of its tokens, from the second on; none of those that descend.
     fn bounds(&self, weighing: &dyn Weighing) -> Vec<Option<&[f32]>> {
         let of = |&(set, tokens): &(Set, &[u32])| {
-            self.bounds.filter(|_| weighing.looks_at_losses(set))?.of_document(tokens)
+            self.bounds.filter(|_| weighing.needs_losses(set))?.of_document(tokens)
         };
         self.documents.iter().map(of).collect()
     }
@@ -147,7 +147,7 @@ pub fn gradients<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
 
     let is_retain = |target: &&Target| step.documents[target.document].0 == Set::Retain;
     let (kept, pushed): (Vec<&Target>, Vec<&Target>) = rows.targets.iter().partition(is_retain);
-    let seen = |target: &&&Target| weighing.looks_at_losses(step.documents[target.document].0);
+    let seen = |target: &&&Target| weighing.needs_losses(step.documents[target.document].0);
     let seen: Vec<&Target> = pushed.iter().filter(seen).copied().collect();
     let known = nll::<_, K>(&hidden, &head, &seen);
     let seen = Losses::new(step, weighing, &rows.targets, seen.into_iter().zip(known));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::backend::AutodiffBackend;
 
 use crate::bounds::Bounds;
-use crate::data::{Benchmark, Corpus, Draw, Sampler, Set};
+use crate::data::{Benchmark, Corpus, Sampler, Set, StepSample};
 use crate::error::Result;
 use crate::event::Observer;
 use crate::kernels::Kernels;
@@ -14,18 +14,18 @@ use crate::model::Llama;
 use crate::recipe::Recipe;
 use crate::reference::Reference;
 use crate::step::{StepDocuments, gradients};
-use crate::training::{Cost, Course, Keeper, OnTheWay, State, train};
+use crate::training::{Checkpointer, Cost, MidRunEvaluation, State, TrainingPlan, train};
 
 /// The token ids of all documents that steps may draw.
 #[derive(Debug, Clone)]
-pub struct Drawable<'a> {
+pub struct TrainingDocuments<'a> {
     /// The data's.
     pub benchmark: &'a Benchmark,
     /// What the [model wrote](crate::replay): these come after the retain set's, and are drawn like them.
     pub written: Vec<Arc<[u32]>>,
 }
 
-impl Drawable<'_> {
+impl TrainingDocuments<'_> {
     /// The document of a set that has this index for the [`sampler`].
     pub fn document(&self, set: Set, index: usize) -> &[u32] {
         let documents = self.benchmark.documents(set);
@@ -38,7 +38,7 @@ impl Drawable<'_> {
     /// Those that were drawn.
     pub fn step<'a>(
         &'a self,
-        draw: &Draw,
+        draw: &StepSample,
         context: usize,
         recompute: bool,
         bounds: Option<&'a Bounds>,
@@ -84,22 +84,22 @@ pub fn beginning<B: AutodiffBackend>(model: Llama<B>, corpus: &Corpus, recipe: &
 /// holds in the order of the corpus, held to `reference` on the retain set, with the ascent within `bounds`.
 pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     state: State<B>,
-    drawable: &Drawable,
+    drawable: &TrainingDocuments,
     recipe: &Recipe,
     reference: &mut dyn Reference<B::InnerBackend>,
     bounds: Option<&Bounds>,
-    keeper: &mut dyn Keeper<B>,
+    checkpointer: &mut dyn Checkpointer<B>,
     observer: &mut dyn Observer,
 ) -> Result<(Llama<B>, Cost)> {
     let Recipe { objective, optimizer, train: section, guard, .. } = recipe;
-    let step = |model: &Llama<B>, draw: &Draw, context: usize| {
+    let step = |model: &Llama<B>, draw: &StepSample, context: usize| {
         let documents = drawable.step(draw, context, section.recompute, bounds);
         gradients::<B, K>(model, &documents, objective, Some(&mut *reference))
     };
-    let mut on_the_way = OnTheWay::new(drawable.benchmark, section.evaluate_every);
+    let mut mid_run = MidRunEvaluation::new(drawable.benchmark, section.evaluate_every);
     let after = |model: &Llama<B>, number: usize, observer: &mut dyn Observer| {
-        on_the_way.after_step::<B, K>(model, number, observer)
+        mid_run.after_step::<B, K>(model, number, observer)
     };
-    let course = Course { optimizer, guard, steps: section.steps, max_tokens: section.max_tokens };
-    train::<B, K>(state, &course, keeper, observer, step, after)
+    let plan = TrainingPlan { optimizer, guard, steps: section.steps, max_tokens: section.max_tokens };
+    train::<B, K>(state, &plan, checkpointer, observer, step, after)
 }

@@ -7,7 +7,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Benchmark, Draw, Position, Sampler};
+use crate::data::{Benchmark, Position, Sampler, StepSample};
 use crate::error::{Error, Result};
 use crate::evaluate::{Against, evaluate};
 use crate::event::{Event, Observer};
@@ -44,12 +44,12 @@ impl Cost {
 }
 
 /// Evaluations on the way: of a part of the benchmark, on validation questions, so that they cost little.
-pub struct OnTheWay {
+pub struct MidRunEvaluation {
     sample: Benchmark,
     every: usize,
 }
 
-impl OnTheWay {
+impl MidRunEvaluation {
     /// Documents of each set.
     const DOCUMENTS: usize = 40;
     /// Questions of each set of questions.
@@ -78,9 +78,13 @@ impl OnTheWay {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         if self.every > 0 && number.is_multiple_of(self.every) {
-            let mut patient = Patient(&mut *observer);
-            let evaluation =
-                evaluate::<B::InnerBackend, K>(&model.valid(), &self.sample, Against::Nothing, &mut patient)?;
+            let mut uninterrupted = Uninterrupted(&mut *observer);
+            let evaluation = evaluate::<B::InnerBackend, K>(
+                &model.valid(),
+                &self.sample,
+                Against::Nothing,
+                &mut uninterrupted,
+            )?;
             observer.observe(Event::Evaluated { step: number, evaluation: &evaluation });
         }
         Ok(())
@@ -89,9 +93,9 @@ impl OnTheWay {
 
 /// Lets an evaluation on the way come to its end: its outcome belongs to its step, and a run that is interrupted here
 /// goes on after it.
-struct Patient<'a>(&'a mut dyn Observer);
+struct Uninterrupted<'a>(&'a mut dyn Observer);
 
-impl Observer for Patient<'_> {
+impl Observer for Uninterrupted<'_> {
     fn observe(&mut self, event: Event) {
         self.0.observe(event);
     }
@@ -117,7 +121,7 @@ impl<B: AutodiffBackend> State<B> {
 }
 
 /// A [`State`] that is to be kept.
-pub struct Keep<'a, B: AutodiffBackend> {
+pub struct Snapshot<'a, B: AutodiffBackend> {
     /// The model.
     pub model: &'a Llama<B>,
     /// Its optimizer.
@@ -129,12 +133,12 @@ pub struct Keep<'a, B: AutodiffBackend> {
 }
 
 /// Keeps states of a training.
-pub trait Keeper<B: AutodiffBackend> {
+pub trait Checkpointer<B: AutodiffBackend> {
     /// Whether the state after `step` steps is to be kept.
     fn is_due(&self, step: usize) -> bool;
 
     /// Keeps a state.
-    fn keep(&mut self, state: Keep<B>) -> Result<()>;
+    fn keep(&mut self, state: Snapshot<B>) -> Result<()>;
 
     /// Drops what was kept after `step` steps or later, and gives the model and the optimizer of the newest
     /// state that is left, or those of the beginning, with the number of steps done there; none where nothing
@@ -147,14 +151,14 @@ pub type Earlier<B> = (usize, Llama<B>, AdamW<<B as AutodiffBackend>::InnerBacke
 
 /// Keeps nothing.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct KeepNothing;
+pub struct NoCheckpoints;
 
-impl<B: AutodiffBackend> Keeper<B> for KeepNothing {
+impl<B: AutodiffBackend> Checkpointer<B> for NoCheckpoints {
     fn is_due(&self, _step: usize) -> bool {
         false
     }
 
-    fn keep(&mut self, _state: Keep<B>) -> Result<()> {
+    fn keep(&mut self, _state: Snapshot<B>) -> Result<()> {
         Ok(())
     }
 
@@ -164,7 +168,7 @@ impl<B: AutodiffBackend> Keeper<B> for KeepNothing {
 }
 
 /// What a training follows.
-pub(crate) struct Course<'a> {
+pub(crate) struct TrainingPlan<'a> {
     pub(crate) optimizer: &'a OptimizerConfig,
     pub(crate) guard: &'a Guard,
     pub(crate) steps: usize,
@@ -172,41 +176,41 @@ pub(crate) struct Course<'a> {
     pub(crate) max_tokens: usize,
 }
 
-/// Goes on from `state` to the course's last step. `gradients` gives a step's from the model as it is, the
+/// Goes on from `state` to the plan's last step. `gradients` gives a step's from the model as it is, the
 /// documents drawn and the longest window; `after` is called with the model and the number of each step done.
 pub(crate) fn train<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
     state: State<B>,
-    course: &Course,
-    keeper: &mut dyn Keeper<B>,
+    plan: &TrainingPlan,
+    checkpointer: &mut dyn Checkpointer<B>,
     observer: &mut dyn Observer,
-    mut gradients: impl FnMut(&Llama<B>, &Draw, usize) -> Result<Graded<B::InnerBackend>>,
+    mut gradients: impl FnMut(&Llama<B>, &StepSample, usize) -> Result<Graded<B::InnerBackend>>,
     mut after: impl FnMut(&Llama<B>, usize, &mut dyn Observer) -> Result<()>,
 ) -> Result<(Llama<B>, Cost)> {
     let State { mut model, mut optimizer, mut sampler, mut cost } = state;
-    let context = model.config().context(course.max_tokens);
-    while cost.steps < course.steps {
+    let context = model.config().context(plan.max_tokens);
+    while cost.steps < plan.steps {
         let number = cost.steps + 1;
         let started = Instant::now();
         let graded = gradients(&model, &sampler.draw(), context)?;
         let mut record = graded.record;
         if let Err(error) = record.refuse_not_finite(number) {
-            if cost.skipped == course.guard.skip_not_finite {
+            if cost.skipped == plan.guard.skip_not_finite {
                 // What the step before it left is spoilt; what is left now was found good by a step.
-                keeper.back_before(number - 1)?;
+                checkpointer.back_before(number - 1)?;
                 return Err(error);
             }
             cost.skipped += 1;
             observer.observe(Event::Skipped { step: number, error: &error });
-        } else if let Some((kl, limit)) = course.guard.collapse(&record) {
+        } else if let Some((kl, limit)) = plan.guard.collapse(&record) {
             // Measured before this step's update: what the step before it left is bad already.
             let collapsed = Error::Collapsed { step: number, kl, limit };
-            let earlier = keeper.back_before(number - 1)?.filter(|_| cost.rolled_back == 0);
+            let earlier = checkpointer.back_before(number - 1)?.filter(|_| cost.rolled_back == 0);
             let Some((to, earlier, its_optimizer)) = earlier else { return Err(collapsed) };
             (model, optimizer) = (earlier, its_optimizer);
             cost.rolled_back += 1;
             observer.observe(Event::RolledBack { step: number, to, error: &collapsed });
         } else {
-            let rate = course.optimizer.rate(number, course.steps);
+            let rate = plan.optimizer.rate(number, plan.steps);
             (model, record) = update::<B, K>(model, graded, &mut optimizer, rate, number)?;
         }
 
@@ -214,17 +218,22 @@ pub(crate) fn train<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
         cost.steps = number;
         cost.tokens += record.tokens;
         cost.seconds += seconds;
-        observer.observe(Event::Step { step: number, steps: course.steps, record: &record, seconds });
+        observer.observe(Event::Step { step: number, steps: plan.steps, record: &record, seconds });
         after(&model, number, observer)?;
         let interrupted = observer.interrupted();
-        if interrupted || keeper.is_due(number) {
+        if interrupted || checkpointer.is_due(number) {
             refuse_not_finite(&model.valid(), number)?;
-            keeper.keep(Keep { model: &model, optimizer: &optimizer, position: sampler.position(), cost })?;
+            checkpointer.keep(Snapshot {
+                model: &model,
+                optimizer: &optimizer,
+                position: sampler.position(),
+                cost,
+            })?;
         }
         if interrupted {
             return Err(Error::Interrupted { step: number, remedy: String::new() });
         }
     }
-    refuse_not_finite(&model.valid(), course.steps)?;
+    refuse_not_finite(&model.valid(), plan.steps)?;
     Ok((model, cost))
 }

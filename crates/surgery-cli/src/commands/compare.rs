@@ -13,7 +13,7 @@ use crate::args::{Common, Compare};
 use crate::exit::Outcome;
 use crate::fit;
 use crate::inputs::{DataFiles, ModelFiles};
-use crate::look::{fluency, look, prompts};
+use crate::inspect::{fluency, inspect, prompts};
 use crate::output::{Output, check_output};
 use crate::progress::Progress;
 use crate::report::{Fluency, Hashed, Page, Report, table_of_change};
@@ -50,11 +50,11 @@ impl crate::backend::Job for Job {
         let mut progress = Progress::new(log);
         let started = Instant::now();
         progress.stage("the first model");
-        let before = look::<P>(&model, &data.benchmark, &prompts, Against::Nothing, &mut progress)?;
+        let before = inspect::<P>(&model, &data.benchmark, &prompts, Against::Nothing, &mut progress)?;
         progress.stage("the second model");
         let mut reference = Live::<P::Infer, P::Kernels>::new(model.clone());
         let against = Against::Reference(&mut reference);
-        let after = look::<P>(&other, &data.benchmark, &prompts, against, &mut progress)?;
+        let after = inspect::<P>(&other, &data.benchmark, &prompts, against, &mut progress)?;
         for seen in [&before, &after] {
             if let Some((what, value)) = seen.evaluation.not_finite() {
                 return Err(Error::not_computable(&what, value).into());

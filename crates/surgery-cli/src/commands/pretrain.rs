@@ -105,9 +105,9 @@ impl crate::backend::Job for Job {
             Progress::recording(log, output, Metrics::Pretraining)?.resumable("pretrain", output);
         progress.stage("pretraining");
         let started = Instant::now();
-        let keeper = &mut checkpoints;
+        let checkpointer = &mut checkpoints;
         let (model, cost) =
-            pretrain::<P::Train, P::Kernels>(state, &documents, &recipe, None, keeper, &mut progress)
+            pretrain::<P::Train, P::Kernels>(state, &documents, &recipe, None, checkpointer, &mut progress)
                 .map_err(|error| resume::explain(error, output, &mut progress, log))?;
         progress.finish();
         let folder = output.join(MODEL);

@@ -14,7 +14,7 @@ use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::pretrain::{beginning, pretrain};
 use surgery_core::recipe::{Check, Precision, PretrainRecipe, Recipe};
 use surgery_core::replay;
-use surgery_core::training::{Cost, KeepNothing, OnTheWay};
+use surgery_core::training::{Cost, MidRunEvaluation, NoCheckpoints};
 use surgery_core::{Error, Result};
 
 use super::run::Operation;
@@ -214,12 +214,12 @@ impl<P: Platform> Bench<'_, P> {
         model: Llama<P::Train>,
         documents: &[Vec<u32>],
         recipe: &PretrainRecipe,
-        on_the_way: Option<OnTheWay>,
+        mid_run: Option<MidRunEvaluation>,
         observer: &mut dyn Observer,
     ) -> Result<(Llama<P::Train>, Cost)> {
         let state = beginning(model, documents.len(), recipe);
-        let keeper = &mut KeepNothing;
-        pretrain::<P::Train, P::Kernels>(state, documents, recipe, on_the_way, keeper, observer)
+        let checkpointer = &mut NoCheckpoints;
+        pretrain::<P::Train, P::Kernels>(state, documents, recipe, mid_run, checkpointer, observer)
     }
 
     /// Trains θ_baseline.
@@ -234,7 +234,7 @@ impl<P: Platform> Bench<'_, P> {
             Llama::load(&base.config, &checkpoint, recipe.model.precision, self.device)?;
         let every = recipe.train.steps.div_ceil(POINTS).max(1);
         let questions = questions_of(&self.data.benchmark, Set::EditUpdate, Split::Validation);
-        let way = OnTheWay::of(questions, every);
+        let way = MidRunEvaluation::of(questions, every);
         let (model, cost) = self
             .pretrained(model, &documents, recipe, Some(way), &mut progress)
             .map_err(|error| progress.explain(error))?;

@@ -18,14 +18,14 @@ use surgery_core::recipe::{Recipe, ReferenceForm};
 use surgery_core::reference::{Cached, Live, Reference, Store, bytes_of_states};
 use surgery_core::replay::{Likelihood, ReplayFilter, write_texts};
 use surgery_core::resume::{Checkpoints, Saved};
-use surgery_core::surgery::{Drawable, beginning, operate, retain_to_be_drawn};
+use surgery_core::surgery::{TrainingDocuments, beginning, operate, retain_to_be_drawn};
 use surgery_core::training::Cost;
 use surgery_core::{Error, Result};
 
 use crate::args::{Common, Run};
 use crate::exit::Outcome;
 use crate::inputs::{DataFiles, ModelFiles, recipe};
-use crate::look::{Look, Prompt, fluency, look, prompts};
+use crate::inspect::{Inspection, Prompt, fluency, inspect, prompts};
 use crate::output::{MODEL, Output};
 use crate::plan;
 use crate::prepare::{Prepared, Way};
@@ -124,8 +124,8 @@ pub struct Operation<'a> {
 /// What an operation came to.
 struct Done {
     prompts: Vec<Prompt>,
-    before: Look,
-    after: Look,
+    before: Inspection,
+    after: Inspection,
     fluency: Option<Fluency>,
     cost: Cost,
     evaluate_seconds: f64,
@@ -217,13 +217,13 @@ impl Operation<'_> {
         let precision = self.recipe.model.precision;
         let bounding = self.bounding.map(|files| files.load::<P>(precision, device)).transpose()?;
         let written = self.written::<P>(&model, bounding.as_ref(), progress)?;
-        let drawable = Drawable { benchmark, written };
+        let drawable = TrainingDocuments { benchmark, written };
         let bounds = bounding.map(|bounding| self.bounds::<P>(&bounding)).transpose()?;
         let wrote = started.elapsed().as_secs_f64();
         progress.stage("evaluating before");
         let started = Instant::now();
         let mut reference = self.reference::<P>(&model, checkpoint, &drawable)?;
-        let before = look::<P>(&model, benchmark, &prompts, Against::Itself(&mut *reference), progress)?;
+        let before = inspect::<P>(&model, benchmark, &prompts, Against::Itself(&mut *reference), progress)?;
         let own = fluency::<P>(&model, &prompts, &before.continuations)?;
         let mut evaluate_seconds = started.elapsed().as_secs_f64();
 
@@ -263,7 +263,8 @@ impl Operation<'_> {
             let again = Llama::load(&self.files.config, checkpoint, self.recipe.model.precision, device)?;
             reference = Box::new(Live::<P::Infer, P::Kernels>::new(again));
         }
-        let after = look::<P>(&written, benchmark, &prompts, Against::Reference(&mut *reference), progress)?;
+        let after =
+            inspect::<P>(&written, benchmark, &prompts, Against::Reference(&mut *reference), progress)?;
         if let Some((what, value)) = after.evaluation.not_finite() {
             // What cannot be used must not be found where a result is looked for.
             remove_folder(&folder)?;
@@ -328,7 +329,7 @@ impl Operation<'_> {
         &self,
         model: &Llama<P::Infer>,
         checkpoint: &Checkpoint,
-        drawable: &Drawable,
+        drawable: &TrainingDocuments,
     ) -> Result<Box<dyn Reference<P::Infer>>> {
         if !self.is_cached() {
             return Ok(Box::new(Live::<P::Infer, P::Kernels>::new(model.clone())));

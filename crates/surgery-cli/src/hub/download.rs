@@ -240,7 +240,7 @@ impl<'a> Download<'a> {
     }
 
     fn bar(&self, file: &Described) -> ProgressBar {
-        if self.log.tells() {
+        if self.log.prints_lines() {
             self.log.info(&format!("{}: {}", file.file, BinaryBytes(file.size)));
         }
         if !self.log.draws() {

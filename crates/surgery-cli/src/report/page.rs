@@ -13,7 +13,7 @@ use super::heat::{self, differences, magnitudes};
 use super::subjects::{Changed, changed};
 use super::table::{names, number};
 use crate::inputs::{DataFiles, ModelFiles};
-use crate::look::{FIGURE, Look, Prompt};
+use crate::inspect::{FIGURE, Inspection, Prompt};
 
 /// What stands on a page besides the report.
 pub struct Page<'a> {
@@ -22,9 +22,9 @@ pub struct Page<'a> {
     /// The data, for its subjects and texts.
     pub data: &'a DataFiles,
     /// The model before.
-    pub before: &'a Look,
+    pub before: &'a Inspection,
     /// The model after.
-    pub after: &'a Look,
+    pub after: &'a Inspection,
     /// What was continued.
     pub prompts: &'a [Prompt],
     /// Whose tokenizer the prompts were encoded by.
@@ -75,7 +75,8 @@ pub fn html(report: &Report, page: &Page) -> String {
 
 /// What was asked, and what came out.
 fn sentence(report: &Report, page: &Page) -> String {
-    let told = |e: &Evaluation, set: Set| e.accuracy.get(set.name()).and_then(|a| a.told()).map(|(a, _)| a);
+    let told =
+        |e: &Evaluation, set: Set| e.accuracy.get(set.name()).and_then(|a| a.headline()).map(|(a, _)| a);
     let both = |set: Set| Some((told(&report.before, set)?, told(&report.after, set)?));
     let texts = |set: Set| page.data.corpus.documents(set).len();
     let mut parts = Vec::new();
@@ -149,7 +150,7 @@ struct Row {
 fn rows(report: &Report, page: &Page) -> Vec<Row> {
     let both = [&report.before, &report.after];
     let row = |set: String| {
-        let accuracy = both.map(|e| e.accuracy.get(&set).and_then(|a| a.told()));
+        let accuracy = both.map(|e| e.accuracy.get(&set).and_then(|a| a.headline()));
         let perplexity = both.map(|e| e.perplexity.get(&set).map(|p| p.corpus));
         let interval = |told: Option<(f64, usize)>| match told {
             Some((percent, count)) => {
@@ -185,7 +186,7 @@ fn told_answers(page: &Page, set: &str) -> Option<[Vec<bool>; 2]> {
     let (_, questions) = page.data.benchmark.questions.iter().find(|(name, _)| name == set)?;
     let has_test = questions.iter().any(|question| question.split == Split::Test);
     let split = if has_test { Split::Test } else { Split::Validation };
-    let of = |look: &Look| -> Option<Vec<bool>> {
+    let of = |look: &Inspection| -> Option<Vec<bool>> {
         let answers = look.details.answers.get(set)?;
         let told = questions.iter().zip(answers).filter(|(question, _)| question.split == split);
         Some(told.map(|(_, &right)| right).collect())

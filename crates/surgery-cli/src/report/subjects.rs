@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use surgery_core::data::Set;
 
 use crate::inputs::DataFiles;
-use crate::look::Look;
+use crate::inspect::Inspection;
 
 /// Subjects shown at either end of a set.
 const ENDS: usize = 3;
@@ -29,17 +29,22 @@ struct Sums {
 }
 
 /// The subjects of each set whose texts' NLL changed most, and those whose changed least, the most changed first.
-pub fn changed(data: &DataFiles, before: &Look, after: &Look) -> Vec<(Set, Vec<Changed>, Vec<Changed>)> {
+pub fn changed(
+    data: &DataFiles,
+    before: &Inspection,
+    after: &Inspection,
+) -> Vec<(Set, Vec<Changed>, Vec<Changed>)> {
     let mut tables = Vec::new();
     for (set, documents) in data.corpus.sets() {
         let mut subjects: BTreeMap<&str, Sums> = BTreeMap::new();
-        let both = |look: &'_ Look| look.details.documents.get(set.name()).cloned().unwrap_or_default();
+        let both = |look: &'_ Inspection| look.details.documents.get(set.name()).cloned().unwrap_or_default();
         for ((document, before), after) in documents.iter().zip(both(before)).zip(both(after)) {
             let sums = subjects.entry(document.subject.as_deref().unwrap_or(&document.id)).or_default();
             sums.nll = [sums.nll[0] + before, sums.nll[1] + after];
             sums.texts += 1;
         }
-        let answers = |look: &'_ Look| look.details.answers.get(set.name()).cloned().unwrap_or_default();
+        let answers =
+            |look: &'_ Inspection| look.details.answers.get(set.name()).cloned().unwrap_or_default();
         let questions = data.questions.iter().filter(|questions| questions.name == set.name());
         let questions = questions.flat_map(|questions| &questions.questions);
         for ((question, before), after) in questions.zip(answers(before)).zip(answers(after)) {

@@ -42,7 +42,7 @@ pub fn names(evaluation: &Evaluation) -> Vec<String> {
 fn rows(before: Option<&Evaluation>, after: &Evaluation) -> Vec<Row> {
     let both = [before, Some(after)];
     let row = |set: String| {
-        let accuracy = both.map(|e| Some(e?.accuracy.get(&set)?.told()?.0));
+        let accuracy = both.map(|e| Some(e?.accuracy.get(&set)?.headline()?.0));
         let perplexity = both.map(|e| Some(e?.perplexity.get(&set)?.corpus));
         let kl = after.kl.get(&set).copied();
         Row { set, accuracy, perplexity, kl }
@@ -139,7 +139,7 @@ pub fn table_of_models(models: &[Priced]) -> String {
     let mut table = String::new();
     let Some(first) = models.first() else { return table };
     type Measure = fn(&Evaluation, &str) -> Option<f64>;
-    let accuracy: Measure = |e, set| Some(e.accuracy.get(set)?.told()?.0);
+    let accuracy: Measure = |e, set| Some(e.accuracy.get(set)?.headline()?.0);
     let perplexity: Measure = |e, set| Some(e.perplexity.get(set)?.corpus);
     for (title, measure, digits) in [("accuracy, %", accuracy, 1), ("perplexity", perplexity, 2)] {
         let told = |set: &String| measure(&first.evaluation, set).is_some();

@@ -12,5 +12,5 @@ pub(crate) mod words;
 pub use corpus::{Corpus, Document, Set, read_documents, read_texts};
 pub use encoded::{Benchmark, EncodedOption, EncodedQuestion, KEPT, ScoredText, encode_documents};
 pub use questions::{Question, QuestionSet, Split};
-pub use sampler::{DocumentsPerStep, Draw, Sampler};
+pub use sampler::{DocumentsPerStep, Sampler, StepSample};
 pub(crate) use sampler::{Position, seeded};

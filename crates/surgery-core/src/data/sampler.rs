@@ -93,7 +93,7 @@ impl<'de> Deserialize<'de> for DocumentsPerStep {
 }
 
 /// The documents of one step: for each set, indices into its documents.
-pub type Draw = BTreeMap<Set, Vec<usize>>;
+pub type StepSample = BTreeMap<Set, Vec<usize>>;
 
 /// Draws the documents of each step.
 #[derive(Debug, Clone)]
@@ -158,8 +158,8 @@ impl Sampler {
     /// first, and the other follows: of what its epoch has left it draws those subjects, in turn. So a
     /// subject's outdated and new texts meet, as in the paper's protocol: always where both sets have the same
     /// subjects and each gives the same number of texts an epoch, else as far as epochs without replacement allow.
-    pub fn draw(&mut self) -> Draw {
-        let mut draw = Draw::new();
+    pub fn draw(&mut self) -> StepSample {
+        let mut draw = StepSample::new();
         let count = |set| self.streams.get(&set).map_or(0, |(_, count)| *count);
         let mut edits = [Set::EditUnlearn, Set::EditUpdate];
         edits.sort_by_key(|&set| count(set));

@@ -61,7 +61,7 @@ pub struct Accuracy {
 impl Accuracy {
     /// By the paper's rule on test questions, or on validation questions where there are no others; with how many
     /// these are.
-    pub fn told(&self) -> Option<(f64, usize)> {
+    pub fn headline(&self) -> Option<(f64, usize)> {
         let test = self.test.zip(self.questions.test);
         test.or(self.validation.zip(self.questions.validation))
     }
@@ -225,6 +225,6 @@ mod tests {
         let told = accuracy(&[question(0), question(1)], &[chosen(0), chosen(1)]);
         assert_eq!((told.test, told.acc.test, told.acc_norm.test), (Some(50.0), Some(50.0), Some(50.0)));
         assert_eq!((told.questions.test, told.questions.validation), (Some(2), None));
-        assert_eq!(told.told(), Some((50.0, 2)));
+        assert_eq!(told.headline(), Some((50.0, 2)));
     }
 }

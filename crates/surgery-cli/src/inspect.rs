@@ -64,7 +64,7 @@ pub fn prompts(benchmark: &Benchmark, context: usize) -> Vec<Prompt> {
 }
 
 /// What was seen.
-pub struct Look {
+pub struct Inspection {
     /// Figures by set.
     pub evaluation: Evaluation,
     /// Figures by document and question.
@@ -76,16 +76,17 @@ pub struct Look {
 }
 
 /// Looks at `model`.
-pub fn look<P: Platform>(
+pub fn inspect<P: Platform>(
     model: &Llama<P::Infer>,
     benchmark: &Benchmark,
     prompts: &[Prompt],
     against: Against<P::Infer>,
     progress: &mut Progress,
-) -> Result<Look> {
+) -> Result<Inspection> {
     let (evaluation, details) =
         evaluate_in_detail::<P::Infer, P::Kernels>(model, benchmark, against, progress)?;
-    let mut look = Look { evaluation, details, continuations: Vec::new(), activations: BTreeMap::new() };
+    let mut look =
+        Inspection { evaluation, details, continuations: Vec::new(), activations: BTreeMap::new() };
     if look.evaluation.not_finite().is_some() {
         // Such a model generates nothing either.
         return Ok(look);
