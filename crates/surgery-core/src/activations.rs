@@ -4,30 +4,28 @@
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use crate::batch::{BATCH_TOKENS, Rows, batches};
+use crate::batch::{BATCH_TOKENS, Rows, Window, batches};
+use crate::data::Example;
 use crate::error::Result;
 use crate::evaluate::context;
 use crate::kernels::Kernels;
 use crate::model::Llama;
 use crate::placement::Placement;
-use crate::reference::at_positions;
+use crate::tensors::at_positions;
 
-/// The mean over all predicting positions of `texts` of |silu(gate) · up|, for each hidden unit of each layer:
+/// The mean over all predicting positions of `documents` of |silu(gate) · up|, for each hidden unit of each layer:
 /// `[layers][intermediate]`.
 pub fn mlp_activations<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
-    texts: &[Vec<u32>],
+    documents: &[Example],
 ) -> Result<Vec<Vec<f32>>> {
     let context = context(model.config());
-    let lengths: Vec<usize> = texts.iter().map(Vec::len).collect();
+    let windows = Window::of_all(documents, context);
     let mut sums: Vec<Option<Tensor<B, 1>>> = vec![None; model.num_blocks()];
     let mut count = 0;
-    for batch in batches(&lengths, BATCH_TOKENS) {
-        let batch: Vec<&[u32]> = batch.into_iter().map(|text| texts[text].as_slice()).collect();
-        let rows = Rows::pack(&batch, context, K::ONE_ROW);
-        if rows.targets.is_empty() {
-            continue;
-        }
+    for batch in batches(&Window::lengths(&windows), BATCH_TOKENS) {
+        let batch: Vec<Window> = batch.into_iter().map(|window| windows[window]).collect();
+        let rows = Rows::pack(&batch, K::ONE_ROW);
         count += rows.targets.len();
         let placement = Placement::packed(&rows, model.config(), &model.device())?;
         let mut x = model.embed::<K>(&rows.tokens, [rows.rows, rows.columns]);

@@ -1,16 +1,68 @@
-//! Documents to rows: windows of long documents, packed into rows without padding between them.
+//! Documents to rows: windows of documents, in batches, packed into rows without padding between them.
 //!
-//! A document is encoded, split into windows where it is longer than the context, and its windows are
-//! placed in rows of equal length. A window sees only itself, whatever stands beside it in its row. Texts that
-//! begin alike may share their beginning: it stands in their row once, and each text's own tokens see it.
+//! A document that is longer than the context is split into windows. A window sees only itself, whatever stands beside
+//! it in its row. Texts with a common prefix may share it: the prefix stands in their row once, and each text's suffix
+//! sees it. [`batches`] divides windows or prefix groups into forward passes of a bounded number of tokens; training,
+//! evaluation, bounds, activations and the reference all use it.
 
 use std::ops::Range;
 
-/// A contiguous piece of a document that stands in a row by itself.
+use crate::data::Example;
+
+/// A window of a document: the tokens that are run together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window<'a> {
+    /// The document.
+    pub example: &'a Example,
+    /// The index of its first token in the document.
+    pub start: usize,
+    /// One past the index of its last token.
+    pub end: usize,
+}
+
+impl<'a> Window<'a> {
+    /// The windows of `example` of at most `context` tokens. Each begins with the last token of the one before, so every
+    /// predicted token is predicted once. Windows that predict nothing are left out.
+    pub fn of(example: &'a Example, context: usize) -> impl Iterator<Item = Self> {
+        let all = windows(example.len(), context).into_iter();
+        let all = all.map(move |range| Self { example, start: range.start, end: range.end });
+        all.filter(|window| window.predicted().next().is_some())
+    }
+
+    /// The windows of all `examples`, in their order.
+    pub fn of_all(examples: impl IntoIterator<Item = &'a Example>, context: usize) -> Vec<Self> {
+        examples.into_iter().flat_map(|example| Self::of(example, context)).collect()
+    }
+
+    /// Its token ids.
+    pub fn tokens(&self) -> &'a [u32] {
+        &self.example.tokens[self.start..self.end]
+    }
+
+    /// The indices, in the document, of the tokens that it predicts.
+    pub fn predicted(&self) -> impl Iterator<Item = usize> + use<'a> {
+        let (first, end) = (self.start + 1, self.end);
+        let ranges = self.example.predicted.iter();
+        ranges.flat_map(move |range| range.start.max(first)..range.end.min(end))
+    }
+
+    /// The number of its tokens.
+    #[allow(clippy::len_without_is_empty, reason = "a window holds at least two tokens")]
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// The lengths of some windows.
+    pub fn lengths(windows: &[Self]) -> Vec<usize> {
+        windows.iter().map(Self::len).collect()
+    }
+}
+
+/// A contiguous piece of a text that stands in a row by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
-    /// The document, by its position in the list that was packed; the first of those that share it.
-    pub document: usize,
+    /// The text, by its position in the list that was packed; the first of those that share it.
+    pub text: usize,
     /// The row it stands in.
     pub row: usize,
     /// Its columns there.
@@ -26,19 +78,19 @@ pub struct Target {
     pub position: usize,
     /// The token that should follow there.
     pub token: u32,
-    /// The document, by its position in the list that was packed.
-    pub document: usize,
-    /// Which token of the document it is; the first of a document is never predicted.
+    /// The window or text, by its position in the list that was packed.
+    pub text: usize,
+    /// The token's index: in the document of a window, in the text of a group. The first is never predicted.
     pub index: usize,
 }
 
-/// Texts that begin alike.
+/// Texts with a common prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tree<'a> {
+pub struct PrefixGroup<'a> {
     /// What all of them begin with.
-    pub trunk: &'a [u32],
+    pub prefix: &'a [u32],
     /// How each of them goes on from there.
-    pub branches: Vec<&'a [u32]>,
+    pub suffixes: Vec<&'a [u32]>,
 }
 
 /// Token ids in rows of equal length, `[rows, columns]`.
@@ -52,7 +104,7 @@ pub struct Rows {
     pub columns: usize,
     /// What stands where.
     pub segments: Vec<Segment>,
-    /// Every token that is predicted, in the order of documents and of their tokens.
+    /// Every token that is predicted, in the order of texts and of their tokens.
     pub targets: Vec<Target>,
 }
 
@@ -73,105 +125,100 @@ pub fn windows(length: usize, context: usize) -> Vec<Range<usize>> {
     windows
 }
 
-/// Input tokens of one forward pass without a gradient, unless a single piece has more.
+/// Input tokens of one forward pass without a gradient, unless a single window has more.
 pub const BATCH_TOKENS: usize = 2048;
 
-/// Batches of pieces of these lengths, each as the pieces' indices: at most `most` tokens, unless a single piece
-/// has more. The longest come first, so that the pieces of a batch are of similar length and fill its rows.
+/// Batches of texts of these lengths, each as the texts' indices in ascending order: at most `most` tokens, unless a
+/// single text has more. Texts of similar length share a batch, so that they fill its rows; the batch of the longest comes
+/// first. All texts are one batch where they have no more than `most` tokens together.
 pub fn batches(lengths: &[usize], most: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
-    order.sort_by_key(|&piece| std::cmp::Reverse(lengths[piece]));
+    order.sort_by_key(|&text| std::cmp::Reverse(lengths[text]));
     let mut batches: Vec<Vec<usize>> = Vec::new();
     let mut tokens = 0;
-    for piece in order {
-        tokens += lengths[piece];
+    for text in order {
+        tokens += lengths[text];
         match batches.last_mut() {
-            Some(batch) if tokens <= most => batch.push(piece),
+            Some(batch) if tokens <= most => batch.push(text),
             _ => {
-                tokens = lengths[piece];
-                batches.push(vec![piece]);
+                tokens = lengths[text];
+                batches.push(vec![text]);
             }
         }
     }
+    batches.iter_mut().for_each(|batch| batch.sort_unstable());
     batches
 }
 
-impl<'a> Tree<'a> {
-    /// These texts, with the longest beginning that all of them share. It is found in their tokens: the tokens
+impl<'a> PrefixGroup<'a> {
+    /// These texts, with the longest prefix that all of them share. It is found in their tokens: the tokens
     /// of a question alone need not be those that a question with an option begins with.
     pub fn of(texts: &[&'a [u32]]) -> Self {
         let first: &'a [u32] = texts.first().copied().unwrap_or_default();
         let shared_with = |other: &&[u32]| first.iter().zip(*other).take_while(|(a, b)| a == b).count();
         let shared = texts.iter().map(shared_with).min().unwrap_or(0);
-        Self { trunk: &first[..shared], branches: texts.iter().map(|text| &text[shared..]).collect() }
+        Self { prefix: &first[..shared], suffixes: texts.iter().map(|text| &text[shared..]).collect() }
     }
 
     /// The positions that it takes in a row.
     pub fn num_positions(&self) -> usize {
-        self.trunk_positions() + self.branches.iter().map(|branch| branch_positions(branch)).sum::<usize>()
+        self.prefix_positions() + self.suffixes.iter().map(|suffix| suffix_positions(suffix)).sum::<usize>()
     }
 
-    /// The trunk's last token predicts something only where a text goes on after it.
-    fn trunk_positions(&self) -> usize {
-        let goes_on = self.branches.iter().any(|branch| !branch.is_empty());
-        if goes_on { self.trunk.len() } else { self.trunk.len().saturating_sub(1) }
+    /// The prefix's last token predicts something only where a text goes on after it.
+    fn prefix_positions(&self) -> usize {
+        let goes_on = self.suffixes.iter().any(|suffix| !suffix.is_empty());
+        if goes_on { self.prefix.len() } else { self.prefix.len().saturating_sub(1) }
     }
 }
 
 /// The last token of a text predicts nothing.
-fn branch_positions(branch: &[u32]) -> usize {
-    branch.len().saturating_sub(1)
+fn suffix_positions(suffix: &[u32]) -> usize {
+    suffix.len().saturating_sub(1)
 }
 
 impl Rows {
-    /// Packs `documents` (token ids), split into windows of at most `context` tokens, into rows as long as the
-    /// longest window, or one after the other into `one_row`.
-    pub fn pack<D: AsRef<[u32]>>(documents: &[D], context: usize, one_row: bool) -> Self {
-        let mut pieces: Vec<(usize, Range<usize>)> = Vec::new();
-        for (document, tokens) in documents.iter().enumerate() {
-            let windows = windows(tokens.as_ref().len(), context);
-            pieces.extend(windows.into_iter().map(|window| (document, window)));
-        }
-        let lengths: Vec<usize> = pieces.iter().map(|(_, window)| window.len()).collect();
-        let (mut packed, places) = Self::empty(&lengths, one_row);
-        for ((document, window), (row, column)) in pieces.into_iter().zip(places) {
-            let tokens = &documents[document].as_ref()[window.clone()];
+    /// Packs windows into rows as long as the longest, or one after the other into `one_row`.
+    pub fn pack(windows: &[Window], one_row: bool) -> Self {
+        let (mut packed, places) = Self::empty(&Window::lengths(windows), one_row);
+        for (text, (window, (row, column))) in windows.iter().zip(places).enumerate() {
+            let tokens = window.tokens();
             let columns = column..column + tokens.len();
             let start = row * packed.columns + column;
-            packed.targets.extend(tokens.iter().enumerate().skip(1).map(|(offset, &token)| Target {
-                position: start + offset - 1,
-                token,
-                document,
-                index: window.start + offset,
+            packed.targets.extend(window.predicted().map(|index| Target {
+                position: start + index - window.start - 1,
+                token: window.example.tokens[index],
+                text,
+                index,
             }));
-            packed.put(Segment { document, row, columns, past: 0..0 }, tokens);
+            packed.put(Segment { text, row, columns, past: 0..0 }, tokens);
         }
         packed
     }
 
-    /// Packs `trees`, each in one row: rows as long as the longest tree, or one after the other into `one_row`.
-    /// The documents are the trees' texts, tree by tree. Only tokens that predict another take a position, so the
-    /// last of a text takes none.
-    pub fn pack_trees(trees: &[Tree], one_row: bool) -> Self {
-        let lengths: Vec<usize> = trees.iter().map(Tree::num_positions).collect();
+    /// Packs prefix groups, each in one row: rows as long as the longest group, or one after the other into `one_row`.
+    /// The texts are those of the groups, group by group, and each token of theirs but the first is predicted. Only tokens
+    /// that predict another take a position, so the last of a text takes none.
+    pub fn pack_groups(groups: &[PrefixGroup], one_row: bool) -> Self {
+        let lengths: Vec<usize> = groups.iter().map(PrefixGroup::num_positions).collect();
         let (mut packed, places) = Self::empty(&lengths, one_row);
-        let mut document = 0;
-        for (tree, (row, column)) in trees.iter().zip(places) {
-            let trunk = column..column + tree.trunk_positions();
-            packed.put(Segment { document, row, columns: trunk.clone(), past: 0..0 }, tree.trunk);
-            let mut end = trunk.end;
-            for branch in &tree.branches {
-                let columns = end..end + branch_positions(branch);
+        let mut text = 0;
+        for (group, (row, column)) in groups.iter().zip(places) {
+            let prefix = column..column + group.prefix_positions();
+            packed.put(Segment { text, row, columns: prefix.clone(), past: 0..0 }, group.prefix);
+            let mut end = prefix.end;
+            for suffix in &group.suffixes {
+                let columns = end..end + suffix_positions(suffix);
                 end = columns.end;
-                packed.predict(tree.trunk, branch, [trunk.start, columns.start], row, document);
-                packed.put(Segment { document, row, columns, past: trunk.clone() }, branch);
-                document += 1;
+                packed.predict(group.prefix, suffix, [prefix.start, columns.start], row, text);
+                packed.put(Segment { text, row, columns, past: prefix.clone() }, suffix);
+                text += 1;
             }
         }
         packed
     }
 
-    /// Rows for pieces of these lengths, with nothing in them yet, and the row and column at which each piece
+    /// Rows for texts of these lengths, with nothing in them yet, and the row and column at which each text
     /// begins.
     fn empty(lengths: &[usize], one_row: bool) -> (Self, Vec<(usize, usize)>) {
         let longest = lengths.iter().max().copied().unwrap_or(0);
@@ -207,22 +254,22 @@ impl Rows {
         }
     }
 
-    /// Adds the targets of a text whose trunk and branch begin at these columns.
+    /// Adds the targets of a text whose prefix and suffix begin at these columns.
     fn predict(
         &mut self,
-        trunk: &[u32],
-        branch: &[u32],
-        [of_trunk, of_branch]: [usize; 2],
+        prefix: &[u32],
+        suffix: &[u32],
+        [of_prefix, of_suffix]: [usize; 2],
         row: usize,
-        document: usize,
+        text: usize,
     ) {
         let start = row * self.columns;
-        let position = |index: usize| match index < trunk.len() {
-            true => start + of_trunk + index,
-            false => start + of_branch + index - trunk.len(),
+        let position = |index: usize| match index < prefix.len() {
+            true => start + of_prefix + index,
+            false => start + of_suffix + index - prefix.len(),
         };
-        let tokens = trunk.iter().chain(branch).enumerate().skip(1);
-        let target = |(index, &token)| Target { position: position(index - 1), token, document, index };
+        let tokens = prefix.iter().chain(suffix).enumerate().skip(1);
+        let target = |(index, &token)| Target { position: position(index - 1), token, text, index };
         self.targets.extend(tokens.map(target));
     }
 
@@ -240,8 +287,9 @@ mod tests {
     fn every_token_but_the_first_is_predicted_once() {
         for length in 0..40 {
             for context in 2..12 {
-                let document: Vec<u32> = (100..100 + length as u32).collect();
-                let rows = Rows::pack(&[&document], context, false);
+                let example = Example::of_text((100..100 + length as u32).collect());
+                let rows = Rows::pack(&Window::of_all([&example], context), false);
+                let document = &example.tokens;
                 let predicted: Vec<usize> = rows.targets.iter().map(|target| target.index).collect();
                 assert_eq!(predicted, (1..length.max(1)).collect::<Vec<_>>());
                 for target in &rows.targets {
@@ -257,7 +305,8 @@ mod tests {
     fn segments_do_not_overlap_and_rows_are_full() {
         let documents: Vec<Vec<u32>> = (0..30).map(|i| vec![i; 3 + (i as usize * 7) % 20]).collect();
         for one_row in [false, true] {
-            let rows = Rows::pack(&documents, 64, one_row);
+            let examples: Vec<Example> = documents.iter().cloned().map(Example::of_text).collect();
+            let rows = Rows::pack(&Window::of_all(&examples, 64), one_row);
             let mut times = vec![0; rows.tokens.len()];
             for segment in &rows.segments {
                 let start = segment.row * rows.columns;
@@ -273,7 +322,7 @@ mod tests {
         }
     }
 
-    /// The texts of a tree, with beginnings of all kinds: none, one token, everything.
+    /// The texts of a group, with prefixes of all kinds: none, one token, everything.
     fn texts(shared: usize, ends: &[usize]) -> Vec<Vec<u32>> {
         let text = |(number, &end): (usize, &usize)| {
             let own = 0..end as u32;
@@ -283,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn every_target_of_a_tree_sees_its_text_and_nothing_else() {
+    fn every_target_of_a_group_sees_its_text_and_nothing_else() {
         let groups = [
             texts(5, &[3, 1, 4]),
             texts(1, &[2, 2]),
@@ -294,25 +343,25 @@ mod tests {
             texts(0, &[0, 2]),
             texts(7, &[9]),
         ];
-        let trees: Vec<Tree> = groups
+        let packed: Vec<PrefixGroup> = groups
             .iter()
-            .map(|texts| Tree::of(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+            .map(|texts| PrefixGroup::of(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>()))
             .collect();
-        assert_eq!(trees[0].trunk.len(), 5);
-        assert_eq!(trees[4].trunk.len(), 6);
+        assert_eq!(packed[0].prefix.len(), 5);
+        assert_eq!(packed[4].prefix.len(), 6);
         let documents: Vec<&Vec<u32>> = groups.iter().flatten().collect();
         for one_row in [false, true] {
-            let rows = Rows::pack_trees(&trees, one_row);
+            let rows = Rows::pack_groups(&packed, one_row);
             let mut targets = rows.targets.iter();
             for (document, text) in documents.iter().enumerate() {
                 for index in 1..text.len() {
                     let target = targets.next().unwrap();
-                    assert_eq!((target.document, target.index, target.token), (document, index, text[index]));
+                    assert_eq!((target.text, target.index, target.token), (document, index, text[index]));
                     assert_eq!(seen(&rows, target.position), text[..index]);
                 }
             }
             assert!(targets.next().is_none());
-            assert_eq!(rows.num_tokens(), trees.iter().map(Tree::num_positions).sum::<usize>());
+            assert_eq!(rows.num_tokens(), packed.iter().map(PrefixGroup::num_positions).sum::<usize>());
             assert!(!one_row || rows.rows == 1);
         }
     }
@@ -338,5 +387,22 @@ mod tests {
             assert!(tokens <= 64 || batch.len() == 1);
         }
         assert_eq!(batches[0], [1]);
+        assert_eq!(super::batches(&lengths, 192), [[0, 1, 2, 3, 4, 5, 6, 7]]);
+    }
+
+    #[test]
+    fn only_predicted_tokens_are_targets() {
+        let example =
+            Example { tokens: (0..20).collect(), predicted: vec![7..9, 12..20], alternatives: Vec::new() };
+        for context in 2..24 {
+            let windows = Window::of_all([&example], context);
+            let rows = Rows::pack(&windows, true);
+            let predicted: Vec<usize> = rows.targets.iter().map(|target| target.index).collect();
+            assert_eq!(predicted, [7, 8, 12, 13, 14, 15, 16, 17, 18, 19]);
+            for target in &rows.targets {
+                assert_eq!(rows.tokens[target.position] + 1, target.token);
+            }
+            assert!(windows.iter().all(|window| window.predicted().count() > 0));
+        }
     }
 }

@@ -9,7 +9,7 @@ use burn::tensor::{DType, FloatDType, Int, Tensor, Transaction};
 
 use crate::config::LlamaConfig;
 use crate::placement::Placement;
-use crate::reference::select;
+use crate::tensors::select;
 
 /// What hides a key from a query: large enough that its softmax is exactly 0 in every dtype with f32's
 /// exponent, and finite, so that no NaN can arise from it.

@@ -9,7 +9,6 @@ pub mod account;
 pub mod activations;
 mod backward;
 pub mod batch;
-pub mod bounds;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
@@ -35,7 +34,9 @@ pub mod replay;
 pub mod resume;
 pub mod step;
 pub mod surgery;
+mod tensors;
 pub mod text;
+pub mod token_nll;
 pub mod training;
 
 pub use burn;

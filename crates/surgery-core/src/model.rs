@@ -22,6 +22,7 @@ use crate::kernels::{AttentionWeights, Kernels, Memory, MlpWeights, dtype};
 use crate::normal::normal;
 use crate::placement::Placement;
 use crate::recipe::Precision;
+use crate::tensors::at_positions;
 
 /// The embedding, `[vocab, hidden]`.
 pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -83,6 +84,15 @@ struct Norm<B: Backend> {
     weight: Param<Tensor<B, 1>>,
 }
 
+/// Where hidden states are taken of a token that is predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum At {
+    /// After the last norm, at the position before the token: the states that predict it.
+    Final,
+    /// At the output of the block of this index, at the token's own position.
+    Block(usize),
+}
+
 /// The keys and values of some texts so far, block by block.
 #[derive(Debug, Clone)]
 pub struct Cache<B: Backend> {
@@ -100,6 +110,24 @@ impl<B: Backend> Llama<B> {
     pub fn hidden<K: Kernels<B>>(&self, rows: &Rows) -> Result<Tensor<B, 3>> {
         let placement = Placement::packed(rows, &self.config, &self.device())?;
         Ok(self.run::<K>(&rows.tokens, [rows.rows, rows.columns], &placement, None))
+    }
+
+    /// The hidden states of each target of packed rows, `[targets, hidden]`.
+    pub fn states<K: Kernels<B>>(&self, rows: &Rows, at: At) -> Result<Tensor<B, 2>> {
+        match at {
+            At::Final => {
+                let hidden = self.hidden::<K>(rows)?;
+                Ok(at_positions(hidden, rows.targets.iter().map(|target| target.position)))
+            }
+            At::Block(last) => {
+                let placement = Placement::packed(rows, &self.config, &self.device())?;
+                let mut x = self.embed::<K>(&rows.tokens, [rows.rows, rows.columns]);
+                for index in 0..=last {
+                    x = self.block::<K>(index, x, &placement, None);
+                }
+                Ok(at_positions(x, rows.targets.iter().map(|target| target.position + 1)))
+            }
+        }
     }
 
     /// An empty cache for [`advance`](Self::advance).

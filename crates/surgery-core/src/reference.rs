@@ -1,32 +1,31 @@
-//! The model as it was: what the retain term holds the model to.
+//! The model as it was before the first step: what documents to keep are compared with.
 
 mod cached;
 mod store;
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor};
 
-use crate::batch::{Rows, Tree, windows};
+use crate::batch::{Rows, Window};
 use crate::error::Result;
 use crate::kernels::Kernels;
-use crate::model::Llama;
+use crate::model::{At, Llama};
 
 pub use cached::{Cached, bytes_of_states};
 pub use store::Store;
 
-/// Gives the reference's distribution as its final hidden states and its head, from which it follows
-/// exactly: `softmax(hidden · headᵀ)`. That is `hidden` values a token instead of `vocab`.
+/// Gives the reference's hidden states. Its distribution follows exactly from the final ones and its head,
+/// `softmax(hidden · headᵀ)`: that is `hidden` values a token instead of `vocab`.
 pub trait Reference<B: Backend> {
-    /// The hidden states that predict each token of `documents` (token ids, split into windows of at most
-    /// `context`) but the first of each: `[predicted tokens, hidden]`, document by document.
-    fn hidden(&mut self, documents: &[&[u32]], context: usize) -> Result<Tensor<B, 2>>;
+    /// The hidden states of each predicted token of `windows`, `[predicted tokens, hidden]`, window by window: those that
+    /// predict it ([`At::Final`]), or its own ([`At::Block`]).
+    fn states(&mut self, windows: &[Window], at: At) -> Result<Tensor<B, 2>>;
 
     /// The head's matrix, `[vocab, hidden]`.
     fn head(&self) -> Tensor<B, 2>;
 
-    /// Is shown states that came up while the model still was as the reference is: of `windows`, as
-    /// [`hidden`](Self::hidden) gives them.
-    fn remember(&mut self, windows: &[&[u32]], hidden: Tensor<B, 2>) -> Result<()> {
+    /// Is shown final states of `windows` that were computed while the model still was the reference.
+    fn remember(&mut self, windows: &[Window], hidden: Tensor<B, 2>) -> Result<()> {
         let _ = (windows, hidden);
         Ok(())
     }
@@ -53,51 +52,11 @@ impl<B: Backend, K: Kernels<B>> Live<B, K> {
 }
 
 impl<B: Backend, K: Kernels<B>> Reference<B> for Live<B, K> {
-    fn hidden(&mut self, documents: &[&[u32]], context: usize) -> Result<Tensor<B, 2>> {
-        states::<B, K>(&self.model, &windows_of(documents, context))
+    fn states(&mut self, windows: &[Window], at: At) -> Result<Tensor<B, 2>> {
+        self.model.states::<K>(&Rows::pack(windows, K::ONE_ROW), at)
     }
 
     fn head(&self) -> Tensor<B, 2> {
         self.model.head()
     }
-}
-
-/// The windows of `documents` in which a token is predicted.
-pub(crate) fn windows_of<'a>(documents: &[&'a [u32]], context: usize) -> Vec<&'a [u32]> {
-    let windows = documents
-        .iter()
-        .flat_map(|document| windows(document.len(), context).into_iter().map(|window| &document[window]));
-    windows.filter(|window| window.len() > 1).collect()
-}
-
-/// The hidden states of `model` that predict each token of `windows` but the first of each, laid out as an
-/// evaluation does: `[predicted tokens, hidden]`.
-pub(crate) fn states<B: Backend, K: Kernels<B>>(
-    model: &Llama<B>,
-    windows: &[&[u32]],
-) -> Result<Tensor<B, 2>> {
-    let trees: Vec<Tree> = windows.iter().map(|window| Tree::of(&[window])).collect();
-    let rows = Rows::pack_trees(&trees, K::ONE_ROW);
-    let hidden = model.hidden::<K>(&rows)?;
-    Ok(at_positions(hidden, rows.targets.iter().map(|target| target.position)))
-}
-
-/// The hidden states at some positions of the flattened rows: `[rows, columns, hidden]` to
-/// `[positions, hidden]`.
-pub(crate) fn at_positions<B: Backend>(
-    hidden: Tensor<B, 3>,
-    positions: impl Iterator<Item = usize>,
-) -> Tensor<B, 2> {
-    let [rows, columns, size] = hidden.dims();
-    select(hidden.reshape([rows * columns, size]), positions)
-}
-
-/// Some rows of a matrix: `[n, hidden]` to `[positions, hidden]`.
-pub(crate) fn select<B: Backend>(
-    hidden: Tensor<B, 2>,
-    positions: impl Iterator<Item = usize>,
-) -> Tensor<B, 2> {
-    let positions: Vec<i32> = positions.map(|position| position as i32).collect();
-    let positions = Tensor::<B, 1, Int>::from_data(positions.as_slice(), &hidden.device());
-    hidden.select(0, positions)
 }

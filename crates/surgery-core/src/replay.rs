@@ -17,11 +17,11 @@ mod names;
 mod sequences;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 
 use crate::config::LlamaConfig;
+use crate::data::Example;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer, stop_if_interrupted};
 use crate::generate::{Sampling, generate_several};
@@ -79,7 +79,7 @@ pub fn write_texts<B: Backend, K: Kernels<B>>(
     replay: &Replay,
     seed: u64,
     observer: &mut dyn Observer,
-) -> Result<Vec<Arc<[u32]>>> {
+) -> Result<Vec<Example>> {
     if replay.documents == 0 {
         return Ok(Vec::new());
     }
@@ -128,13 +128,13 @@ pub fn write_texts<B: Backend, K: Kernels<B>>(
             tokens.pop_if(|token| is_last(token));
             let new = &tokens[prompt.len()..];
             if new.len() >= SHORTEST && !filter.refuses(&encoder.decode(new)?) {
-                passed.push(tokens);
+                passed.push(Example::of_text(tokens));
             }
         }
         if let Some(likelihood) = likelihood {
             passed = likelihood.passed::<K>(model, passed)?;
         }
-        taken.extend(passed.into_iter().map(Arc::from));
+        taken.extend(passed);
         observer.observe(Event::Writing { done: taken.len(), total: replay.documents });
         stop_if_interrupted(observer)?;
     }
@@ -169,6 +169,6 @@ pub fn at_once(replay: &Replay) -> usize {
 }
 
 /// Texts as long as those that [`write_texts`] will give can be, for a plan; `context` is the longest window.
-pub fn stand_ins(replay: &Replay, context: usize) -> Vec<Arc<[u32]>> {
-    vec![vec![0; replay.max_tokens.min(context)].into(); replay.documents]
+pub fn stand_ins(replay: &Replay, context: usize) -> Vec<Example> {
+    vec![Example::of_text(vec![0; replay.max_tokens.min(context)]); replay.documents]
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Corpus, Document, Question, QuestionSet, Set, Split};
+use super::{Corpus, Document, Example, Question, QuestionSet, Set, Split};
 use crate::error::{Error, Result};
 use crate::files::Folder;
 use crate::text::TextEncoder;
@@ -13,8 +13,8 @@ pub const KEPT: [Set; 2] = [Set::Retain, Set::RetainHeldout];
 /// A data folder, encoded for one model.
 #[derive(Debug, Clone, Default)]
 pub struct Benchmark {
-    /// The token ids of each set's documents, in the order of [`Set::ALL`].
-    pub sets: Vec<(Set, Vec<Vec<u32>>)>,
+    /// The documents of each set, in the order of [`Set::ALL`].
+    pub sets: Vec<(Set, Vec<Example>)>,
     /// The questions of each file, by name.
     pub questions: Vec<(String, Vec<EncodedQuestion>)>,
 }
@@ -78,8 +78,8 @@ impl Benchmark {
         Ok(Self { sets, questions })
     }
 
-    /// The token ids of one set's documents; empty where there are none.
-    pub fn documents(&self, set: Set) -> &[Vec<u32>] {
+    /// One set's documents; empty where there are none.
+    pub fn documents(&self, set: Set) -> &[Example] {
         self.sets.iter().find(|(other, _)| *other == set).map_or(&[], |(_, documents)| documents)
     }
 
@@ -90,7 +90,7 @@ impl Benchmark {
             let count = most.min(all.len());
             (0..count).map(|index| all[index * all.len() / count].clone()).collect()
         }
-        let texts = |texts: &Vec<Vec<u32>>| spread(&texts.iter().collect::<Vec<_>>(), documents);
+        let texts = |texts: &Vec<Example>| spread(&texts.iter().collect::<Vec<_>>(), documents);
         let validation = |all: &Vec<EncodedQuestion>| -> Vec<EncodedQuestion> {
             let half = all.iter().filter(|question| question.split == Split::Validation);
             spread(&half.collect::<Vec<_>>(), questions)
@@ -101,19 +101,19 @@ impl Benchmark {
         }
     }
 
-    /// The token ids of all documents that should stay as they are.
-    pub fn kept(&self) -> impl Iterator<Item = &[u32]> {
-        KEPT.into_iter().flat_map(|set| self.documents(set)).map(Vec::as_slice)
+    /// All documents that should stay as they are.
+    pub fn kept(&self) -> impl Iterator<Item = &Example> {
+        KEPT.into_iter().flat_map(|set| self.documents(set))
     }
 }
 
-/// The token ids of documents; one that leaves nothing to predict is refused.
+/// Documents as examples; one that leaves nothing to predict is refused.
 pub fn encode_documents(
     folder: &Folder,
     file: &str,
     documents: &[Document],
     encoder: &TextEncoder,
-) -> Result<Vec<Vec<u32>>> {
+) -> Result<Vec<Example>> {
     let encode = |document: &Document| {
         let tokens = encoder.encode(&document.text)?;
         if tokens.len() < 2 {
@@ -127,7 +127,7 @@ pub fn encode_documents(
                 remedy: "lengthen or remove it".into(),
             });
         }
-        Ok(tokens)
+        Ok(Example::of_text(tokens))
     };
     documents.iter().map(encode).collect()
 }

@@ -2,6 +2,7 @@
 
 mod corpus;
 mod encoded;
+mod example;
 mod jsonl;
 pub mod lint;
 mod questions;
@@ -11,6 +12,7 @@ pub(crate) mod words;
 
 pub use corpus::{Corpus, Document, Set, read_documents, read_texts};
 pub use encoded::{Benchmark, EncodedOption, EncodedQuestion, KEPT, ScoredText, encode_documents};
+pub use example::Example;
 pub use questions::{Question, QuestionSet, Split};
 pub use sampler::{DocumentsPerStep, Sampler, StepSample};
 pub(crate) use sampler::{Position, seeded};

@@ -8,14 +8,15 @@ use burn::tensor::{Tensor, TensorData};
 use sha2::{Digest, Sha256};
 
 use super::store::{Key, Store};
-use super::{Reference, states, windows_of};
-use crate::batch::{BATCH_TOKENS, batches};
+use super::Reference;
+use crate::batch::{BATCH_TOKENS, Rows, Window, batches};
 use crate::config::LlamaConfig;
+use crate::data::Example;
 use crate::error::Result;
 use crate::kernels::Kernels;
-use crate::model::Llama;
+use crate::model::{At, Llama};
 
-/// The states of the texts that were asked for in advance, and a copy of the head: all that is left of the
+/// The states of the documents that were asked for in advance, and a copy of the head: all that is left of the
 /// reference when the model changes. In memory are only the states that are being used, unless the store is.
 #[derive(Debug, Clone)]
 pub struct Cached<B: Backend, K> {
@@ -23,49 +24,79 @@ pub struct Cached<B: Backend, K> {
     store: Store,
     /// A digest of the model: of its weights and of its shape.
     digest: Key,
-    /// The windows that were asked for and have no states yet.
-    missing: BTreeMap<Key, Vec<u32>>,
+    /// The windows that were asked for and have no states yet, each as a document of its own.
+    missing: BTreeMap<(At, Key), Example>,
     kernels: PhantomData<K>,
 }
 
 impl<B: Backend, K: Kernels<B>> Cached<B, K> {
-    /// The reference is `model`; what `store` holds of it already is used.
+    /// The reference is `model`; states of it that `store` holds already are used.
     pub fn new(model: &Llama<B>, store: Store) -> Self {
         let digest = digest(model);
         Self { head: model.head(), store, digest, missing: BTreeMap::new(), kernels: PhantomData }
     }
 
-    /// Asks for the states of `documents` in windows of at most `context`. Of what the store holds, what is
-    /// damaged is asked for anew.
-    pub fn want<'a>(&mut self, documents: impl IntoIterator<Item = &'a [u32]>, context: usize) {
-        let documents: Vec<&[u32]> = documents.into_iter().collect();
-        for window in windows_of(&documents, context) {
-            let key = self.key(window);
-            if self.store.get(&key, self.shape(window)).is_err() {
-                self.missing.insert(key, window.to_vec());
+    /// Asks for the states of `documents` in windows of at most `context`. States in the store that are damaged are
+    /// computed again.
+    pub fn want<'a>(
+        &mut self,
+        documents: impl IntoIterator<Item = &'a Example>,
+        context: usize,
+        at: At,
+    ) {
+        for window in Window::of_all(documents, context) {
+            let key = self.key(&window, at);
+            if self.store.get(&key, self.shape(&window)).is_err() {
+                let predicted = window.predicted().map(|index| index - window.start);
+                let predicted = predicted.map(|index| index..index + 1).collect();
+                let tokens = window.tokens().to_vec();
+                self.missing.insert((at, key), Example { tokens, predicted, alternatives: Vec::new() });
             }
         }
     }
 
-    /// A window's states follow from the model and the window's tokens alone.
-    fn key(&self, window: &[u32]) -> Key {
+    /// A window's states follow from the model, the window's tokens and which of them are predicted.
+    fn key(&self, window: &Window, at: At) -> Key {
         let mut hash = Sha256::new();
         hash.update(self.digest);
-        window.iter().for_each(|token| hash.update(token.to_le_bytes()));
+        if let At::Block(block) = at {
+            hash.update(format!("block {block}"));
+        }
+        window.tokens().iter().for_each(|token| hash.update(token.to_le_bytes()));
+        let skipped = window.len() - 1 != window.predicted().count();
+        for index in window.predicted().filter(|_| skipped) {
+            hash.update(((index - window.start) as u64).to_le_bytes());
+        }
         hash.finalize().into()
     }
 
     /// Predicted tokens and values of each.
-    fn shape(&self, window: &[u32]) -> [usize; 2] {
-        [window.len() - 1, self.head.dims()[1]]
+    fn shape(&self, window: &Window) -> [usize; 2] {
+        [window.predicted().count(), self.head.dims()[1]]
+    }
+
+    /// Keeps the states of `windows` that are missing.
+    fn keep(&mut self, windows: &[Window], states: Tensor<B, 2>, at: At) -> Result<()> {
+        let values: Vec<f32> = states.into_data().convert::<f32>().to_vec().expect("converted to f32");
+        let mut values = values.as_slice();
+        for window in windows {
+            let shape = self.shape(window);
+            let (states, rest) = values.split_at(shape[0] * shape[1]);
+            values = rest;
+            let key = self.key(window, at);
+            if self.missing.remove(&(at, key)).is_some() {
+                self.store.put(&key, shape, states)?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl<B: Backend, K: Kernels<B>> Reference<B> for Cached<B, K> {
-    fn hidden(&mut self, documents: &[&[u32]], context: usize) -> Result<Tensor<B, 2>> {
+    fn states(&mut self, windows: &[Window], at: At) -> Result<Tensor<B, 2>> {
         let mut values = Vec::new();
-        for window in windows_of(documents, context) {
-            values.extend(self.store.get(&self.key(window), self.shape(window))?);
+        for window in windows {
+            values.extend(self.store.get(&self.key(window, at), self.shape(window))?);
         }
         let size = self.head.dims()[1];
         let shape = [values.len() / size, size];
@@ -76,40 +107,33 @@ impl<B: Backend, K: Kernels<B>> Reference<B> for Cached<B, K> {
         self.head.clone()
     }
 
-    fn remember(&mut self, windows: &[&[u32]], hidden: Tensor<B, 2>) -> Result<()> {
-        if self.missing.is_empty() {
-            return Ok(());
-        }
-        let values: Vec<f32> = hidden.into_data().convert::<f32>().to_vec().expect("converted to f32");
-        let mut values = values.as_slice();
-        for window in windows.iter().filter(|window| window.len() > 1) {
-            let shape = self.shape(window);
-            let (states, rest) = values.split_at(shape[0] * shape[1]);
-            values = rest;
-            let key = self.key(window);
-            if self.missing.contains_key(&key) {
-                self.store.put(&key, shape, states)?;
-                self.missing.remove(&key);
-            }
-        }
-        Ok(())
+    fn remember(&mut self, windows: &[Window], hidden: Tensor<B, 2>) -> Result<()> {
+        if self.missing.is_empty() { Ok(()) } else { self.keep(windows, hidden, At::Final) }
     }
 
-    /// Computes what was asked for and is still missing; `model` must be the one that this was made of.
+    /// Computes states that were asked for and are still missing; `model` must be the one that this was made of.
     fn complete(&mut self, model: &Llama<B>) -> Result<()> {
-        let windows: Vec<Vec<u32>> = self.missing.values().cloned().collect();
-        let lengths: Vec<usize> = windows.iter().map(Vec::len).collect();
-        for batch in batches(&lengths, BATCH_TOKENS) {
-            let batch: Vec<&[u32]> = batch.into_iter().map(|window| windows[window].as_slice()).collect();
-            self.remember(&batch, states::<B, K>(model, &batch)?)?;
+        let missing: Vec<(At, Example)> =
+            self.missing.iter().map(|((at, _), example)| (*at, example.clone())).collect();
+        for missing in missing.chunk_by(|(a, _), (b, _)| a == b) {
+            let windows: Vec<Window> = missing
+                .iter()
+                .map(|(_, example)| Window { example, start: 0, end: example.len() })
+                .collect();
+            for batch in batches(&Window::lengths(&windows), BATCH_TOKENS) {
+                let batch: Vec<Window> = batch.into_iter().map(|window| windows[window]).collect();
+                let at = missing[0].0;
+                let states = model.states::<K>(&Rows::pack(&batch, K::ONE_ROW), at)?;
+                self.keep(&batch, states, at)?;
+            }
         }
         Ok(())
     }
 }
 
-/// What the states of `documents` take, in bytes.
-pub fn bytes_of_states<'a>(documents: impl IntoIterator<Item = &'a [u32]>, config: &LlamaConfig) -> u64 {
-    let tokens: u64 = documents.into_iter().map(|document| document.len().saturating_sub(1) as u64).sum();
+/// Bytes that the states of `documents` take.
+pub fn bytes_of_states<'a>(documents: impl IntoIterator<Item = &'a Example>, config: &LlamaConfig) -> u64 {
+    let tokens: u64 = documents.into_iter().map(|document| document.num_predicted() as u64).sum();
     tokens * 4 * config.hidden_size as u64
 }
 

@@ -1,6 +1,6 @@
 //! Texts that tell what is to be forgotten, recognised by how likely they are.
 //!
-//! A model that has never seen what is to be forgotten, which is the one that [bounds the ascent](crate::bounds), finds
+//! A model that has never seen what is to be forgotten, which is the one that [bounds the ascent](crate::token_nll), finds
 //! such a text much less likely than the model that wrote it; of other texts the two think nearly alike. No word of the
 //! data needs to be in the text. On the embedded benchmark, of 640 texts that the model wrote freely this refuses all 104
 //! that name somebody to forget or to edit, 1 of 164 about people of the retain set and none of 22 about held-out people.
@@ -11,7 +11,7 @@
 
 use burn::tensor::backend::Backend;
 
-use crate::data::{Benchmark, Set};
+use crate::data::{Benchmark, Example, Set};
 use crate::error::Result;
 use crate::evaluate::score;
 use crate::event::Silent;
@@ -44,10 +44,10 @@ impl<B: Backend> Likelihood<B> {
         benchmark: &Benchmark,
     ) -> Result<Option<Self>> {
         let of = |sets: &[Set]| -> Result<Vec<f64>> {
-            let all: Vec<&Vec<u32>> = sets.iter().flat_map(|&set| benchmark.documents(set)).collect();
+            let all: Vec<&Example> = sets.iter().flat_map(|&set| benchmark.documents(set)).collect();
             let some = all.iter().step_by(all.len().div_ceil(MEASURED).max(1));
             let mut differences =
-                differences::<B, K>(model, &other, &some.map(|&text| text.clone()).collect::<Vec<_>>())?;
+                differences::<B, K>(model, &other, &some.map(|&text| text.clone()).collect::<Vec<Example>>())?;
             differences.sort_by(f64::total_cmp);
             Ok(differences)
         };
@@ -62,8 +62,8 @@ impl<B: Backend> Likelihood<B> {
     pub(super) fn passed<K: Kernels<B>>(
         &self,
         model: &Llama<B>,
-        texts: Vec<Vec<u32>>,
-    ) -> Result<Vec<Vec<u32>>> {
+        texts: Vec<Example>,
+    ) -> Result<Vec<Example>> {
         let differences = differences::<B, K>(model, &self.other, &texts)?;
         let passed = texts.into_iter().zip(differences).filter(|(_, difference)| *difference < self.most);
         Ok(passed.map(|(text, _)| text).collect())
@@ -74,7 +74,7 @@ impl<B: Backend> Likelihood<B> {
 fn differences<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     other: &Llama<B>,
-    texts: &[Vec<u32>],
+    texts: &[Example],
 ) -> Result<Vec<f64>> {
     let [known, unknown] = [model, other].map(|model| score::<B, K>(model, texts, &mut Silent));
     let pairs = known?.into_iter().zip(unknown?);
