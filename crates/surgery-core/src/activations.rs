@@ -10,7 +10,7 @@ use crate::evaluate::context;
 use crate::kernels::Kernels;
 use crate::model::Llama;
 use crate::placement::Placement;
-use crate::reference::at_positions;
+use crate::tensors::at_positions;
 
 /// The mean over all predicting positions of `texts` of |silu(gate) · up|, for each hidden unit of each layer:
 /// `[layers][intermediate]`.

@@ -16,7 +16,8 @@ use crate::error::Result;
 use crate::event::{Event, Observer, stop_if_interrupted};
 use crate::kernels::{HEAD_CHUNK, Kernels};
 use crate::model::Llama;
-use crate::reference::{Reference, at_positions};
+use crate::reference::Reference;
+use crate::tensors::at_positions;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 

@@ -35,6 +35,7 @@ pub mod replay;
 pub mod resume;
 pub mod step;
 pub mod surgery;
+mod tensors;
 pub mod text;
 pub mod training;
 

@@ -7,12 +7,12 @@ use burn::tensor::{Tensor, TensorData};
 use crate::batch::{Rows, Target};
 use crate::data::Set;
 use crate::error::Result;
-use crate::kernels::{Kernels, Portable};
+use crate::kernels::{HeadKernels, Portable};
 use crate::model::Llama;
 use crate::objective::{Terms, Weighing};
 use crate::optimizer::{Gradients, collect_gradients, global_norm};
-use crate::reference::at_positions;
 use crate::step::{Graded, Losses, StepDocuments, StepRecord};
+use crate::tensors::at_positions;
 
 /// As [`step::gradients`](crate::step::gradients), held to `reference` as it is.
 pub fn gradients<B: AutodiffBackend>(

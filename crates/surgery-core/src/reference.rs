@@ -3,13 +3,14 @@
 mod cached;
 mod store;
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor};
 
 use crate::batch::{Rows, Tree, windows};
 use crate::error::Result;
 use crate::kernels::Kernels;
 use crate::model::Llama;
+use crate::tensors::at_positions;
 
 pub use cached::{Cached, bytes_of_states};
 pub use store::Store;
@@ -80,24 +81,4 @@ pub(crate) fn states<B: Backend, K: Kernels<B>>(
     let rows = Rows::pack_trees(&trees, K::ONE_ROW);
     let hidden = model.hidden::<K>(&rows)?;
     Ok(at_positions(hidden, rows.targets.iter().map(|target| target.position)))
-}
-
-/// The hidden states at some positions of the flattened rows: `[rows, columns, hidden]` to
-/// `[positions, hidden]`.
-pub(crate) fn at_positions<B: Backend>(
-    hidden: Tensor<B, 3>,
-    positions: impl Iterator<Item = usize>,
-) -> Tensor<B, 2> {
-    let [rows, columns, size] = hidden.dims();
-    select(hidden.reshape([rows * columns, size]), positions)
-}
-
-/// Some rows of a matrix: `[n, hidden]` to `[positions, hidden]`.
-pub(crate) fn select<B: Backend>(
-    hidden: Tensor<B, 2>,
-    positions: impl Iterator<Item = usize>,
-) -> Tensor<B, 2> {
-    let positions: Vec<i32> = positions.map(|position| position as i32).collect();
-    let positions = Tensor::<B, 1, Int>::from_data(positions.as_slice(), &hidden.device());
-    hidden.select(0, positions)
 }

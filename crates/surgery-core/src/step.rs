@@ -8,7 +8,7 @@
 //! 6. update by AdamW.
 //!
 //! Every token counts in the loss by a coefficient of its own, so the losses and the gradient of the final hidden
-//! states come from one operation on the head ([`Kernels::head_gradient`]), a chunk of tokens at a time; the rest of
+//! states come from one operation on the head ([`HeadKernels::head_gradient`]), a chunk of tokens at a time; the rest of
 //! the gradient follows from there. `oracle.rs` has the same gradient from burn's autodiff on plain tensor ops.
 
 use std::collections::HashSet;
@@ -21,7 +21,7 @@ use crate::batch::{Rows, Target};
 use crate::bounds::Bounds;
 use crate::data::Set;
 use crate::error::{Error, Result};
-use crate::kernels::{HEAD_CHUNK, Kernels, Predictions};
+use crate::kernels::{HEAD_CHUNK, HeadKernels, Kernels, ModelKernels, Predictions};
 use crate::model::Llama;
 use crate::objective::{DocumentLoss, Terms, Weighing};
 use crate::optimizer::{AdamW, Gradients, global_norm};
@@ -139,7 +139,7 @@ pub fn gradients<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     reference: Option<&mut dyn Reference<B::InnerBackend>>,
 ) -> Result<Graded<B::InnerBackend>> {
     let tokens: Vec<&[u32]> = step.documents.iter().map(|(_, tokens)| *tokens).collect();
-    let rows = Rows::pack(&tokens, step.context, <K as Kernels<B>>::ONE_ROW);
+    let rows = Rows::pack(&tokens, step.context, <K as ModelKernels<B>>::ONE_ROW);
     let (hidden, pass) = Pass::<B>::forward::<K>(model, &rows, step.recompute)?;
     let shape = hidden.dims();
     let hidden = hidden.reshape([rows.rows * rows.columns, shape[2]]);
@@ -170,7 +170,7 @@ pub fn gradients<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
         kl_coefficients: weights(&kept),
         reference,
     };
-    let graded = <K as Kernels<B::InnerBackend>>::head_gradient(hidden, head, &predictions);
+    let graded = <K as HeadKernels<B::InnerBackend>>::head_gradient(hidden, head, &predictions);
     drop(predictions.reference);
 
     let losses = pushed.into_iter().zip(graded.nll).chain(kept.into_iter().zip(graded.kl));
@@ -193,7 +193,7 @@ fn nll<B: Backend, K: Kernels<B>>(
     targets: &[&Target],
 ) -> Vec<f32> {
     let chunks = targets.chunks(HEAD_CHUNK).flat_map(|targets| {
-        let states = crate::reference::select(hidden.clone(), targets.iter().map(|target| target.position));
+        let states = crate::tensors::select(hidden.clone(), targets.iter().map(|target| target.position));
         let ids: Vec<u32> = targets.iter().map(|target| target.token).collect();
         let values = K::nll(states, head.clone(), &ids).into_data().convert::<f32>();
         values.to_vec::<f32>().expect("converted to f32")
