@@ -10,7 +10,7 @@ use surgery_core::bounds::Bounds;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::burn::tensor::{Tensor, TensorData};
 use surgery_core::config::LlamaConfig;
-use surgery_core::kernels::{AdamWStep, Kernels as Operations, Portable};
+use surgery_core::kernels::{AdamWStep, HeadKernels, Kernels as Operations, OptimizerKernels, Portable};
 use surgery_core::model::Llama;
 use surgery_core::objective::Objective;
 use surgery_core::oracle;
@@ -254,17 +254,17 @@ fn adamw_and_norms_agree_with_their_plain_forms() {
         };
         let all = || (value.clone(), first.clone(), second.clone(), gradient.clone());
         let (p, m, v, g) = all();
-        let found = <Kernels as Operations<Infer>>::adamw(p, m, v, g, &step);
+        let found = <Kernels as OptimizerKernels<Infer>>::adamw(p, m, v, g, &step);
         let (p, m, v, g) = all();
-        let expected = <Portable as Operations<Infer>>::adamw(p, m, v, g, &step);
+        let expected = <Portable as OptimizerKernels<Infer>>::adamw(p, m, v, g, &step);
         for (found, expected) in [(found.0, expected.0), (found.1, expected.1), (found.2, expected.2)] {
             let [found, expected]: [Vec<f32>; 2] =
                 [found, expected].map(|tensor| tensor.into_data().to_vec().unwrap());
             assert!(relative_distance(&found, &expected) < 1e-6);
         }
         let norm = |squares: Tensor<Infer, 1>| f64::from(squares.into_scalar());
-        let found = norm(<Kernels as Operations<Infer>>::squared_norm(gradient.clone()));
-        let expected = norm(<Portable as Operations<Infer>>::squared_norm(gradient.clone()));
+        let found = norm(<Kernels as OptimizerKernels<Infer>>::squared_norm(gradient.clone()));
+        let expected = norm(<Portable as OptimizerKernels<Infer>>::squared_norm(gradient.clone()));
         assert!((found - expected).abs() <= 1e-5 * expected);
     }
 }
@@ -281,6 +281,6 @@ fn a_reference_may_be_of_another_width() {
         (random([95, 64]), random([301, 64]), random([95, 40]), random([301, 40]));
     let values = |kl: Tensor<Infer, 1>| kl.into_data().to_vec::<f32>().unwrap();
     let plain = Portable::kl(hidden.clone(), head.clone(), was.clone(), head_was.clone());
-    let found = values(<Kernels as Operations<Infer>>::kl(hidden, head, was, head_was));
+    let found = values(<Kernels as HeadKernels<Infer>>::kl(hidden, head, was, head_was));
     assert!(relative_distance(&found, &values(plain)) < 1e-5);
 }

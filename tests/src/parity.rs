@@ -9,7 +9,7 @@ use surgery_core::data::{Benchmark, Corpus, QuestionSet, Set};
 use surgery_core::evaluate::{Against, evaluate, score};
 use surgery_core::event::Silent;
 use surgery_core::generate::{Sampling, generate};
-use surgery_core::kernels::Kernels;
+use surgery_core::kernels::HeadKernels;
 use surgery_core::model::Llama;
 use surgery_core::objective::{Objective, TokenMean};
 use surgery_core::oracle;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 use surgery_core::burn::tensor::{Distribution, Tensor};
 use surgery_core::config::LlamaConfig;
-use surgery_core::kernels::{HEAD_CHUNK, Kernels};
+use surgery_core::kernels::{HEAD_CHUNK, ModelKernels};
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::Precision;
 use surgery_ndarray::Cpu;
@@ -101,8 +101,9 @@ fn rate_on<P: Platform>(
         Tensor::<P::Infer, 2>::random(shape, Distribution::Default, device).cast(precision.computed())
     };
     let (x, w) = (random([rows, inner]).reshape([1, rows, inner]), random([columns, inner]));
-    let product =
-        || timed::<P, _>(device, || Ok(<P::Kernels as Kernels<P::Infer>>::project(x.clone(), w.clone())));
+    let product = || {
+        timed::<P, _>(device, || Ok(<P::Kernels as ModelKernels<P::Infer>>::project(x.clone(), w.clone())))
+    };
     product()?;
     let (mut best, mut count, started) = (f64::INFINITY, 0, Instant::now());
     while count < 5 || started.elapsed().as_secs_f64() < 0.3 {

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use surgery_core::account::{Account, Plan};
 use surgery_core::config::LlamaConfig;
-use surgery_core::kernels::Kernels;
+use surgery_core::kernels::Footprint;
 use surgery_core::memory::shown;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::Precision;
@@ -159,9 +159,9 @@ fn too_large<P: Platform>(
         recompute: false,
         // Both forms are measured.
         live_reference: true,
-        kept_values: <P::Kernels as Kernels<P::Train>>::kept_values(config, longest),
-        work_values: <P::Kernels as Kernels<P::Train>>::work_values(config),
-        reserve: <P::Kernels as Kernels<P::Train>>::RESERVE,
+        kept_values: <P::Kernels as Footprint<P::Train>>::kept_values(config, longest),
+        work_values: <P::Kernels as Footprint<P::Train>>::work_values(config),
+        reserve: <P::Kernels as Footprint<P::Train>>::RESERVE,
     };
     let needed = Account::new(config, &plan).total();
     (needed > room.bytes).then(|| {

@@ -10,7 +10,7 @@ use surgery_core::config::LlamaConfig;
 use surgery_core::data::{EncodedQuestion, Set};
 use surgery_core::evaluate::{choose, score, score_options};
 use surgery_core::event::Silent;
-use surgery_core::kernels::{Kernels, Predictions};
+use surgery_core::kernels::{HeadKernels, ModelKernels, Predictions};
 use surgery_core::model::Llama;
 use surgery_core::objective::Objective;
 use surgery_core::optimizer::{AdamW, Gradients, OptimizerConfig, global_norm};
@@ -130,7 +130,7 @@ impl<P: Platform> Ours<P> {
         let model = self.model().valid();
         let documents = draw.step();
         let tokens: Vec<&[u32]> = documents.documents.iter().map(|(_, tokens)| *tokens).collect();
-        let one_row = <P::Kernels as Kernels<P::Infer>>::ONE_ROW;
+        let one_row = <P::Kernels as ModelKernels<P::Infer>>::ONE_ROW;
         let (hidden, forward) = timed::<P, _>(&self.device, || {
             let rows = Rows::pack(&tokens, documents.context, one_row);
             Ok(model.hidden::<P::Kernels>(&rows)?)
@@ -152,7 +152,7 @@ impl<P: Platform> Ours<P> {
             reference: Some((hidden.clone().narrow(0, 0, kept.len()), model.head())),
         };
         let (_, head) = timed::<P, _>(&self.device, || {
-            Ok(<P::Kernels as Kernels<P::Infer>>::head_gradient(hidden, model.head(), &predictions))
+            Ok(<P::Kernels as HeadKernels<P::Infer>>::head_gradient(hidden, model.head(), &predictions))
         })?;
         Ok([forward, head])
     }

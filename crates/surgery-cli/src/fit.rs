@@ -8,7 +8,7 @@ use surgery_core::account::{Account, Plan};
 use surgery_core::batch::BATCH_TOKENS;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::{DocumentsPerStep, Set, StepSample};
-use surgery_core::kernels::Kernels;
+use surgery_core::kernels::Footprint;
 use surgery_core::memory::shown;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::pretrain::most_tokens;
@@ -211,7 +211,7 @@ pub fn step_memory<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Opt
 
 /// What running a model over `tokens` at once holds, with the keys and values of `remembered` in a cache.
 fn of_inference<P: Platform>(config: &LlamaConfig, tokens: usize, remembered: usize) -> Account {
-    let kept = <P::Kernels as Kernels<P::Train>>::kept_values(config, tokens);
+    let kept = <P::Kernels as Footprint<P::Train>>::kept_values(config, tokens);
     Account::of_inference(config, tokens.max(BATCH_TOKENS), remembered, kept)
 }
 
@@ -223,9 +223,9 @@ fn plan<P: Platform>(config: &LlamaConfig, precision: Precision, recompute: bool
         retained: 0,
         recompute,
         live_reference: false,
-        kept_values: <P::Kernels as Kernels<P::Train>>::kept_values(config, longest),
-        work_values: <P::Kernels as Kernels<P::Train>>::work_values(config),
-        reserve: <P::Kernels as Kernels<P::Train>>::RESERVE,
+        kept_values: <P::Kernels as Footprint<P::Train>>::kept_values(config, longest),
+        work_values: <P::Kernels as Footprint<P::Train>>::work_values(config),
+        reserve: <P::Kernels as Footprint<P::Train>>::RESERVE,
     }
 }
 

@@ -19,12 +19,12 @@ pub struct Plan {
     pub live_reference: bool,
     /// Values that the way back keeps of a token in a block, besides its input, with that of its second sublayer: the
     /// kernels' own
-    /// ([`Kernels::kept_values`](crate::kernels::Kernels::kept_values)).
+    /// ([`Footprint::kept_values`](crate::kernels::Footprint::kept_values)).
     pub kept_values: usize,
     /// Values that the way back of a block works in, of each token: the kernels' own
-    /// ([`Kernels::work_values`](crate::kernels::Kernels::work_values)).
+    /// ([`Footprint::work_values`](crate::kernels::Footprint::work_values)).
     pub work_values: usize,
-    /// The kernels' own ([`Kernels::RESERVE`](crate::kernels::Kernels::RESERVE)).
+    /// The kernels' own ([`Footprint::RESERVE`](crate::kernels::Footprint::RESERVE)).
     pub reserve: f64,
 }
 

@@ -1,8 +1,12 @@
-//! From the gradient of the final hidden states to that of every parameter.
+//! From the gradients of hidden states to that of every parameter.
 //!
-//! Either burn's autodiff holds what every block computed until its turn comes, or only the blocks' inputs are
-//! kept and each block is run once more on the way back (arXiv 1604.06174): a fifth more arithmetic, for memory
-//! that grows with the inputs alone.
+//! The forward pass is kept in parts: the embedding, each block, the last norm. A part's graph of burn's autodiff is its
+//! own, with the part's input as a leaf, so the backward pass goes part by part: each part's gradients are added to
+//! the sum before the next part's are computed. With `recompute`, only the parts' inputs are kept, and each part is run
+//! once more in the backward pass (arXiv 1604.06174): a third more arithmetic in blocks, for memory that grows with the
+//! inputs alone.
+
+use std::collections::BTreeMap;
 
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
@@ -12,7 +16,7 @@ use crate::batch::Rows;
 use crate::error::Result;
 use crate::kernels::Kernels;
 use crate::model::Llama;
-use crate::optimizer::{Gradients, add_gradient, collect_gradients};
+use crate::optimizer::{Gradients, collect_gradients};
 use crate::placement::Placement;
 
 /// A forward pass that can be followed back.
@@ -20,92 +24,130 @@ pub(crate) struct Pass<'a, B: AutodiffBackend> {
     model: &'a Llama<B>,
     rows: &'a Rows,
     placement: Placement<B>,
-    tape: Tape<B>,
+    /// The blocks that were run.
+    blocks: usize,
+    parts: Vec<Part<B>>,
+    /// The output of the last part, `[rows, columns, hidden]`.
+    output: Tensor<B::InnerBackend, 3>,
 }
 
-enum Tape<B: AutodiffBackend> {
-    /// The final hidden states, with the graph behind them.
-    Graph(Tensor<B, 3>),
-    /// The input of each block and of the last norm.
-    Inputs(Vec<Tensor<B::InnerBackend, 3>>),
+/// A part of the forward pass: its input, none for the embedding, and where it is kept its output with its graph.
+struct Part<B: AutodiffBackend> {
+    input: Option<Tensor<B, 3>>,
+    output: Option<Tensor<B, 3>>,
+}
+
+/// Gradients of hidden states, `[rows, columns, hidden]` each.
+pub(crate) struct StateGradients<B: AutodiffBackend> {
+    /// Of the final states.
+    pub(crate) last: Option<Tensor<B::InnerBackend, 3>>,
+    /// Of the outputs of blocks, by their index.
+    pub(crate) blocks: BTreeMap<usize, Tensor<B::InnerBackend, 3>>,
 }
 
 impl<'a, B: AutodiffBackend> Pass<'a, B> {
-    /// Runs `model` over packed rows; gives the final hidden states, `[rows, columns, hidden]`.
+    /// Runs `model` over packed rows: all of it, or its blocks up to the one of index `last`.
     pub(crate) fn forward<K: Kernels<B> + Kernels<B::InnerBackend>>(
         model: &'a Llama<B>,
         rows: &'a Rows,
+        last: Option<usize>,
         recompute: bool,
-    ) -> Result<(Tensor<B::InnerBackend, 3>, Self)> {
+    ) -> Result<Self> {
         let placement = Placement::packed(rows, model.config(), &model.device())?;
-        let (hidden, tape) = if recompute {
-            let model = model.valid();
-            let placement = Placement::packed(rows, model.config(), &model.device())?;
-            let mut inputs = vec![model.embed::<K>(&rows.tokens, [rows.rows, rows.columns])];
-            for index in 0..model.num_blocks() {
-                let x = inputs[index].clone();
-                inputs.push(model.block::<K>(index, x, &placement, None));
-            }
-            (model.norm::<K>(inputs[model.num_blocks()].clone()), Tape::Inputs(inputs))
-        } else {
-            let mut x = model.embed::<K>(&rows.tokens, [rows.rows, rows.columns]);
-            for index in 0..model.num_blocks() {
-                x = model.block::<K>(index, x, &placement, None);
-            }
-            let hidden = model.norm::<K>(x);
-            (hidden.clone().inner(), Tape::Graph(hidden))
+        let blocks = last.map_or(model.num_blocks(), |last| last + 1);
+        let parts = if last.is_some() { 1 + blocks } else { 2 + blocks };
+        let inference = recompute.then(|| model.valid());
+        let inner_placement = match recompute {
+            true => Some(Placement::packed(rows, model.config(), &model.device())?),
+            false => None,
         };
-        Ok((hidden, Self { model, rows, placement, tape }))
-    }
-
-    /// The gradient of every parameter but the head's own, from that of the final hidden states.
-    pub(crate) fn backward<K: Kernels<B>>(
-        self,
-        gradient: Tensor<B::InnerBackend, 3>,
-    ) -> Gradients<B::InnerBackend> {
-        let Self { model, rows, placement, tape } = self;
-        let mut gradients = Gradients::new();
-        match tape {
-            Tape::Graph(hidden) => {
-                let found = follow(hidden, gradient);
-                collect_gradients(model, &[], &found, &mut gradients);
-            }
-            Tape::Inputs(mut inputs) => {
-                // Every part by itself: its input is a leaf, and only its own parameters are found.
-                let mut back = |gradient, forward: &dyn Fn(Tensor<B, 3>) -> Tensor<B, 3>| {
-                    let x = Tensor::from_inner(inputs.pop().expect("an input for each part")).require_grad();
-                    let mut found = follow(forward(x.clone()), gradient);
-                    let next = x.grad_remove(&mut found).expect("its input reaches every part's output");
-                    collect_gradients(model, &[], &found, &mut gradients);
-                    next
-                };
-                let mut gradient = back(gradient, &|x| model.norm::<K>(x));
-                for index in (0..model.num_blocks()).rev() {
-                    gradient = back(gradient, &|x| model.block::<K>(index, x, &placement, None));
-                }
-                let embedded = model.embed::<K>(&rows.tokens, [rows.rows, rows.columns]);
-                let found = follow(embedded, gradient);
-                collect_gradients(model, &[], &found, &mut gradients);
+        let mut kept = Vec::with_capacity(parts);
+        let mut x: Option<Tensor<B::InnerBackend, 3>> = None;
+        for part in 0..parts {
+            let input = x.take().map(|x| Tensor::from_inner(x).require_grad());
+            if let (Some(model), Some(placement)) = (&inference, &inner_placement) {
+                let inner = input.clone().map(Tensor::inner);
+                x = Some(run::<_, K>(model, rows, placement, blocks, part, inner));
+                kept.push(Part { input, output: None });
+            } else {
+                let output = run::<_, K>(model, rows, &placement, blocks, part, input.clone());
+                x = Some(output.clone().inner());
+                kept.push(Part { input, output: Some(output) });
             }
         }
-        gradients
+        let output = x.expect("there is an embedding");
+        Ok(Self { model, rows, placement, blocks, parts: kept, output })
     }
 
-    /// The same with the gradient of the head added, whose matrix may be the embedding's too.
-    pub(crate) fn backward_with_head<K: Kernels<B>>(
+    /// The final hidden states, or the output of the last block that was run: `[rows, columns, hidden]`.
+    pub(crate) fn output(&self) -> Tensor<B::InnerBackend, 3> {
+        self.output.clone()
+    }
+
+    /// The output of a block, `[rows, columns, hidden]`.
+    pub(crate) fn block_output(&self, block: usize) -> Tensor<B::InnerBackend, 3> {
+        // The input of the part after it.
+        match self.parts.get(block + 2) {
+            Some(part) => part.input.clone().expect("only the embedding has no input").inner(),
+            None => self.output(),
+        }
+    }
+
+    /// The final hidden states without a graph, where only blocks up to one were run: `[rows, columns, hidden]`.
+    pub(crate) fn finish<K: Kernels<B::InnerBackend>>(&self) -> Result<Tensor<B::InnerBackend, 3>> {
+        let all = self.model.num_blocks();
+        if self.parts.len() == 2 + all {
+            return Ok(self.output());
+        }
+        let model = self.model.valid();
+        let placement = Placement::packed(self.rows, model.config(), &model.device())?;
+        let mut x = self.output();
+        for block in self.blocks..all {
+            x = model.block::<K>(block, x, &placement, None);
+        }
+        Ok(model.norm::<K>(x))
+    }
+
+    /// Adds the gradient of every parameter but the head's own to `gradients`.
+    pub(crate) fn backward<K: Kernels<B>>(
         self,
-        hidden: Tensor<B::InnerBackend, 3>,
-        head: Tensor<B::InnerBackend, 2>,
-    ) -> Gradients<B::InnerBackend> {
-        let name = self.model.head_name();
-        let mut gradients = self.backward::<K>(hidden);
-        add_gradient(&mut gradients, name, head.reshape([-1]));
-        gradients
+        states: StateGradients<B>,
+        gradients: &mut Gradients<B::InnerBackend>,
+    ) {
+        let Self { model, rows, placement, blocks, parts, output } = self;
+        drop(output);
+        let StateGradients { last, blocks: mut of_blocks } = states;
+        let mut gradient = last;
+        for (part, Part { input, output }) in parts.into_iter().enumerate().rev() {
+            if let Some(here) = part.checked_sub(1).and_then(|block| of_blocks.remove(&block)) {
+                gradient = Some(match gradient {
+                    Some(gradient) => gradient + here,
+                    None => here,
+                });
+            }
+            let Some(upstream) = gradient.take() else { continue };
+            let output =
+                output.unwrap_or_else(|| run::<_, K>(model, rows, &placement, blocks, part, input.clone()));
+            // burn differentiates from ones, so `output · upstream` has `upstream` as its gradient with respect to `output`.
+            let mut found = (output * Tensor::from_inner(upstream)).backward();
+            gradient = input.and_then(|input| input.grad_remove(&mut found));
+            collect_gradients(model, &mut found, gradients);
+        }
     }
 }
 
-/// Everything before `y`, differentiated: burn goes back from ones, so `y · gradient` has this gradient with respect to
-/// `y`.
-fn follow<B: AutodiffBackend>(y: Tensor<B, 3>, gradient: Tensor<B::InnerBackend, 3>) -> B::Gradients {
-    (y * Tensor::from_inner(gradient)).backward()
+/// One part of a model's forward pass over packed rows: the embedding, which has no input, a block, or the last norm.
+fn run<B: burn::tensor::backend::Backend, K: Kernels<B>>(
+    model: &Llama<B>,
+    rows: &Rows,
+    placement: &Placement<B>,
+    blocks: usize,
+    part: usize,
+    input: Option<Tensor<B, 3>>,
+) -> Tensor<B, 3> {
+    match (part.checked_sub(1), input) {
+        (Some(block), Some(x)) if block < blocks => model.block::<K>(block, x, placement, None),
+        (Some(_), Some(x)) => model.norm::<K>(x),
+        _ => model.embed::<K>(&rows.tokens, [rows.rows, rows.columns]),
+    }
 }

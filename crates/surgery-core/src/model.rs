@@ -18,11 +18,11 @@ use crate::config::LlamaConfig;
 use crate::data::seeded;
 use crate::error::{Error, Result};
 use crate::files::Folder;
-use crate::kernels::{AttentionWeights, Kernels, Memory, MlpWeights, dtype};
+use crate::kernels::{AttentionWeights, Kernels, Memory, MlpWeights};
 use crate::normal::normal;
 use crate::placement::Placement;
 use crate::recipe::Precision;
-use crate::tensors::at_positions;
+use crate::tensors::{at_positions, dtype};
 
 /// The embedding, `[vocab, hidden]`.
 pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";

@@ -200,15 +200,14 @@ impl<A: AutodiffBackend, K: Kernels<A::InnerBackend>> ModuleMapper<A> for Update
 /// The gradient of each parameter by name, flattened; none for a parameter that took no part.
 pub type Gradients<B> = BTreeMap<String, Tensor<B, 1>>;
 
-/// Adds what `found` holds for the parameters of `module`, whose own path is `path`, to `gradients`.
+/// Moves the gradients of the parameters of `module` from `found` to `gradients`, and adds them to those that are there.
 pub(crate) fn collect_gradients<A: AutodiffBackend>(
     module: &impl Module<A>,
-    path: &[&str],
-    found: &A::Gradients,
+    found: &mut A::Gradients,
     gradients: &mut Gradients<A::InnerBackend>,
 ) {
     struct Named<'a, A: AutodiffBackend> {
-        found: &'a A::Gradients,
+        found: &'a mut A::Gradients,
         path: Vec<String>,
         gradients: &'a mut Gradients<A::InnerBackend>,
     }
@@ -222,13 +221,12 @@ pub(crate) fn collect_gradients<A: AutodiffBackend>(
         }
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
-            if let Some(gradient) = param.val().grad(self.found) {
+            if let Some(gradient) = param.val().grad_remove(self.found) {
                 add_gradient(self.gradients, &self.path.join("."), gradient.reshape([-1]));
             }
         }
     }
-    let path = path.iter().map(|&name| name.to_owned()).collect();
-    module.visit(&mut Named { found, path, gradients });
+    module.visit(&mut Named { found, path: Vec::new(), gradients });
 }
 
 /// Adds a part of a parameter's gradient.

@@ -3,39 +3,47 @@
 
 use burn::tensor::backend::AutodiffBackend;
 
-use crate::data::{Sampler, StepSample};
+use crate::data::{Example, Sampler, Set, StepSample};
 use crate::error::Result;
 use crate::event::Observer;
 use crate::kernels::Kernels;
 use crate::model::Llama;
 use crate::objective::TokenMean;
 use crate::recipe::{Guard, PretrainRecipe};
-use crate::step::{StepDocuments, gradients};
-use crate::training::{Checkpointer, Cost, FORESEEN, MidRunEvaluation, State, TrainingPlan, train};
+use crate::step::{StepDocument, StepDocuments, gradients};
+use crate::training::{Checkpointer, Cost, FORESEEN, MidRunEvaluation, Next, State, TrainingPlan, train};
 
 /// The state before the first step, on `documents` documents.
 pub fn beginning<B: AutodiffBackend>(model: Llama<B>, documents: usize, recipe: &PretrainRecipe) -> State<B> {
-    State::new(model, &recipe.optimizer, sampler(documents, recipe))
+    State::new(model, &recipe.optimizer, sampler(documents, recipe), None)
 }
 
-/// Trains from `state` on: until `recipe.train.steps` steps on `documents` (token ids) are done, with an evaluation
+/// Trains from `state` on: until `recipe.train.steps` steps on `documents` are done, with an evaluation
 /// on the way where that is asked for.
 pub fn pretrain<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     state: State<B>,
-    documents: &[Vec<u32>],
+    documents: &[Example],
     recipe: &PretrainRecipe,
     mut mid_run: Option<MidRunEvaluation>,
     checkpointer: &mut dyn Checkpointer<B>,
     observer: &mut dyn Observer,
 ) -> Result<(Llama<B>, Cost)> {
     let section = &recipe.train;
-    let step = |model: &Llama<B>, draw: &StepSample, context: usize| {
-        let drawn = draw
-            .iter()
-            .flat_map(|(&set, indices)| indices.iter().map(move |&index| (set, documents[index].as_slice())));
-        let drawn =
-            StepDocuments { documents: drawn.collect(), context, recompute: section.recompute, bounds: None };
-        gradients::<B, K>(model, &drawn, &TokenMean, None)
+    let step = |model: &Llama<B>, sample: &StepSample, next: Next| {
+        let document = |&index: &usize| StepDocument {
+            set: Set::EditUpdate,
+            example: &documents[index],
+            alternative: 0,
+        };
+        let step = StepDocuments {
+            documents: sample.values().flatten().map(document).collect(),
+            context: next.context,
+            batch_tokens: section.most_tokens(),
+            recompute: section.recompute,
+            bounds: None,
+            reference_nll: None,
+        };
+        Ok((gradients::<B, K>(model, &step, &TokenMean, None)?, None))
     };
     let after = |model: &Llama<B>, number: usize, observer: &mut dyn Observer| match &mut mid_run {
         Some(mid_run) => mid_run.after_step::<B, K>(model, number, observer),
@@ -47,7 +55,7 @@ pub fn pretrain<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
 }
 
 /// The most tokens that one of the first [`FORESEEN`] steps of a pretraining will draw: the seed decides.
-pub fn most_tokens(documents: &[Vec<u32>], recipe: &PretrainRecipe) -> usize {
+pub fn most_tokens(documents: &[Example], recipe: &PretrainRecipe) -> usize {
     let mut sampler = sampler(documents.len(), recipe);
     let of_step = |draw: StepSample| draw.into_values().flatten().map(|index| documents[index].len()).sum();
     (0..recipe.train.steps.min(FORESEEN)).map(|_| of_step(sampler.draw())).max().unwrap_or(0)

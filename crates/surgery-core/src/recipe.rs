@@ -162,7 +162,10 @@ pub struct TrainSection {
     pub checkpoint_every: usize,
     /// Steps between evaluations on the way; 0 for none.
     pub evaluate_every: usize,
-    /// Keep only the inputs of blocks for the way back, and compute each block twice: less memory, more time.
+    /// The most tokens of one forward pass, unless a single window has more; 0 for no limit. A step of more tokens is divided
+    /// into several passes, whose gradients are added up. No result depends on it beyond rounding.
+    pub batch_tokens: usize,
+    /// Keep only the inputs of blocks for the backward pass, and compute each block twice: less memory, more time.
     pub recompute: bool,
     /// How the model as it was is kept.
     pub reference: ReferenceForm,
@@ -189,6 +192,7 @@ impl Default for TrainSection {
             seed: 42,
             checkpoint_every: 0,
             evaluate_every: 0,
+            batch_tokens: 0,
             recompute: false,
             reference: ReferenceForm::Cached,
         }
@@ -265,7 +269,28 @@ pub struct PretrainSection {
     /// As in [`TrainSection`].
     pub checkpoint_every: usize,
     /// As in [`TrainSection`].
+    pub batch_tokens: usize,
+    /// As in [`TrainSection`].
     pub recompute: bool,
+}
+
+/// The most tokens of one forward pass that `batch_tokens` stands for.
+fn most_tokens(batch_tokens: usize) -> usize {
+    if batch_tokens == 0 { usize::MAX } else { batch_tokens }
+}
+
+impl PretrainSection {
+    /// The most tokens of one forward pass.
+    pub fn most_tokens(&self) -> usize {
+        most_tokens(self.batch_tokens)
+    }
+}
+
+impl TrainSection {
+    /// The most tokens of one forward pass.
+    pub fn most_tokens(&self) -> usize {
+        most_tokens(self.batch_tokens)
+    }
 }
 
 impl Default for PretrainSection {
@@ -276,6 +301,7 @@ impl Default for PretrainSection {
             max_tokens: 4096,
             seed: 42,
             checkpoint_every: 0,
+            batch_tokens: 0,
             recompute: false,
         }
     }
@@ -372,27 +398,15 @@ impl Check for OptimizerConfig {
 
 impl Check for Recipe {
     fn check(&self) -> Result<(), String> {
-        let Objective { unlearn, edit_unlearn, edit_update, retain, ascent_cap, .. } = self.objective;
-        for (key, weight) in [
-            ("objective.unlearn", unlearn),
-            ("objective.edit_unlearn", edit_unlearn),
-            ("objective.edit_update", edit_update),
-            ("objective.retain", retain),
-            ("objective.ascent_cap", ascent_cap.unwrap_or(0.0)),
-        ] {
-            within(key, weight, 0.0, f64::INFINITY)?;
-        }
+        self.objective.check()?;
         if let Some(limit) = self.guard.retain_kl {
             within("guard.retain_kl", limit, f64::MIN_POSITIVE, f64::INFINITY)?;
-        }
-        if self.objective.sets().is_empty() {
-            return Err("every weight of `[objective]` is 0; expected one that is not".into());
         }
         within("replay.temperature", self.replay.temperature, f64::MIN_POSITIVE, f64::INFINITY)?;
         let Replay { documents, max_tokens, .. } = self.replay;
         within("replay.documents", documents as f64, 0.0, Replay::MOST_DOCUMENTS)?;
         within("replay.max_tokens", max_tokens as f64, 16.0, Replay::MOST_TOKENS)?;
-        if self.replay.documents > 0 && retain == 0.0 {
+        if self.replay.documents > 0 && self.objective.retain == 0.0 {
             return Err("`replay.documents` is not 0 while `objective.retain` is: what the model writes is kept like the \
                         retain set; expected a weight"
                 .into());

@@ -45,6 +45,9 @@ struct Manifest {
     cost: Cost,
     optimizer_steps: i32,
     position: Position,
+    /// The dual variable of the next step, for an objective that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lambda: Option<f64>,
     /// The SHA-256 of each file that the run is made of.
     inputs: BTreeMap<String, String>,
     /// The SHA-256 of each file of the checkpoint but this one.
@@ -174,15 +177,21 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
             problem: format!("has a position that {problem}"),
             remedy: "begin anew in another folder".into(),
         })?;
-        let (_, model, optimizer) = self.load(saved)?;
+        let Earlier { model, optimizer, lambda, .. } = self.load(saved)?;
         (state.model, state.optimizer, state.cost) = (model, optimizer, saved.manifest.cost);
+        state.lambda = lambda;
         Ok(())
     }
 
     fn load(&self, saved: &Saved) -> Result<Earlier<B>> {
         let weights = Checkpoint::open(&Folder::Disk(saved.path.clone()))?;
         let model = Llama::load(self.config, &weights, self.precision, &self.device)?;
-        Ok((saved.step(), Llama::trainable(model), saved.optimizer::<B>(self.optimizer, &self.device)?))
+        Ok(Earlier {
+            steps: saved.step(),
+            model: Llama::trainable(model),
+            optimizer: saved.optimizer::<B>(self.optimizer, &self.device)?,
+            lambda: saved.manifest.lambda,
+        })
     }
 
     /// The folders that have the name of a checkpoint, by the steps done.
@@ -237,6 +246,7 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
             cost: state.cost,
             optimizer_steps: state.optimizer.steps(),
             position: state.position.clone(),
+            lambda: state.lambda,
             inputs: self.inputs.clone(),
             files: files.collect::<Result<_>>()?,
         };
@@ -283,6 +293,7 @@ impl<B: AutodiffBackend> Checkpointer<B> for Checkpoints<'_, B> {
                 return self.load(&saved).map(Some);
             }
         }
-        Ok(Some((0, (self.beginning)()?, AdamW::new(self.optimizer.clone()))))
+        let optimizer = AdamW::new(self.optimizer.clone());
+        Ok(Some(Earlier { steps: 0, model: (self.beginning)()?, optimizer, lambda: None }))
     }
 }

@@ -1,75 +1,92 @@
 //! The operation from its first step to its last.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
-use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 
-use crate::bounds::Bounds;
-use crate::data::{Benchmark, Corpus, Sampler, Set, StepSample};
+use crate::data::{Benchmark, Corpus, Example, Sampler, Set, StepSample};
 use crate::error::Result;
 use crate::event::Observer;
 use crate::kernels::Kernels;
 use crate::model::Llama;
 use crate::recipe::Recipe;
 use crate::reference::Reference;
-use crate::step::{StepDocuments, gradients};
-use crate::training::{Checkpointer, Cost, MidRunEvaluation, State, TrainingPlan, train};
+use crate::step::{StepDocument, StepDocuments, gradients};
+use crate::token_nll::NllTable;
+use crate::training::{Checkpointer, Cost, MidRunEvaluation, Next, State, TrainingPlan, train};
 
-/// The token ids of all documents that steps may draw.
+/// All documents that steps may draw.
 #[derive(Debug, Clone)]
 pub struct TrainingDocuments<'a> {
     /// The data's.
     pub benchmark: &'a Benchmark,
-    /// What the [model wrote](crate::replay): these come after the retain set's, and are drawn like them.
-    pub written: Vec<Arc<[u32]>>,
+    /// Those that the model [generated](crate::replay): they come after the retain set's, and are drawn like them.
+    pub replay: Vec<Example>,
 }
 
 impl TrainingDocuments<'_> {
     /// The document of a set that has this index for the [`sampler`].
-    pub fn document(&self, set: Set, index: usize) -> &[u32] {
+    pub fn document(&self, set: Set, index: usize) -> &Example {
         let documents = self.benchmark.documents(set);
         match index.checked_sub(documents.len()) {
-            Some(written) if set == Set::Retain => &self.written[written],
+            Some(replay) if set == Set::Retain => &self.replay[replay],
             _ => &documents[index],
         }
     }
 
-    /// Those that were drawn.
-    pub fn step<'a>(
-        &'a self,
-        draw: &StepSample,
-        context: usize,
-        recompute: bool,
-        bounds: Option<&'a Bounds>,
-    ) -> StepDocuments<'a> {
-        let documents = draw
-            .iter()
-            .flat_map(|(&set, indices)| indices.iter().map(move |&index| (set, self.document(set, index))));
-        StepDocuments { documents: documents.collect(), context, recompute, bounds }
+    /// How many documents of a set there are.
+    fn count(&self, set: Set) -> usize {
+        let replay = if set == Set::Retain { self.replay.len() } else { 0 };
+        self.benchmark.documents(set).len() + replay
+    }
+
+    /// The documents that step `number` (from 1) drew. A document takes its alternatives in turn, one an epoch.
+    pub fn drawn(&self, sample: &StepSample, number: usize) -> Vec<StepDocument<'_>> {
+        let of_set = |(&set, indices): (&Set, &'_ Vec<usize>)| {
+            let (before, all) = ((number - 1) * indices.len(), self.count(set));
+            let document = |(place, &index): (usize, &usize)| StepDocument {
+                set,
+                example: self.document(set, index),
+                alternative: (before + place) / all,
+            };
+            indices.iter().enumerate().map(document).collect::<Vec<_>>()
+        };
+        sample.iter().flat_map(of_set).collect()
     }
 }
 
-/// The sampler of an operation, over the sets that its objective weighs and what the model writes.
+/// What the documents of steps are compared with.
+pub struct Comparison<'a, B: Backend> {
+    /// The model as it was.
+    pub reference: &'a mut dyn Reference<B>,
+    /// The NLL of the documents to forget under the reference, where the objective needs it.
+    pub reference_nll: Option<&'a NllTable>,
+    /// The NLL at which the ascent on each token ends, where it is bounded.
+    pub bounds: Option<&'a NllTable>,
+}
+
+/// The sampler of an operation, over the sets that its objective weighs and the replay documents.
 pub fn sampler(corpus: &Corpus, recipe: &Recipe) -> Sampler {
     let subjects = |set: Set| {
         let of_corpus = corpus.documents(set).iter().map(|document| document.subject.clone());
-        let written = if set == Set::Retain { recipe.replay.documents } else { 0 };
-        (set, of_corpus.chain(std::iter::repeat_n(None, written)).collect())
+        let replay = if set == Set::Retain { recipe.replay.documents } else { 0 };
+        (set, of_corpus.chain(std::iter::repeat_n(None, replay)).collect())
     };
     let sets = recipe.objective.sets().into_iter().map(subjects);
     Sampler::new(sets, recipe.train.documents_per_step, recipe.train.seed)
 }
 
-/// The retain documents that the steps of an operation will draw, by their indices: the seed decides.
-pub fn retain_to_be_drawn(corpus: &Corpus, recipe: &Recipe) -> BTreeSet<usize> {
+/// The documents that the steps of an operation will draw, by their indices: the seed decides.
+pub fn to_be_drawn(corpus: &Corpus, recipe: &Recipe) -> BTreeMap<Set, BTreeSet<usize>> {
     let mut sampler = sampler(corpus, recipe);
-    let most = corpus.documents(Set::Retain).len() + recipe.replay.documents;
-    let mut drawn = BTreeSet::new();
+    let all: usize = recipe.objective.sets().into_iter().map(|set| corpus.documents(set).len()).sum();
+    let mut drawn: BTreeMap<Set, BTreeSet<usize>> = BTreeMap::new();
     for _ in 0..recipe.train.steps {
-        match sampler.draw().remove(&Set::Retain) {
-            Some(indices) if !indices.is_empty() && drawn.len() < most => drawn.extend(indices),
-            _ => break,
+        if drawn.values().map(BTreeSet::len).sum::<usize>() == all + recipe.replay.documents {
+            break;
+        }
+        for (set, indices) in sampler.draw() {
+            drawn.entry(set).or_default().extend(indices);
         }
     }
     drawn
@@ -77,26 +94,38 @@ pub fn retain_to_be_drawn(corpus: &Corpus, recipe: &Recipe) -> BTreeSet<usize> {
 
 /// The state before the first step.
 pub fn beginning<B: AutodiffBackend>(model: Llama<B>, corpus: &Corpus, recipe: &Recipe) -> State<B> {
-    State::new(model, &recipe.optimizer, sampler(corpus, recipe))
+    let objective = recipe.objective.for_model(model.config(), recipe.train.seed);
+    State::new(model, &recipe.optimizer, sampler(corpus, recipe), objective.lambda())
 }
 
-/// Operates from `state` on: until `recipe.train.steps` steps are done, on documents whose token ids `drawable`
-/// holds in the order of the corpus, held to `reference` on the retain set, with the ascent within `bounds`.
+/// Operates from `state` on, until `recipe.train.steps` steps are done on documents of `documents`, which has them in the
+/// order of the corpus.
 pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     state: State<B>,
-    drawable: &TrainingDocuments,
+    documents: &TrainingDocuments,
     recipe: &Recipe,
-    reference: &mut dyn Reference<B::InnerBackend>,
-    bounds: Option<&Bounds>,
+    comparison: Comparison<B::InnerBackend>,
     checkpointer: &mut dyn Checkpointer<B>,
     observer: &mut dyn Observer,
 ) -> Result<(Llama<B>, Cost)> {
     let Recipe { objective, optimizer, train: section, guard, .. } = recipe;
-    let step = |model: &Llama<B>, draw: &StepSample, context: usize| {
-        let documents = drawable.step(draw, context, section.recompute, bounds);
-        gradients::<B, K>(model, &documents, objective, Some(&mut *reference))
+    let Comparison { reference, reference_nll, bounds } = comparison;
+    let mut objective = objective.for_model(state.model.config(), section.seed);
+    let step = |model: &Llama<B>, sample: &StepSample, next: Next| {
+        let step = StepDocuments {
+            documents: documents.drawn(sample, next.number),
+            context: next.context,
+            batch_tokens: section.most_tokens(),
+            recompute: section.recompute,
+            bounds,
+            reference_nll,
+        };
+        objective.set_lambda(next.lambda);
+        let graded = gradients::<B, K>(model, &step, &objective, Some(&mut *reference))?;
+        let lambda = objective.next_lambda(&graded.record.terms);
+        Ok((graded, lambda))
     };
-    let mut mid_run = MidRunEvaluation::new(drawable.benchmark, section.evaluate_every);
+    let mut mid_run = MidRunEvaluation::new(documents.benchmark, section.evaluate_every);
     let after = |model: &Llama<B>, number: usize, observer: &mut dyn Observer| {
         mid_run.after_step::<B, K>(model, number, observer)
     };

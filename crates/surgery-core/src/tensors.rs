@@ -1,7 +1,32 @@
-//! Rows of tensors by their positions.
+//! Small helpers on tensors.
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{FloatDType, Int, Tensor};
+
+/// The dtype of a tensor's values.
+pub(crate) fn dtype<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> FloatDType {
+    tensor.dtype().into()
+}
+
+/// Values rounded to `dtype`, as f32: what is multiplied then is summed in f32, whatever a backend does in `dtype`.
+pub(crate) fn rounded<B: Backend, const D: usize>(x: Tensor<B, D>, dtype: FloatDType) -> Tensor<B, D> {
+    x.cast(dtype).cast(FloatDType::F32)
+}
+
+/// Token ids as a column, `[n, 1]`.
+pub(crate) fn column<B: Backend>(tokens: &[u32], device: &B::Device) -> Tensor<B, 2, Int> {
+    let tokens: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+    Tensor::<B, 1, Int>::from_data(tokens.as_slice(), device).reshape([-1, 1])
+}
+
+/// Changes a tensor that nobody else holds meanwhile, so that a backend may do so in place.
+pub(crate) fn replace<B: Backend>(
+    tensor: &mut Tensor<B, 2>,
+    change: impl FnOnce(Tensor<B, 2>) -> Tensor<B, 2>,
+) {
+    let nothing = Tensor::empty([0, 0], &tensor.device());
+    *tensor = change(std::mem::replace(tensor, nothing));
+}
 
 /// The hidden states at some positions of the flattened rows: `[rows, columns, hidden]` to
 /// `[positions, hidden]`.

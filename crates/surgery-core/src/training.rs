@@ -111,12 +111,19 @@ pub struct State<B: AutodiffBackend> {
     pub(crate) sampler: Sampler,
     /// What it cost so far.
     pub cost: Cost,
+    /// The dual variable of the next step, for an objective that has one.
+    pub(crate) lambda: Option<f64>,
 }
 
 impl<B: AutodiffBackend> State<B> {
     /// The state before the first step.
-    pub(crate) fn new(model: Llama<B>, config: &OptimizerConfig, sampler: Sampler) -> Self {
-        Self { model, optimizer: AdamW::new(config.clone()), sampler, cost: Cost::default() }
+    pub(crate) fn new(
+        model: Llama<B>,
+        config: &OptimizerConfig,
+        sampler: Sampler,
+        lambda: Option<f64>,
+    ) -> Self {
+        Self { model, optimizer: AdamW::new(config.clone()), sampler, cost: Cost::default(), lambda }
     }
 }
 
@@ -130,6 +137,8 @@ pub struct Snapshot<'a, B: AutodiffBackend> {
     pub(crate) position: Position,
     /// What it cost so far.
     pub cost: Cost,
+    /// The dual variable of the next step.
+    pub(crate) lambda: Option<f64>,
 }
 
 /// Keeps states of a training.
@@ -146,8 +155,17 @@ pub trait Checkpointer<B: AutodiffBackend> {
     fn back_before(&mut self, step: usize) -> Result<Option<Earlier<B>>>;
 }
 
-/// The steps done, the model and the optimizer of an earlier state.
-pub type Earlier<B> = (usize, Llama<B>, AdamW<<B as AutodiffBackend>::InnerBackend>);
+/// An earlier state.
+pub struct Earlier<B: AutodiffBackend> {
+    /// The steps done.
+    pub steps: usize,
+    /// The model.
+    pub model: Llama<B>,
+    /// Its optimizer.
+    pub optimizer: AdamW<B::InnerBackend>,
+    /// The dual variable of the next step; none for that of the beginning.
+    pub(crate) lambda: Option<f64>,
+}
 
 /// Keeps nothing.
 #[derive(Debug, Clone, Copy, Default)]
@@ -176,22 +194,34 @@ pub(crate) struct TrainingPlan<'a> {
     pub(crate) max_tokens: usize,
 }
 
-/// Goes on from `state` to the plan's last step. `gradients` gives a step's from the model as it is, the
-/// documents drawn and the longest window; `after` is called with the model and the number of each step done.
+/// The next step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Next {
+    /// Its number, from 1.
+    pub(crate) number: usize,
+    /// The longest window, in tokens.
+    pub(crate) context: usize,
+    /// The dual variable, for an objective that has one.
+    pub(crate) lambda: Option<f64>,
+}
+
+/// Goes on from `state` to the plan's last step. `gradients` gives a step's gradients, and the dual variable of the
+/// one after it, from the model as it is and the documents drawn; `after` is called with the model and the number of each step done.
 pub(crate) fn train<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
     state: State<B>,
     plan: &TrainingPlan,
     checkpointer: &mut dyn Checkpointer<B>,
     observer: &mut dyn Observer,
-    mut gradients: impl FnMut(&Llama<B>, &StepSample, usize) -> Result<Graded<B::InnerBackend>>,
+    mut gradients: impl FnMut(&Llama<B>, &StepSample, Next) -> Result<(Graded<B::InnerBackend>, Option<f64>)>,
     mut after: impl FnMut(&Llama<B>, usize, &mut dyn Observer) -> Result<()>,
 ) -> Result<(Llama<B>, Cost)> {
-    let State { mut model, mut optimizer, mut sampler, mut cost } = state;
+    let State { mut model, mut optimizer, mut sampler, mut cost, mut lambda } = state;
+    let first_lambda = lambda;
     let context = model.config().context(plan.max_tokens);
     while cost.steps < plan.steps {
         let number = cost.steps + 1;
         let started = Instant::now();
-        let graded = gradients(&model, &sampler.draw(), context)?;
+        let (graded, next_lambda) = gradients(&model, &sampler.draw(), Next { number, context, lambda })?;
         let mut record = graded.record;
         if let Err(error) = record.refuse_not_finite(number) {
             if cost.skipped == plan.guard.skip_not_finite {
@@ -205,13 +235,15 @@ pub(crate) fn train<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
             // Measured before this step's update: what the step before it left is bad already.
             let collapsed = Error::Collapsed { step: number, kl, limit };
             let earlier = checkpointer.back_before(number - 1)?.filter(|_| cost.rolled_back == 0);
-            let Some((to, earlier, its_optimizer)) = earlier else { return Err(collapsed) };
-            (model, optimizer) = (earlier, its_optimizer);
+            let Some(earlier) = earlier else { return Err(collapsed) };
+            (model, optimizer) = (earlier.model, earlier.optimizer);
+            lambda = earlier.lambda.or(first_lambda);
             cost.rolled_back += 1;
-            observer.observe(Event::RolledBack { step: number, to, error: &collapsed });
+            observer.observe(Event::RolledBack { step: number, to: earlier.steps, error: &collapsed });
         } else {
             let rate = plan.optimizer.rate(number, plan.steps);
             (model, record) = update::<B, K>(model, graded, &mut optimizer, rate, number)?;
+            lambda = next_lambda;
         }
 
         let seconds = started.elapsed().as_secs_f64();
@@ -228,6 +260,7 @@ pub(crate) fn train<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
                 optimizer: &optimizer,
                 position: sampler.position(),
                 cost,
+                lambda,
             })?;
         }
         if interrupted {

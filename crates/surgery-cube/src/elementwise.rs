@@ -38,7 +38,7 @@ fn rope_kernel<E: Float, N: Size>(
     }
 }
 
-/// As [`Kernels::rope`](surgery_core::kernels::Kernels::rope), or its gradient: `x` is `[.., heads, head_dim]`.
+/// As [`ModelKernels::rope`](surgery_core::kernels::ModelKernels::rope), or its gradient: `x` is `[.., heads, head_dim]`.
 pub(crate) fn rope<R: CubeRuntime>(
     x: CubeTensor<R>,
     cos: CubeTensor<R>,
@@ -115,7 +115,7 @@ fn swiglu_vjp_kernel<E: Float, N: Size>(
     }
 }
 
-/// As [`Kernels::swiglu`](surgery_core::kernels::Kernels::swiglu).
+/// As [`ModelKernels::swiglu`](surgery_core::kernels::ModelKernels::swiglu).
 pub(crate) fn swiglu<R: CubeRuntime>(gate: CubeTensor<R>, up: CubeTensor<R>) -> CubeTensor<R> {
     let (gate, up) = (contiguous(gate), contiguous(up));
     let y = empty_like(&gate);
@@ -195,7 +195,7 @@ fn adamw_kernel<P: Float, G: Float, N: Size>(
     }
 }
 
-/// As [`Kernels::adamw`](surgery_core::kernels::Kernels::adamw), in place where nobody else holds what it changes.
+/// As [`OptimizerKernels::adamw`](surgery_core::kernels::OptimizerKernels::adamw), in place where nobody else holds what it changes.
 pub(crate) fn adamw<R: CubeRuntime>(
     state: [CubeTensor<R>; 3],
     gradient: CubeTensor<R>,

@@ -174,7 +174,7 @@ fn columns_sum_kernel<Y: Float>(x: &Array<f32>, y: &mut Array<Y>, #[define(Y)] _
 /// Rows that are added up one after the other.
 const STRETCH: usize = 32;
 
-/// As [`Kernels::rms_norm`](surgery_core::kernels::Kernels::rms_norm), with values of dtype `into`: `x` is `[.., size]`.
+/// As [`ModelKernels::rms_norm`](surgery_core::kernels::ModelKernels::rms_norm), with values of dtype `into`: `x` is `[.., size]`.
 pub(crate) fn norm<R: CubeRuntime>(
     x: CubeTensor<R>,
     weight: CubeTensor<R>,

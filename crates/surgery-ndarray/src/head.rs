@@ -2,6 +2,7 @@
 //! chunk of positions, or without a gradient for one tile of it.
 
 use rayon::prelude::*;
+use surgery_core::kernels::{TokenLoss, TokenLosses};
 
 use crate::buffer::Buffer;
 use crate::gemm::{Into, Matrix, Panels, multiply};
@@ -60,13 +61,47 @@ vectorised!(
     fn kl_of_row(z: &mut [f32], was: &[f32], log_sums: [f32; 2], coefficient: f32) -> f32 = kl_body
 );
 
-/// What a position's logits are held against.
+/// Some predictions of one kind; one value a position.
 #[derive(Clone, Copy)]
-pub(crate) enum Held<'a> {
-    /// The tokens that follow, one a position.
-    Tokens(&'a [u32]),
+pub(crate) struct Predicted<'a> {
+    /// The loss of each.
+    pub(crate) loss: TokenLoss,
+    /// The tokens that follow; not read for the reference's own distribution.
+    pub(crate) tokens: &'a [u32],
+    /// By how much the whole loss grows with each loss.
+    pub(crate) coefficients: &'a [f32],
+    /// Whether the NLL of each token is measured beside its loss.
+    pub(crate) is_nll_wanted: bool,
     /// The reference's hidden states, `[positions, width]`, and its head, `[vocab, width]`.
-    Reference(&'a [f32], &'a [f32]),
+    pub(crate) reference: Option<(&'a [f32], &'a [f32])>,
+}
+
+#[inline(always)]
+fn entropy_body<const FMA: bool>(z: &[f32], log_sum: f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (whole, rest) = z.as_chunks::<LANES>();
+    let step = |z: f32, lane: &mut f32| *lane = fma::<FMA>(exp::<FMA>(z - log_sum), log_sum - z, *lane);
+    for chunk in whole {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, z)| step(*z, lane));
+    }
+    lanes.iter_mut().zip(rest).for_each(|(lane, z)| step(*z, lane));
+    total(lanes)
+}
+vectorised!(
+    /// The entropy of a row of logits, from the logarithm of the sum of their exponentials.
+    fn entropy(z: &[f32], log_sum: f32) -> f32 = entropy_body
+);
+
+/// `(max z − mean z)²`; `z` becomes its gradient times `coefficient`.
+fn spread(z: &mut [f32], coefficient: f32) -> f32 {
+    let most = crate::rows::most(z);
+    let at = z.iter().position(|value| *value == most).unwrap_or(0);
+    let mean = z.iter().map(|&z| f64::from(z)).sum::<f64>() / z.len() as f64;
+    let spread = (f64::from(z[at]) - mean) as f32;
+    let slope = 2.0 * spread * coefficient;
+    z.fill(-slope / z.len() as f32);
+    z[at] += slope;
+    spread * spread
 }
 
 /// The head's matrix `[vocab, hidden]`.
@@ -84,35 +119,34 @@ impl Head<'_> {
     }
 
     /// The losses of some positions (`states`, `[positions, hidden]`), without a gradient.
-    pub(crate) fn losses(&self, states: &[f32], held: Held) -> Vec<f32> {
+    pub(crate) fn losses(&self, states: &[f32], predicted: Predicted) -> Vec<f32> {
         let panels = self.logits(self.matrix);
-        let panels_was = self.panels_was(held);
+        let reference = self.reference_panels(predicted);
         let mut losses = vec![0.0; states.len() / self.size];
         let tiles = losses.par_chunks_mut(TILE).zip(states.par_chunks(TILE * self.size)).enumerate();
         tiles.for_each(|(tile, (losses, states))| {
             let mut z = Buffer::new(losses.len() * self.vocab);
-            let ones = [1.0; TILE];
-            self.rows(&panels, panels_was.as_ref(), held, tile * TILE, states, &ones, &mut z, losses);
+            self.rows(&panels, reference.as_ref(), predicted, tile * TILE, states, &mut z, (losses, &mut []));
         });
         losses
     }
 
     /// Adds the gradients of `Σ coefficient · loss` over some positions: to `g_hidden` at `positions`, and to
-    /// `g_matrix`. `hidden` is `[rows, hidden]`. Gives the losses.
+    /// `g_matrix`. `hidden` is `[rows, hidden]`. Gives the losses, and the NLLs where they are wanted.
     pub(crate) fn gradient(
         &self,
         hidden: &[f32],
         positions: &[usize],
-        held: Held,
-        coefficients: &[f32],
+        predicted: Predicted,
         g_hidden: &mut [f32],
         g_matrix: &mut [f32],
-    ) -> Vec<f32> {
+    ) -> TokenLosses {
         let Self { vocab, size, .. } = *self;
         let panels = self.logits(self.matrix);
-        let panels_was = self.panels_was(held);
+        let reference = self.reference_panels(predicted);
         let back = Panels::new(Matrix::new(self.matrix, [vocab, size]));
-        let mut losses = vec![0.0; positions.len()];
+        let mut loss = vec![0.0; positions.len()];
+        let mut nll = vec![0.0; positions.len()];
         // The logits of a chunk stay in the cache until the matrix's gradient is computed from them.
         for chunk in chunks(positions.len()) {
             let (first, count) = (chunk.start, chunk.len());
@@ -125,13 +159,13 @@ impl Head<'_> {
             let tiles = z
                 .par_chunks_mut(TILE * vocab)
                 .zip(states.par_chunks(TILE * size).zip(g_states.par_chunks_mut(TILE * size)))
-                .zip(losses[first..first + count].par_chunks_mut(TILE))
-                .zip(coefficients[first..first + count].par_chunks(TILE))
+                .zip(loss[first..first + count].par_chunks_mut(TILE))
+                .zip(nll[first..first + count].par_chunks_mut(TILE))
                 .enumerate();
-            tiles.for_each(|(tile, (((z, (states, g_states)), losses), coefficients))| {
-                let at = first + tile * TILE;
-                self.rows(&panels, panels_was.as_ref(), held, at, states, coefficients, z, losses);
-                multiply(Matrix::new(z, [losses.len(), vocab]), &back, g_states, size, size, Into::Set);
+            tiles.for_each(|(tile, (((z, (states, g_states)), loss), nll))| {
+                let (at, count) = (first + tile * TILE, loss.len());
+                self.rows(&panels, reference.as_ref(), predicted, at, states, z, (loss, nll));
+                multiply(Matrix::new(z, [count, vocab]), &back, g_states, size, size, Into::Set);
             });
             for (g_state, position) in g_states.chunks_exact(size).zip(positions) {
                 add(&mut g_hidden[position * size..(position + 1) * size], g_state, 1.0);
@@ -142,59 +176,71 @@ impl Head<'_> {
                 Into::Add,
             );
         }
-        losses
-    }
-
-    fn panels_was(&self, held: Held) -> Option<Panels> {
-        match held {
-            Held::Tokens(_) => None,
-            Held::Reference(_, matrix) => Some(self.logits(matrix)),
+        if !predicted.is_nll_wanted {
+            nll.clear();
         }
+        TokenLosses { loss, nll }
     }
 
-    /// The losses of positions from `first` on, and in `z` the gradients of their logits, times coefficients.
+    fn reference_panels(&self, predicted: Predicted) -> Option<Panels> {
+        predicted.reference.map(|(_, matrix)| self.logits(matrix))
+    }
+
+    /// The losses of positions from `first` on, and their NLLs where they are wanted; in `z` the gradients of their logits,
+    /// times coefficients.
     #[allow(clippy::too_many_arguments)]
     fn rows(
         &self,
         panels: &Panels,
-        panels_was: Option<&Panels>,
-        held: Held,
+        reference_panels: Option<&Panels>,
+        predicted: Predicted,
         first: usize,
         states: &[f32],
-        coefficients: &[f32],
         z: &mut [f32],
-        losses: &mut [f32],
+        (losses, nll): (&mut [f32], &mut [f32]),
     ) {
         let Self { vocab, size, .. } = *self;
-        let shape = [losses.len(), size];
-        multiply(Matrix::new(states, shape), panels, z, vocab, vocab, Into::Set);
-        match held {
-            Held::Tokens(tokens) => {
-                let rows = z.chunks_exact_mut(vocab).zip(coefficients).zip(&tokens[first..]);
-                for (((z, coefficient), &token), loss) in rows.zip(losses) {
-                    let logit = z[token as usize];
+        let count = losses.len();
+        multiply(Matrix::new(states, [count, size]), panels, z, vocab, vocab, Into::Set);
+        let token = |row: usize| predicted.tokens[first + row] as usize;
+        let coefficient = |row: usize| predicted.coefficients.get(first + row).copied().unwrap_or(1.0);
+        if predicted.is_nll_wanted {
+            for (row, (z, nll)) in z.chunks_exact(vocab).zip(nll).enumerate() {
+                *nll = log_sum(z) - z[token(row)];
+            }
+        }
+        let rows = z.chunks_exact_mut(vocab).zip(losses).enumerate();
+        match predicted.loss {
+            TokenLoss::Nll => {
+                for (row, (z, loss)) in rows {
+                    let (token, coefficient) = (token(row), coefficient(row));
+                    let logit = z[token];
                     let (most, sum) = exponentials(z);
                     *loss = most - logit + sum.ln();
                     scale(z, coefficient / sum);
-                    z[token as usize] -= coefficient;
+                    z[token] -= coefficient;
                 }
             }
-            Held::Reference(hidden, matrix) => {
-                let panels = panels_was.expect("packed for a reference");
-                let size = matrix.len() / vocab;
-                let hidden = &hidden[first * size..(first + losses.len()) * size];
-                let mut was = Buffer::new(z.len());
-                multiply(
-                    Matrix::new(hidden, [losses.len(), size]),
-                    panels,
-                    &mut was,
-                    vocab,
-                    vocab,
-                    Into::Set,
-                );
-                let rows = z.chunks_exact_mut(vocab).zip(was.chunks_exact(vocab)).zip(coefficients);
-                for (((z, was), coefficient), loss) in rows.zip(losses) {
-                    *loss = kl_of_row(z, was, [log_sum(z), log_sum(was)], *coefficient);
+            TokenLoss::Spread => rows.for_each(|(row, (z, loss))| *loss = spread(z, coefficient(row))),
+            TokenLoss::Distribution(distribution) => {
+                let mut target = Buffer::new(count * vocab);
+                if let (Some((hidden, matrix)), Some(panels)) = (predicted.reference, reference_panels) {
+                    let size = matrix.len() / vocab;
+                    let hidden = Matrix::new(&hidden[first * size..(first + count) * size], [count, size]);
+                    multiply(hidden, panels, &mut target, vocab, vocab, Into::Set);
+                }
+                for ((row, (z, loss)), target) in rows.zip(target.chunks_exact_mut(vocab)) {
+                    if !distribution.of_reference {
+                        target.copy_from_slice(z);
+                    }
+                    if distribution.shift != 0.0 {
+                        target[token(row)] += distribution.shift;
+                    }
+                    let log_sums = [log_sum(z), log_sum(target)];
+                    *loss = kl_of_row(z, target, log_sums, coefficient(row));
+                    if distribution.is_entropy_counted {
+                        *loss += entropy(target, log_sums[1]);
+                    }
                 }
             }
         }

@@ -3,7 +3,7 @@
 use surgery_core::Result;
 use surgery_core::burn::tensor::backend::{AutodiffBackend, BackendTypes};
 use surgery_core::burn::tensor::{FloatDType, Tensor, TensorData};
-use surgery_core::kernels::Kernels;
+use surgery_core::kernels::{HeadKernels, ModelKernels};
 use surgery_core::platform::Platform;
 use surgery_ndarray::Cpu;
 use surgery_wgpu::Wgpu;
@@ -16,14 +16,14 @@ fn measure<P: Platform>(device: &Device<P>) -> Vec<f32> {
     let hidden = Tensor::<P::Train, 3>::from_data(TensorData::new(values(5 * 8), [1, 5, 8]), device);
     let head = Tensor::<P::Train, 2>::from_data(TensorData::new(values(16 * 8), [16, 8]), device);
     let (hidden, head) = (hidden.require_grad(), head.require_grad());
-    let normed = <P::Kernels as Kernels<P::Train>>::rms_norm(
+    let normed = <P::Kernels as ModelKernels<P::Train>>::rms_norm(
         hidden.clone(),
         Tensor::ones([8], device),
         1e-5,
         FloatDType::F32,
     );
     let loss =
-        <P::Kernels as Kernels<P::Train>>::nll(normed.reshape([5, 8]), head.clone(), &[3, 0, 15, 7, 7]);
+        <P::Kernels as HeadKernels<P::Train>>::nll(normed.reshape([5, 8]), head.clone(), &[3, 0, 15, 7, 7]);
     let loss = loss.sum();
     let gradients = loss.backward();
     let mut measured = vec![loss.into_scalar_f32()];

@@ -58,15 +58,15 @@ struct Piece<'a> {
 }
 
 /// The options of a question together, unless that takes more positions than a batch or the longest of them.
-fn pieces(questions: Vec<Vec<Counted>>) -> Vec<Piece> {
-    let of_texts = |texts: Vec<Counted<'_>>| {
+fn pieces<'a>(questions: Vec<Vec<Counted<'a>>>) -> Vec<Piece<'a>> {
+    let of_texts = |texts: Vec<Counted<'a>>| {
         let tokens: Vec<&[u32]> = texts.iter().map(|text| text.tokens).collect();
         let longest = tokens.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
         let group = PrefixGroup::of(&tokens);
         if group.num_positions() <= longest.max(BATCH_TOKENS) {
             return vec![Piece { group, texts }];
         }
-        let alone = |text: Counted<'_>| Piece { group: PrefixGroup::of(&[text.tokens]), texts: vec![text] };
+        let alone = |text: Counted<'a>| Piece { group: PrefixGroup::of(&[text.tokens]), texts: vec![text] };
         texts.into_iter().map(alone).collect::<Vec<_>>()
     };
     questions.into_iter().flat_map(of_texts).collect()

@@ -30,9 +30,9 @@ use crate::data::Set;
 use crate::kernels::TokenLoss;
 use forget::ForgetLoss;
 use forget::ascent::Ascent;
-use weighing::{Measured, Needs, Terms, Use, Weighing, Weights, count, mean};
+use weighing::{Measured, Needs, Use, Weights, count, mean};
 
-pub use weighing::TokenMean;
+pub use weighing::{Terms, TokenMean, Weighing};
 
 /// The registry of forget losses: the name in a recipe, the section of its parameters, and the file. `ascent` and `rmu` are
 /// made with more than their parameters.

@@ -19,6 +19,11 @@ pub enum Use {
     },
 }
 
+impl Use {
+    /// The NLL.
+    pub const NLL: Self = Self::Logits(TokenLoss::Nll);
+}
+
 /// What hidden states are compared with.
 #[derive(Debug, Clone, PartialEq)]
 pub enum States {

@@ -1,197 +1,31 @@
-//! The operations of [`surgery_core::kernels`] on GPUs: burn's tensors become the arguments of kernels here, and back.
+//! The operations as nodes of burn's autodiff graph.
 
+use burn_cubecl::CubeRuntime;
 use burn_cubecl::element::BoolElement;
 use burn_cubecl::tensor::CubeTensor;
-use burn_cubecl::{CubeBackend, CubeRuntime};
-use surgery_core::burn::backend::Autodiff;
 use surgery_core::burn::backend::autodiff::checkpoint::base::Checkpointer;
 use surgery_core::burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use surgery_core::burn::backend::autodiff::grads::Gradients;
 use surgery_core::burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use surgery_core::burn::tensor::{DType, FloatDType, Int, Tensor, TensorPrimitive};
+use surgery_core::burn::tensor::{FloatDType, Int, Tensor, TensorPrimitive};
 use surgery_core::config::LlamaConfig;
-use surgery_core::kernels::{AdamWStep, Kernels, Portable};
+use surgery_core::kernels::{Footprint, HeadKernels, ModelKernels, OptimizerKernels, Portable};
 use surgery_core::placement::Placement;
 
+use super::{Fused, Graph, Plain, primitive, product, tensor};
 use crate::attention::{Attended, Inputs};
 use crate::elementwise;
 use crate::embedding::{Occurrences, embedding_vjp};
-use crate::products;
-use crate::rows::{self, Held};
+use crate::rows;
 use crate::tensor::zeros_in_a_row;
 
-/// A GPU without a graph.
-type Plain<R, T> = CubeBackend<R, f32, i32, T>;
-/// A GPU with burn's autodiff.
-type Graph<R, T> = Autodiff<Plain<R, T>>;
-
-/// The operations by kernels of this crate.
-#[derive(Debug, Clone, Copy)]
-pub struct Fused;
-
-/// What stands behind a tensor.
-fn primitive<R: CubeRuntime, T: BoolElement, const D: usize>(x: Tensor<Plain<R, T>, D>) -> CubeTensor<R> {
-    x.into_primitive().tensor()
-}
-
-/// A tensor before which something stands.
-fn tensor<R: CubeRuntime, T: BoolElement, const D: usize>(x: CubeTensor<R>) -> Tensor<Plain<R, T>, D> {
-    Tensor::from_primitive(TensorPrimitive::Float(x))
-}
-
-/// `a b` of values of one dtype, with values of `into`.
-fn product<R: CubeRuntime, T: BoolElement>(
-    a: Tensor<Plain<R, T>, 2>,
-    b: Tensor<Plain<R, T>, 2>,
-    into: DType,
-) -> Tensor<Plain<R, T>, 2> {
-    tensor(products::product(primitive(a), primitive(b), into))
-}
-
-/// Losses, and the gradient of logits.
-type Losses<B> = (Tensor<B, 1>, Tensor<B, 2>);
-
-/// The losses of logits and, where there are coefficients, their gradient.
-fn losses<R: CubeRuntime, T: BoolElement>(
-    logits: Tensor<Plain<R, T>, 2>,
-    held: Held<R>,
-    coefficients: Option<&[f32]>,
-) -> Losses<Plain<R, T>> {
-    let device = logits.device();
-    let coefficients =
-        coefficients.map(|values| primitive(Tensor::<Plain<R, T>, 1>::from_data(values, &device)));
-    let (losses, gradient) = rows::losses(primitive(logits), held, coefficients);
-    (tensor(losses), tensor(gradient))
-}
-
-/// Token ids on the device.
-fn tokens<R: CubeRuntime, T: BoolElement>(tokens: &[u32], logits: &Tensor<Plain<R, T>, 2>) -> Held<R> {
-    let tokens: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
-    let tokens = Tensor::<Plain<R, T>, 1, Int>::from_data(tokens.as_slice(), &logits.device());
-    Held::Tokens(tokens.into_primitive())
-}
-
-impl<R: CubeRuntime, T: BoolElement> Kernels<Plain<R, T>> for Fused {
+impl<R: CubeRuntime, T: BoolElement> ModelKernels<Graph<R, T>> for Fused {
     const ONE_ROW: bool = true;
-
-    fn project(x: Tensor<Plain<R, T>, 3>, weight: Tensor<Plain<R, T>, 2>) -> Tensor<Plain<R, T>, 3> {
-        let ([rows, columns, inner], [outer, _], dtype) = (x.dims(), weight.dims(), weight.dtype());
-        let x = x.cast(FloatDType::from(dtype)).reshape([rows * columns, inner]);
-        product(x, weight.transpose(), dtype).reshape([rows, columns, outer])
-    }
-
-    fn product(
-        a: Tensor<Plain<R, T>, 2>,
-        b: Tensor<Plain<R, T>, 2>,
-        dtype: FloatDType,
-    ) -> Tensor<Plain<R, T>, 2> {
-        product(a.cast(dtype), b.cast(dtype), DType::F32)
-    }
-
-    fn rms_norm(
-        x: Tensor<Plain<R, T>, 3>,
-        weight: Tensor<Plain<R, T>, 1>,
-        epsilon: f64,
-        into: FloatDType,
-    ) -> Tensor<Plain<R, T>, 3> {
-        tensor(rows::norm(primitive(x), primitive(weight), epsilon as f32, into.into()))
-    }
-
-    fn rope(x: Tensor<Plain<R, T>, 4>, placement: &Placement<Plain<R, T>>) -> Tensor<Plain<R, T>, 4> {
-        tensor(elementwise::rope(primitive(x), primitive(placement.cos()), primitive(placement.sin()), false))
-    }
-
-    fn attention(
-        queries: Tensor<Plain<R, T>, 4>,
-        keys: Tensor<Plain<R, T>, 4>,
-        values: Tensor<Plain<R, T>, 4>,
-        placement: &Placement<Plain<R, T>>,
-    ) -> Tensor<Plain<R, T>, 4> {
-        let sight = placement.sight().into_primitive();
-        let inputs = Inputs::new(primitive(queries), primitive(keys), primitive(values), sight);
-        tensor(inputs.forward().0)
-    }
-
-    fn swiglu(gate: Tensor<Plain<R, T>, 3>, up: Tensor<Plain<R, T>, 3>) -> Tensor<Plain<R, T>, 3> {
-        tensor(elementwise::swiglu(primitive(gate), primitive(up)))
-    }
-
-    fn logits(hidden: Tensor<Plain<R, T>, 2>, head: Tensor<Plain<R, T>, 2>) -> Tensor<Plain<R, T>, 2> {
-        let dtype: FloatDType = head.dtype().into();
-        product(hidden.cast(dtype), head.transpose(), DType::F32)
-    }
-
-    fn nll(
-        hidden: Tensor<Plain<R, T>, 2>,
-        head: Tensor<Plain<R, T>, 2>,
-        targets: &[u32],
-    ) -> Tensor<Plain<R, T>, 1> {
-        let logits = Self::logits(hidden, head);
-        let held = tokens(targets, &logits);
-        losses(logits, held, None).0
-    }
-
-    fn kl(
-        hidden: Tensor<Plain<R, T>, 2>,
-        head: Tensor<Plain<R, T>, 2>,
-        reference_hidden: Tensor<Plain<R, T>, 2>,
-        reference_head: Tensor<Plain<R, T>, 2>,
-    ) -> Tensor<Plain<R, T>, 1> {
-        let reference = Held::Reference(primitive(Self::logits(reference_hidden, reference_head)));
-        losses(Self::logits(hidden, head), reference, None).0
-    }
-
-    fn nll_gradient(
-        logits: Tensor<Plain<R, T>, 2>,
-        targets: &[u32],
-        coefficients: &[f32],
-    ) -> (Tensor<Plain<R, T>, 1>, Tensor<Plain<R, T>, 2>) {
-        let held = tokens(targets, &logits);
-        losses(logits, held, Some(coefficients))
-    }
-
-    fn kl_gradient(
-        logits: Tensor<Plain<R, T>, 2>,
-        reference: Tensor<Plain<R, T>, 2>,
-        coefficients: &[f32],
-    ) -> (Tensor<Plain<R, T>, 1>, Tensor<Plain<R, T>, 2>) {
-        losses(logits, Held::Reference(primitive(reference)), Some(coefficients))
-    }
-
-    fn squared_norm(x: Tensor<Plain<R, T>, 1>) -> Tensor<Plain<R, T>, 1> {
-        tensor(elementwise::squares_sum(primitive(x)))
-    }
-
-    fn adamw(
-        value: Tensor<Plain<R, T>, 1>,
-        first: Tensor<Plain<R, T>, 1>,
-        second: Tensor<Plain<R, T>, 1>,
-        gradient: Tensor<Plain<R, T>, 1>,
-        step: &AdamWStep,
-    ) -> (Tensor<Plain<R, T>, 1>, Tensor<Plain<R, T>, 1>, Tensor<Plain<R, T>, 1>) {
-        let state = [value, first, second].map(primitive);
-        let [value, first, second] = elementwise::adamw(state, primitive(gradient), step);
-        (tensor(value), tensor(first), tensor(second))
-    }
-}
-
-impl<R: CubeRuntime, T: BoolElement> Kernels<Graph<R, T>> for Fused {
-    const ONE_ROW: bool = true;
-
-    fn kept_values(config: &LlamaConfig, _longest: usize) -> usize {
-        // The second sublayer's input and both norms' results, queries, keys and values as projected and turned,
-        // attention's output and log-sums, gate, up and their product.
-        let (heads, keys) = (config.num_attention_heads, config.num_key_value_heads);
-        3 * config.hidden_size
-            + (3 * heads + 3 * keys) * config.head_dim
-            + heads
-            + 3 * config.intermediate_size
-    }
 
     fn embed(weight: Tensor<Graph<R, T>, 2>, ids: &[u32], shape: [usize; 2]) -> Tensor<Graph<R, T>, 3> {
         let weight = weight.into_primitive().tensor();
         let there = tensor::<R, T, 2>(weight.primitive);
-        let y = <Self as Kernels<Plain<R, T>>>::embed(there.clone(), ids, shape);
+        let y = <Self as ModelKernels<Plain<R, T>>>::embed(there.clone(), ids, shape);
         let back = Backward::<Plain<R, T>, 1>::prepare::<NoCheckpointing>(EmbedBack, [weight.node]);
         let y = match back.compute_bound().stateful() {
             OpsKind::UnTracked(prepared) => prepared.finish(primitive(y)),
@@ -284,6 +118,22 @@ impl<R: CubeRuntime, T: BoolElement> Kernels<Graph<R, T>> for Fused {
             OpsKind::Tracked(prepared) => prepared.finish((gate.primitive, up.primitive), y),
         };
         Tensor::from_primitive(TensorPrimitive::Float(y))
+    }
+}
+
+impl<R: CubeRuntime, T: BoolElement> HeadKernels<Graph<R, T>> for Fused {}
+
+impl<R: CubeRuntime, T: BoolElement> OptimizerKernels<Graph<R, T>> for Fused {}
+
+impl<R: CubeRuntime, T: BoolElement> Footprint<Graph<R, T>> for Fused {
+    fn kept_values(config: &LlamaConfig, _longest: usize) -> usize {
+        // The second sublayer's input and both norms' results, queries, keys and values as projected and turned,
+        // attention's output and log-sums, gate, up and their product.
+        let (heads, keys) = (config.num_attention_heads, config.num_key_value_heads);
+        3 * config.hidden_size
+            + (3 * heads + 3 * keys) * config.head_dim
+            + heads
+            + 3 * config.intermediate_size
     }
 }
 
