@@ -23,7 +23,8 @@ from corpus import DOCUMENTS, PRETRAINING, QUESTIONS, TEXTS
 from files import digits7, write_json, write_jsonl, write_toml
 from harness import judged
 from measure import Subject, choices, evaluation, forward, gradients
-from models import PERTURBED, VARIANTS, save_tensors, write_models
+from models import PERTURBED, VARIANTS, load, save_tensors, write_models
+from objectives import OBJECTIVES, minimise, token_losses
 from train import PRETRAINING_MODEL, PRETRAINING_RECIPE, SURGERIES, operate, pretrain
 
 
@@ -91,6 +92,15 @@ def write_pretraining(out):
     write_run(out / "pretrain", PRETRAINING_MODEL, PRETRAINING_RECIPE, *run)
 
 
+def write_objectives(out):
+    """Every forget loss and keep loss."""
+    for case, (model, settings) in OBJECTIVES.items():
+        values, delta = minimise(case, load(out / "models" / model), settings)
+        write_json(out / "objectives" / f"{case}.json", {"model": model} | digits7(values))
+        save_tensors(out / "objectives" / f"{case}.safetensors", delta)
+    write_json(out / "objectives" / "tokens.json", digits7(token_losses()))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to")
@@ -102,12 +112,13 @@ def main():
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
-    for name in ("models", "expected", "steps", "pretrain"):
+    for name in ("models", "expected", "steps", "pretrain", "objectives"):
         shutil.rmtree(out / name, ignore_errors=True)
     write_models(out / "models")
     write_expected(out)
     write_steps(out)
     write_pretraining(out)
+    write_objectives(out)
 
 
 if __name__ == "__main__":
