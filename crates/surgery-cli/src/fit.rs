@@ -7,7 +7,8 @@
 use surgery_core::account::{Account, Plan};
 use surgery_core::batch::BATCH_TOKENS;
 use surgery_core::config::LlamaConfig;
-use surgery_core::data::{DocumentsPerStep, Set, StepSample};
+use surgery_core::data::{DocumentsPerStep, Example, Set, StepSample};
+use surgery_core::folders::{DataFolder, ModelFolder};
 use surgery_core::kernels::Footprint;
 use surgery_core::memory::shown;
 use surgery_core::platform::{DeviceOf, Platform};
@@ -18,7 +19,6 @@ use surgery_core::surgery::{TrainingDocuments, sampler};
 use surgery_core::training::FORESEEN;
 use surgery_core::{Error, Result};
 
-use crate::inputs::{DataFiles, ModelFiles};
 
 /// The shortest window that is proposed, in tokens.
 const SHORTEST: usize = 64;
@@ -32,9 +32,9 @@ fn with_headroom(bytes: u64) -> u64 {
 #[derive(Clone, Copy)]
 pub struct Models<'a> {
     /// The one that is operated on.
-    pub operated: &'a ModelFiles,
+    pub operated: &'a ModelFolder,
     /// The one that bounds the ascent, which is run before the first step.
-    pub bounding: Option<&'a ModelFiles>,
+    pub bounding: Option<&'a ModelFolder>,
 }
 
 /// Refuses an operation that does not fit, as far as can be told without the data where there is none. `prefix` stands
@@ -43,7 +43,7 @@ pub fn operation<P: Platform>(
     prefix: &str,
     recipe: &Recipe,
     models: Models,
-    data: Option<&DataFiles>,
+    data: Option<&DataFolder>,
     device: &DeviceOf<P>,
 ) -> Result<()> {
     type Options = Vec<Vec<Change<Recipe>>>;
@@ -76,7 +76,7 @@ pub fn pretraining<P: Platform>(
     prefix: &str,
     recipe: &PretrainRecipe,
     config: &LlamaConfig,
-    documents: &[Vec<u32>],
+    documents: &[Example],
     device: &DeviceOf<P>,
 ) -> Result<()> {
     let mut options: Vec<Vec<Change<PretrainRecipe>>> = vec![vec![Change {
@@ -95,7 +95,7 @@ pub fn pretraining<P: Platform>(
         change: Box::new(move |recipe: &mut PretrainRecipe| recipe.train.documents_per_step = count),
     });
     options.push(fewer.collect());
-    let longest = documents.iter().map(Vec::len).max().unwrap_or(0);
+    let longest = documents.iter().map(Example::len).max().unwrap_or(0);
     let bytes = |recipe: &PretrainRecipe| {
         let kept = longest.min(config.context(recipe.train.max_tokens));
         let plan = plan::<P>(config, recipe.model.precision, recipe.train.recompute, kept);
@@ -109,7 +109,7 @@ pub fn pretraining<P: Platform>(
 /// that does not fit.
 pub fn evaluation<P: Platform>(
     what: &str,
-    models: &[&ModelFiles],
+    models: &[&ModelFolder],
     longest: impl Fn(&LlamaConfig) -> usize,
     device: &DeviceOf<P>,
 ) -> Result<()> {
@@ -120,7 +120,7 @@ pub fn evaluation<P: Platform>(
 /// Refuses to let a model go on from a prompt of `prompt` tokens, which it reads at once, to a text of `tokens` in all,
 /// where that does not fit.
 pub fn generation<P: Platform>(
-    model: &ModelFiles,
+    model: &ModelFolder,
     prompt: usize,
     tokens: usize,
     device: &DeviceOf<P>,
@@ -133,7 +133,7 @@ pub fn generation<P: Platform>(
 /// one works at a time.
 fn inference<P: Platform>(
     what: &str,
-    models: &[&ModelFiles],
+    models: &[&ModelFolder],
     account: impl Fn(&LlamaConfig) -> Account,
     device: &DeviceOf<P>,
 ) -> Result<()> {
@@ -165,7 +165,7 @@ pub fn stand_in<P: Platform>(
 
 /// What an operation holds at its fullest moment: in a step, in an evaluation, where the model writes, or where another
 /// bounds the ascent.
-pub fn operation_memory<P: Platform>(recipe: &Recipe, models: Models, data: Option<&DataFiles>) -> u64 {
+pub fn operation_memory<P: Platform>(recipe: &Recipe, models: Models, data: Option<&DataFolder>) -> u64 {
     let config = &models.operated.config;
     let longest = |config: &LlamaConfig| data.map_or(0, |data| data.longest(config));
     let evaluation = of_inference::<P>(config, longest(config), 0);
@@ -181,19 +181,19 @@ pub fn operation_memory<P: Platform>(recipe: &Recipe, models: Models, data: Opti
 }
 
 /// What a step of an operation holds.
-pub fn step_memory<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<&DataFiles>) -> Account {
+pub fn step_memory<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<&DataFolder>) -> Account {
     let live_reference = recipe.train.reference == ReferenceForm::Live;
     let of_tokens = |[tokens, retained]: [usize; 2], longest| {
         let plan = plan::<P>(config, recipe.model.precision, recipe.train.recompute, longest);
         Account::new(config, &Plan { tokens, retained, live_reference, ..plan })
     };
     let Some(data) = data else { return of_tokens([0, 0], 0) };
-    let lengths = |set: Set| data.benchmark.documents(set).iter().map(Vec::len);
+    let lengths = |set: Set| data.benchmark.documents(set).iter().map(Example::len);
     let sets = recipe.objective.sets();
     let context = config.context(recipe.train.max_tokens);
     let drawable =
-        TrainingDocuments { benchmark: &data.benchmark, written: stand_ins(&recipe.replay, context) };
-    let written = drawable.written.iter().map(|text| text.len());
+        TrainingDocuments { benchmark: &data.benchmark, replay: stand_ins(&recipe.replay, context) };
+    let written = drawable.replay.iter().map(Example::len);
     let longest = sets.iter().flat_map(|&set| lengths(set)).chain(written).max().unwrap_or(0);
     // The seed says which documents the steps will draw: the step with the most tokens decides, of as many as show it.
     let mut sampler = sampler(&data.corpus, recipe);

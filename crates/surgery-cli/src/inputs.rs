@@ -2,138 +2,39 @@
 
 use std::path::{Path, PathBuf};
 
-use surgery_core::checkpoint::Checkpoint;
-use surgery_core::config::LlamaConfig;
-use surgery_core::data::lint::{Finding, Inspected, Operation, lint};
-use surgery_core::data::{Benchmark, Corpus, QuestionSet, Set};
-use surgery_core::evaluate;
+use surgery_core::data::Set;
 use surgery_core::files::Folder;
-use surgery_core::model::Llama;
-use surgery_core::platform::{DeviceOf, Platform};
-use surgery_core::recipe::{Check, EMBEDDED, Precision, Recipe, parse};
+use surgery_core::folders::{DataFolder, ModelFolder};
+use surgery_core::recipe::{Check, EMBEDDED, parse};
 use surgery_core::text::TextEncoder;
 use surgery_core::{Error, Result};
 
 use crate::hub::{Hub, Name};
 use crate::terminal::Log;
 
-/// A model folder with what is read of it before its weights.
-pub struct ModelFiles {
-    /// The folder.
-    pub folder: Folder,
-    /// For a model on the hub, its name with the commit, which no one can move.
-    pub pinned: Option<String>,
-    /// Its shape.
-    pub config: LlamaConfig,
-    /// Its tokenizer.
-    pub encoder: TextEncoder,
+/// Opens the model that `source` names, and warns of files in it that disagree; a model on the hub is downloaded if
+/// the cache does not have it.
+pub fn open_model(source: &str, log: Log) -> Result<ModelFolder> {
+    let model = find_model(source, log)?;
+    model.conflicts().for_each(|conflict| log.warn(conflict));
+    Ok(model)
 }
 
-impl ModelFiles {
-    /// Opens the model that `source` names, and warns of files in it that disagree; a model on the hub is downloaded if
-    /// the cache does not have it.
-    pub fn open(source: &str, log: Log) -> Result<Self> {
-        let files = Self::find(source, log)?;
-        let conflicts = files.config.conflicts.iter().chain(files.encoder.conflicts());
-        conflicts.for_each(|conflict| log.warn(conflict));
-        Ok(files)
-    }
-
-    fn find(source: &str, log: Log) -> Result<Self> {
-        let local = folder(source, &MODELS);
-        // What is here, folder or file, goes before the hub.
-        let Some(name) = Name::parse(source).filter(|_| local.is_err() && !Path::new(source).exists()) else {
-            return Self::open_folder(local?);
-        };
-        let snapshot = Hub::from_env()?.find(&name, log)?;
-        let pinned = Some(format!("{}@{}", name.repository, snapshot.commit));
-        Ok(Self { pinned, ..Self::open_folder(Folder::Disk(snapshot.folder))? })
-    }
-
-    /// Opens the model in `folder`.
-    pub fn open_folder(folder: Folder) -> Result<Self> {
-        let config = LlamaConfig::load(&folder)?;
-        let encoder = TextEncoder::load(&folder, config.vocab_size)?;
-        Ok(Self { folder, pinned: None, config, encoder })
-    }
-
-    /// Refuses a model whose distributions range over other tokens, where they are needed for `what`.
-    pub fn refuse_other_vocabulary(&self, reference: &ModelFiles, what: &str) -> Result<()> {
-        if self.config.vocab_size != reference.config.vocab_size {
-            return Err(Error::Config {
-                path: reference.folder.label("config.json"),
-                key: "vocab_size".into(),
-                found: reference.config.vocab_size.to_string(),
-                expected: format!(
-                    "{}, as the model has: {what} needs one vocabulary",
-                    self.config.vocab_size
-                ),
-            });
-        }
-        if !self.encoder.has_vocabulary_of(&reference.encoder) {
-            return Err(Error::Tokenizer {
-                path: reference.folder.label("tokenizer.json"),
-                problem: format!("has other tokens than the model's tokenizer; {what} needs one vocabulary"),
-            });
-        }
-        Ok(())
-    }
-
-    /// Opens its weights' files.
-    pub fn checkpoint(&self) -> Result<Checkpoint> {
-        Checkpoint::open(&self.folder)
-    }
-
-    /// Reads its weights, for inference.
-    pub fn load<P: Platform>(&self, precision: Precision, device: &DeviceOf<P>) -> Result<Llama<P::Infer>> {
-        Llama::load(&self.config, &self.checkpoint()?, precision, device)
-    }
+fn find_model(source: &str, log: Log) -> Result<ModelFolder> {
+    let local = folder(source, &MODELS);
+    // What is here, folder or file, goes before the hub.
+    let Some(name) = Name::parse(source).filter(|_| local.is_err() && !Path::new(source).exists()) else {
+        return ModelFolder::open(local?);
+    };
+    let snapshot = Hub::from_env()?.find(&name, log)?;
+    let pinned = Some(format!("{}@{}", name.repository, snapshot.commit));
+    Ok(ModelFolder { pinned, ..ModelFolder::open(Folder::Disk(snapshot.folder))? })
 }
 
-/// A data folder, read and encoded.
-pub struct DataFiles {
-    /// The folder.
-    pub folder: Folder,
-    /// Its documents.
-    pub corpus: Corpus,
-    /// Its questions.
-    pub questions: Vec<QuestionSet>,
-    /// Its documents and questions as tokens.
-    pub benchmark: Benchmark,
-}
-
-impl DataFiles {
-    /// Reads the data folder that `source` names; the sets in `needed` must be there.
-    pub fn open(source: &str, needed: &[Set], encoder: &TextEncoder) -> Result<Self> {
-        let folder = folder(source, &[(EMBEDDED, "embedded benchmark", surgery_datasets::benchmark)])?;
-        let corpus = Corpus::load(&folder, needed)?;
-        let questions = QuestionSet::load_all(&folder)?;
-        let benchmark = Benchmark::encode(&folder, &corpus, &questions, encoder)?;
-        Ok(Self { folder, corpus, questions, benchmark })
-    }
-
-    /// The most of its tokens that an evaluation runs a model of this shape over at once.
-    pub fn longest(&self, config: &LlamaConfig) -> usize {
-        evaluate::longest(&self.benchmark, config)
-    }
-
-    /// What may be wrong with it: for an evaluation of `model`, or for an operation on it by `recipe`.
-    pub fn lint(&self, model: &ModelFiles, recipe: Option<&Recipe>) -> Vec<Finding> {
-        let sets = recipe.map(|recipe| recipe.objective.sets()).unwrap_or_default();
-        let operation = |recipe: &Recipe| Operation {
-            sets: &sets,
-            window: model.config.context(recipe.train.max_tokens),
-            replays: recipe.replay.documents > 0,
-        };
-        lint(Inspected {
-            corpus: &self.corpus,
-            questions: &self.questions,
-            benchmark: &self.benchmark,
-            encoder: &model.encoder,
-            context: model.config.max_position_embeddings,
-            operation: recipe.map(operation),
-        })
-    }
+/// Reads the data folder that `source` names; the sets in `needed` must be there.
+pub fn open_data(source: &str, needed: &[Set], encoder: &TextEncoder) -> Result<DataFolder> {
+    let folder = folder(source, &[(EMBEDDED, "embedded benchmark", surgery_datasets::benchmark)])?;
+    DataFolder::open(folder, needed, encoder)
 }
 
 /// The name of the embedded model that has not learnt the benchmark's subjects.

@@ -8,7 +8,6 @@ mod fit;
 mod hub;
 mod import;
 mod inputs;
-mod inspect;
 mod interrupt;
 mod lock;
 mod output;

@@ -19,9 +19,6 @@ pub const BEGUN_IMPORT: &str = ".import.tmp";
 /// Where the output folders of runs are that were given none.
 const RUNS: &str = "runs";
 
-/// The folder of the model that a run leaves.
-pub const MODEL: &str = "model";
-
 /// An output folder, locked against any other process for as long as this lives.
 pub struct Output {
     path: PathBuf,

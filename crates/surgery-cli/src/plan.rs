@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use surgery_core::batch::windows;
 use surgery_core::data::lint::Finding;
-use surgery_core::data::{EncodedQuestion, Set};
+use surgery_core::data::{EncodedQuestion, Example, Set};
 use surgery_core::memory::{resident_bytes, shown};
 use surgery_core::platform::Platform;
 
@@ -93,11 +93,11 @@ struct Contents {
     windows: usize,
 }
 
-fn contents(set: Set, texts: &[Vec<u32>], context: usize) -> Contents {
+fn contents(set: Set, texts: &[Example], context: usize) -> Contents {
     Contents {
         set,
         documents: texts.len(),
-        tokens: texts.iter().map(Vec::len).sum(),
+        tokens: texts.iter().map(Example::len).sum(),
         windows: texts.iter().map(|text| windows(text.len(), context).len()).sum(),
     }
 }

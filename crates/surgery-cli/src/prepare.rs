@@ -8,7 +8,8 @@ use std::path::Path;
 
 use surgery_core::checkpoint::Checkpoint;
 use surgery_core::config::LlamaConfig;
-use surgery_core::data::Set;
+use surgery_core::data::{Example, Set};
+use surgery_core::folders::{DataFolder, ModelFolder};
 use surgery_core::objective::NO_MODEL;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::Recipe;
@@ -17,7 +18,7 @@ use surgery_core::{Error, Result};
 
 use crate::args::Common;
 use crate::fit;
-use crate::inputs::{DataFiles, EMBEDDED_BASE, ModelFiles};
+use crate::inputs::{EMBEDDED_BASE, open_data, open_model};
 use crate::output::Output;
 use crate::report::REPORT;
 use crate::terminal::Log;
@@ -39,13 +40,13 @@ pub struct Prepared<P: Platform> {
     /// The recipe, resolved.
     pub recipe: Recipe,
     /// The model that is operated on.
-    pub files: ModelFiles,
+    pub files: ModelFolder,
     /// The model that bounds the ascent, where the recipe has one.
-    pub bounding: Option<ModelFiles>,
+    pub bounding: Option<ModelFolder>,
     /// The files of the model's weights.
     pub checkpoint: Checkpoint,
     /// The data.
-    pub data: DataFiles,
+    pub data: DataFolder,
     /// Where to compute.
     pub device: DeviceOf<P>,
     /// The output folder, where it was taken over from an unfinished run.
@@ -63,7 +64,7 @@ impl<P: Platform> Prepared<P> {
     ) -> Result<Self> {
         P::check_precision(recipe.model.precision)?;
         let device = P::device(common.device)?;
-        let files = ModelFiles::open(&recipe.model.source, log)?;
+        let files = open_model(&recipe.model.source, log)?;
         // The resolved recipe must mean the same model when its branch has moved on.
         recipe.model.source = files.pinned.clone().unwrap_or(recipe.model.source);
         let bounding = bounding_model(&mut recipe, &files, log)?;
@@ -77,7 +78,7 @@ impl<P: Platform> Prepared<P> {
             let models = fit::Models { operated: &files, bounding: bounding.as_ref() };
             fit::operation::<P>("", &recipe, models, None, &device)?;
         }
-        let data = DataFiles::open(&recipe.data.path, &recipe.objective.sets(), &files.encoder)?;
+        let data = open_data(&recipe.data.path, &recipe.objective.sets(), &files.encoder)?;
         check_lengths(&recipe, &files.config, bounding.as_ref(), &data)?;
         let resume = way == Way::Run { resume: true };
         let output = Output::prepare(output, &[&files.folder, &data.folder], resume, REPORT)?;
@@ -99,24 +100,24 @@ impl<P: Platform> Prepared<P> {
 fn check_lengths(
     recipe: &Recipe,
     config: &LlamaConfig,
-    bounding: Option<&ModelFiles>,
-    data: &DataFiles,
+    bounding: Option<&ModelFolder>,
+    data: &DataFolder,
 ) -> Result<()> {
     let trained = config.context(recipe.train.max_tokens);
     let documents = data.benchmark.sets.iter().flat_map(|(_, documents)| documents);
-    let longest = documents.map(Vec::len).max().unwrap_or(0);
+    let longest = documents.map(Example::len).max().unwrap_or(0);
     config.check_length(longest.min(trained).max(data.longest(config)))?;
     let Some(bounding) = bounding else { return Ok(()) };
     let forgotten =
         [Set::Unlearn, Set::EditUnlearn].into_iter().flat_map(|set| data.benchmark.documents(set));
-    let longest = forgotten.map(Vec::len).max().unwrap_or(0);
+    let longest = forgotten.map(Example::len).max().unwrap_or(0);
     bounding.config.check_length(longest.min(trained))
 }
 
 /// Opens the model that bounds the ascent, where the recipe has one.
-pub fn bounding_model(recipe: &mut Recipe, files: &ModelFiles, log: Log) -> Result<Option<ModelFiles>> {
+pub fn bounding_model(recipe: &mut Recipe, files: &ModelFolder, log: Log) -> Result<Option<ModelFolder>> {
     let Some(source) = recipe.objective.bounding_model().map(str::to_owned) else { return Ok(None) };
-    let bounding = ModelFiles::open(&source, log)?;
+    let bounding = open_model(&source, log)?;
     if let Err(error) = files.refuse_other_vocabulary(&bounding, "a bound") {
         let remedy = format!(
             "Give a model of the same tokenizer that has never seen the texts, such as the one that this model was made \

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
-use surgery_core::event::{Event, Observer};
+use surgery_core::event::{Event, Observer, Stage};
 use surgery_core::step::StepRecord;
 use surgery_core::{Error, Result};
 
@@ -116,6 +116,9 @@ impl Progress {
                 "edit_unlearn": record.terms.edit_unlearn,
                 "edit_update": record.terms.edit_update,
                 "retain_kl": record.terms.retain_kl,
+                "forget": record.terms.forget,
+                "keep": record.terms.keep,
+                "lambda": record.terms.lambda,
                 "grad_norm": record.grad_norm,
                 "learning_rate": record.learning_rate,
                 "tokens": record.tokens,
@@ -187,7 +190,20 @@ impl Observer for Progress {
                 }
                 self.write_metrics(step, record, seconds)
             }
-            Event::Writing { done, total } => {
+            Event::Stage(stage) => {
+                self.stage(match stage {
+                    Stage::Generating => "generating replay texts",
+                    Stage::EvaluatingBefore => "evaluating before",
+                    Stage::Training => OPERATING,
+                    Stage::EvaluatingAfter => "evaluating after",
+                });
+                Ok(())
+            }
+            Event::Resuming { from, damaged } => {
+                crate::resume::tell(from, damaged, self.log);
+                Ok(())
+            }
+            Event::Generating { done, total } => {
                 self.bar.set_length(total as u64);
                 self.bar.set_position(done as u64);
                 Ok(())

@@ -1,23 +1,15 @@
 //! `--resume`: which recipe an unfinished run has, and where it goes on.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use surgery_core::burn::tensor::backend::AutodiffBackend;
-use surgery_core::files::{Folder, write_text};
-use surgery_core::resume::{Checkpoints, Saved};
+use surgery_core::files::write_text;
+use surgery_core::operation::{CHECKPOINTS, STATES};
+use surgery_core::resume::Saved;
 use surgery_core::{Error, Kind, Result};
 
 use crate::output::RECIPE;
 use crate::progress::{EVALUATIONS, METRICS, Progress};
-use crate::report::Hashed;
 use crate::terminal::Log;
-
-/// The folder of a run that holds its checkpoints until it is finished.
-pub const CHECKPOINTS: &str = "checkpoints";
-
-/// The folder of a run that holds the reference's states until it is finished.
-pub const STATES: &str = "reference";
 
 /// The recipe file of the run in `output`, where nothing else was asked for than to go on with it.
 pub fn recipe_of(output: Option<&Path>, asks_for_more: bool) -> Option<String> {
@@ -47,38 +39,20 @@ pub fn keep_recipe(output: &Path, resolved: &str) -> Result<()> {
     }
 }
 
-/// The records of a run that belong to its state.
-pub const RECORDS: [&str; 3] = [RECIPE, METRICS, EVALUATIONS];
+/// The files of a run that each checkpoint gets a copy of.
+pub const RECORDS: [&str; 1] = [RECIPE];
+/// The files of a run that grow with its steps.
+pub const LOGS: [&str; 2] = [METRICS, EVALUATIONS];
 
-/// The checksums of the files that a run is made of, by their names.
-pub fn inputs(hashed: &[Hashed]) -> BTreeMap<String, String> {
-    hashed.iter().map(|hashed| (hashed.file.clone(), hashed.sha256.clone())).collect()
-}
-
-/// Finds where the run in `output` goes on, tells which it is, and puts its records there: none for the beginning.
-pub fn find<B: AutodiffBackend>(
-    checkpoints: &Checkpoints<B>,
-    output: &Path,
-    log: Log,
-) -> Result<Option<Saved>> {
-    let (saved, damaged) = checkpoints.newest()?;
+/// Says where a run goes on.
+pub fn tell(from: Option<&Saved>, damaged: &[Error], log: Log) {
     damaged.iter().for_each(|error| log.warn(&error.to_string()));
-    match &saved {
+    match from {
         Some(saved) => {
             log.info(&format!("going on after step {}, from {}", saved.step(), saved.path.display()));
         }
         None => log.info("there is no whole checkpoint: beginning with the first step"),
     }
-    for name in [METRICS, EVALUATIONS] {
-        let path = output.join(name);
-        let kept = saved.as_ref().map(|saved| Folder::Disk(saved.path.clone())).filter(|at| at.has(name));
-        match kept {
-            Some(folder) => folder.copy(name, output)?,
-            None if path.exists() => std::fs::remove_file(&path).map_err(Error::write(&path))?,
-            None => {}
-        }
-    }
-    Ok(saved)
 }
 
 /// Removes what only an unfinished run needs.

@@ -5,26 +5,27 @@
 use std::time::Instant;
 
 use surgery_core::Result;
-use surgery_core::batch::windows;
+use surgery_core::batch::Window;
 use surgery_core::config::LlamaConfig;
-use surgery_core::data::{Benchmark, EncodedQuestion, Set};
+use surgery_core::data::{Benchmark, EncodedQuestion, Example, Set};
 use surgery_core::evaluate::{self, num_positions, score, score_options};
 use surgery_core::event::Silent;
+use surgery_core::folders::DataFolder;
 use surgery_core::generate::{Sampling, generate, generate_several};
+use surgery_core::inspect::{FIGURE, OBSERVED, prompts};
 use surgery_core::model::Llama;
-use surgery_core::objective::Weighing;
+use surgery_core::objective::{StepObjective, Weighing};
 use surgery_core::optimizer::AdamW;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Recipe, ReferenceForm};
 use surgery_core::reference::{Cached, Live, Reference, Store};
 use surgery_core::replay::{at_once, stand_ins};
-use surgery_core::step::{StepDocuments, gradients, update};
+use surgery_core::step::{StepDocument, StepDocuments, gradients, update};
 use surgery_core::surgery::{TrainingDocuments, sampler};
+use surgery_core::token_nll::NllTable;
 use surgery_core::training::MidRunEvaluation;
 
 use crate::fit;
-use crate::inputs::DataFiles;
-use crate::inspect::{FIGURE, OBSERVED, prompts};
 
 /// How long a run will take, in seconds, and what that follows from.
 pub struct Estimate {
@@ -59,7 +60,7 @@ const STEPS_SEEN: usize = 32;
 pub fn estimate<P: Platform>(
     recipe: &Recipe,
     config: &LlamaConfig,
-    data: &DataFiles,
+    data: &DataFolder,
     device: &DeviceOf<P>,
 ) -> Result<Option<Estimate>> {
     // A text that is written is to have as many tokens as were asked for.
@@ -153,9 +154,9 @@ struct Texts {
 }
 
 impl Texts {
-    fn of<'a>(texts: impl IntoIterator<Item = &'a [u32]>, context: usize) -> Self {
-        let windows = texts.into_iter().flat_map(|text| windows(text.len(), context));
-        windows.fold(Self::default(), |Self { tokens, squares }, window| {
+    fn of<'a>(documents: impl IntoIterator<Item = &'a Example>, context: usize) -> Self {
+        let windows = Window::of_all(documents, context);
+        windows.iter().fold(Self::default(), |Self { tokens, squares }, window| {
             let length = window.len() as f64;
             Self { tokens: tokens + length, squares: squares + length * length }
         })
@@ -179,22 +180,33 @@ impl Texts {
 
 /// The operations of a step's gradients.
 fn step_operations(recipe: &Recipe, config: &LlamaConfig, step: &StepDocuments) -> f64 {
-    let of = |counts: &dyn Fn(Set) -> bool| {
-        let texts = step.documents.iter().filter(|(set, _)| counts(*set)).map(|(_, tokens)| *tokens);
-        Texts::of(texts, step.context)
+    let objective = recipe.objective.for_model(config, recipe.train.seed);
+    let texts = |counts: &dyn Fn(Set) -> bool| {
+        let documents = step.documents.iter().filter(|document| counts(document.set));
+        let sequences = documents.flat_map(|document| {
+            let count = usize::from(objective.needs(document.set).alternative);
+            std::iter::once(document.example).chain(document.example.alternatives.iter().take(count))
+        });
+        Texts::of(sequences, step.context)
     };
-    let (all, retained) = (of(&|_| true), of(&|set| set == Set::Retain));
-    let measured_first = of(&|set| recipe.objective.needs_losses(set));
+    let all = texts(&|_| true);
+    let compared = texts(&|set| objective.usage(set).of_reference().is_some());
+    let measured_first = texts(&|set| objective.needs(set).nll);
     // There, twice as much back, and there once more where that is not kept.
     let passes = if recipe.train.recompute { 4.0 } else { 3.0 };
     let reference = match recipe.train.reference {
-        ReferenceForm::Live => retained.through_blocks(config),
+        ReferenceForm::Live => compared.through_blocks(config),
         ReferenceForm::Cached => 0.0,
+    };
+    // In a step of several batches, a loss that is measured first takes a forward pass of its own.
+    let first = match all.tokens > step.batch_tokens as f64 {
+        true => measured_first.measured(config),
+        false => measured_first.through_head(config),
     };
     passes * all.through_blocks(config)
         + 3.0 * all.through_head(config)
-        + retained.through_head(config)
-        + measured_first.through_head(config)
+        + compared.through_head(config)
+        + first
         + reference
 }
 
@@ -214,26 +226,23 @@ fn questions_of(benchmark: &Benchmark) -> impl Iterator<Item = &EncodedQuestion>
 
 impl Amounts {
     /// Those of a run on a model of this shape.
-    fn of_run(recipe: &Recipe, config: &LlamaConfig, data: &DataFiles) -> Self {
+    fn of_run(recipe: &Recipe, config: &LlamaConfig, data: &DataFolder) -> Self {
         let benchmark = &data.benchmark;
         let longest = evaluate::context(config);
         let (train, replay) = (&recipe.train, &recipe.replay);
         let context = config.context(train.max_tokens);
-        let drawable = TrainingDocuments { benchmark, written: stand_ins(replay, context) };
+        let drawable = TrainingDocuments { benchmark, replay: stand_ins(replay, context) };
         let mut sampler = sampler(&data.corpus, recipe);
         let seen = train.steps.min(STEPS_SEEN);
-        let drawn: f64 = (0..seen)
-            .map(|_| {
-                step_operations(
-                    recipe,
-                    config,
-                    &drawable.step(&sampler.draw(), context, train.recompute, None),
-                )
+        let drawn: f64 = (1..=seen)
+            .map(|number| {
+                let drawn = drawable.drawn(&sampler.draw(), number);
+                step_operations(recipe, config, &step_of(recipe, drawn, context))
             })
             .sum();
         let documents = |benchmark: &Benchmark| {
-            let texts = benchmark.sets.iter().flat_map(|(_, texts)| texts).map(Vec::as_slice);
-            Texts::of(texts, longest).measured(config)
+            let documents = benchmark.sets.iter().flat_map(|(_, documents)| documents);
+            Texts::of(documents, longest).measured(config)
         };
         let questions =
             |benchmark: &Benchmark| of_questions(questions_of(benchmark).cloned().collect(), config);
@@ -246,7 +255,7 @@ impl Amounts {
             ReferenceForm::Cached => kept.through_head(config),
         };
         let observed = FIGURE.into_iter().flat_map(|set| benchmark.documents(set).iter().take(OBSERVED));
-        let observed = Texts::of(observed.map(Vec::as_slice), longest).through_blocks(config);
+        let observed = Texts::of(observed, longest).through_blocks(config);
         let written = (replay.documents * replay.max_tokens.min(context)) as f64;
         let written = Texts { tokens: written, squares: written * replay.max_tokens as f64 };
         // Continuations are written one by one, before and after.
@@ -273,9 +282,11 @@ struct Bench<'a, P: Platform> {
     trained: Option<Llama<P::Train>>,
     reference: Box<dyn Reference<P::Infer>>,
     optimizer: AdamW<P::Infer>,
-    step: Vec<(Set, Vec<u32>)>,
+    objective: StepObjective,
+    reference_nll: NllTable,
+    step: Vec<(Set, Example)>,
     context: usize,
-    documents: Vec<Vec<u32>>,
+    documents: Vec<Example>,
     questions: Vec<EncodedQuestion>,
     /// What a round takes of each kind of work.
     amounts: Amounts,
@@ -286,21 +297,20 @@ impl<'a, P: Platform> Bench<'a, P> {
         recipe: &'a Recipe,
         config: LlamaConfig,
         tokens: usize,
-        data: &DataFiles,
+        data: &DataFolder,
         device: &DeviceOf<P>,
     ) -> Result<Self> {
         let vocab = config.vocab_size as u32;
-        let known =
-            |text: &[u32], most: usize| text.iter().take(most).map(|token| token % vocab).collect::<Vec<_>>();
+        let known = |example: &Example, most: usize| shortened(example, vocab, most);
         let context = config.context(recipe.train.max_tokens);
         let drawable =
-            TrainingDocuments { benchmark: &data.benchmark, written: stand_ins(&recipe.replay, context) };
+            TrainingDocuments { benchmark: &data.benchmark, replay: stand_ins(&recipe.replay, context) };
         let draw = sampler(&data.corpus, recipe).draw();
-        let drawn = drawable.step(&draw, context, recipe.train.recompute, None).documents;
-        let step = some(&drawn, |(_, text)| text.len(), tokens)
-            .map(|(set, text)| (*set, known(text, tokens)))
+        let drawn = drawable.drawn(&draw, 1);
+        let step = some(&drawn, |document| document.example.len(), tokens)
+            .map(|document| (document.set, known(document.example, tokens)))
             .collect::<Vec<_>>();
-        let texts: Vec<&Vec<u32>> = data.benchmark.sets.iter().flat_map(|(_, texts)| texts).collect();
+        let texts: Vec<&Example> = data.benchmark.sets.iter().flat_map(|(_, texts)| texts).collect();
         let documents =
             some(&texts, |text| text.len(), tokens).map(|text| known(text, tokens)).collect::<Vec<_>>();
         let asked: Vec<&EncodedQuestion> = questions_of(&data.benchmark).collect();
@@ -312,7 +322,7 @@ impl<'a, P: Platform> Bench<'a, P> {
                 let mut question = (*question).clone();
                 for option in &mut question.options {
                     for text in [&mut option.paper, &mut option.harness] {
-                        text.tokens = known(&text.tokens, usize::MAX);
+                        text.tokens.iter_mut().for_each(|token| *token %= vocab);
                     }
                 }
                 question
@@ -321,12 +331,19 @@ impl<'a, P: Platform> Bench<'a, P> {
 
         let model: Llama<P::Infer> =
             Llama::random(&config, recipe.train.seed, recipe.model.precision, device);
+        let objective = recipe.objective.for_model(&config, recipe.train.seed);
+        let forgotten = step.iter().filter(|_| objective.needs(Set::Unlearn).reference_nll);
+        let forgotten = forgotten.flat_map(|(_, example)| std::iter::once(example).chain(&example.alternatives));
+        let reference_nll = NllTable::of::<P::Infer, P::Kernels>(&model, forgotten, context)?;
         let reference: Box<dyn Reference<P::Infer>> = match recipe.train.reference {
             ReferenceForm::Live => Box::new(Live::<P::Infer, P::Kernels>::new(model.clone())),
             ReferenceForm::Cached => {
                 let mut cached = Cached::<P::Infer, P::Kernels>::new(&model, Store::in_memory());
-                let retained = step.iter().filter(|(set, _)| *set == Set::Retain);
-                cached.want(retained.map(|(_, tokens)| tokens.as_slice()), context);
+                for (set, example) in &step {
+                    if let Some(at) = objective.usage(*set).of_reference() {
+                        cached.want([example], context, at);
+                    }
+                }
                 cached.complete(&model)?;
                 Box::new(cached)
             }
@@ -337,6 +354,8 @@ impl<'a, P: Platform> Bench<'a, P> {
             reference,
             optimizer: AdamW::new(recipe.optimizer.clone()),
             model,
+            objective,
+            reference_nll,
             step,
             context,
             documents,
@@ -349,10 +368,9 @@ impl<'a, P: Platform> Bench<'a, P> {
         let texts = at_once(&recipe.replay).min(TEXTS_WRITTEN);
         let written = Texts { tokens: (texts * TOKENS_WRITTEN) as f64, squares: 0.0 };
         bench.amounts = Amounts {
-            gradients: step_operations(recipe, config, &step_of(recipe, &bench.step, context)),
+            gradients: step_operations(recipe, config, &step_of(recipe, bench.drawn(), context)),
             updates: parameters,
-            documents: Texts::of(bench.documents.iter().map(Vec::as_slice), evaluate::context(config))
-                .measured(config),
+            documents: Texts::of(&bench.documents, evaluate::context(config)).measured(config),
             questions: of_questions(bench.questions.clone(), config),
             written: written.measured(config),
             alone: TOKENS_ALONE as f64 * (blocks + head),
@@ -360,14 +378,24 @@ impl<'a, P: Platform> Bench<'a, P> {
         Ok(bench)
     }
 
+    /// The documents of its step.
+    fn drawn(&self) -> Vec<StepDocument<'_>> {
+        self.step.iter().map(|(set, example)| StepDocument { set: *set, example, alternative: 0 }).collect()
+    }
+
     /// The seconds that each kind of work takes once.
     fn round(&mut self) -> Result<Amounts> {
         let Self { recipe, model, trained, reference, optimizer, documents, questions, .. } = self;
         let mut seconds = Amounts::default();
-        let step = step_of(recipe, &self.step, self.context);
+        let drawn = self.step.iter().map(|(set, example)| StepDocument { set: *set, example, alternative: 0 });
+        let step = StepDocuments {
+            reference_nll: Some(&self.reference_nll),
+            ..step_of(recipe, drawn.collect(), self.context)
+        };
+        let objective = &self.objective;
         let before = trained.take().expect("put back below");
         let graded = timed(&mut seconds.gradients, || {
-            gradients::<P::Train, P::Kernels>(&before, &step, &recipe.objective, Some(&mut **reference))
+            gradients::<P::Train, P::Kernels>(&before, &step, objective, Some(&mut **reference))
         })?;
         let after = timed(&mut seconds.updates, || {
             update::<P::Train, P::Kernels>(before, graded, optimizer, 0.0, 1)
@@ -415,9 +443,23 @@ impl<'a, P: Platform> Bench<'a, P> {
 }
 
 /// A step on these documents.
-fn step_of<'a>(recipe: &Recipe, documents: &'a [(Set, Vec<u32>)], context: usize) -> StepDocuments<'a> {
-    let documents = documents.iter().map(|(set, text)| (*set, text.as_slice())).collect();
-    StepDocuments { documents, context, recompute: recipe.train.recompute, bounds: None }
+fn step_of<'a>(recipe: &Recipe, documents: Vec<StepDocument<'a>>, context: usize) -> StepDocuments<'a> {
+    let batch_tokens = recipe.train.most_tokens();
+    let recompute = recipe.train.recompute;
+    StepDocuments { documents, context, batch_tokens, recompute, bounds: None, reference_nll: None }
+}
+
+/// The first tokens of a document, in a vocabulary of this size.
+fn shortened(example: &Example, vocab: u32, most: usize) -> Example {
+    let tokens: Vec<u32> = example.tokens.iter().take(most).map(|token| token % vocab).collect();
+    let clipped = example.predicted.iter().map(|range| range.start..range.end.min(tokens.len()));
+    let predicted: Vec<_> = clipped.filter(|range| !range.is_empty()).collect();
+    let alternatives = example.alternatives.iter().map(|other| shortened(other, vocab, most)).collect();
+    match predicted.is_empty() {
+        // The prompt alone is as long.
+        true => Example { alternatives, ..Example::of_text(tokens) },
+        false => Example { tokens, predicted, alternatives },
+    }
 }
 
 /// Runs something, and adds the seconds that it took to `sum`.

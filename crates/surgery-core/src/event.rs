@@ -2,11 +2,34 @@
 
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
+use crate::resume::Saved;
 use crate::step::StepRecord;
+
+/// A stage of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The model generates replay documents.
+    Generating,
+    /// The model is inspected before the first step.
+    EvaluatingBefore,
+    /// The steps.
+    Training,
+    /// The written checkpoint is inspected.
+    EvaluatingAfter,
+}
 
 /// Something that happened.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
+    /// A stage of an operation begins.
+    Stage(Stage),
+    /// A run goes on from a checkpoint, or from the beginning where there is no whole one.
+    Resuming {
+        /// The checkpoint.
+        from: Option<&'a Saved>,
+        /// Newer ones that are damaged, and how.
+        damaged: &'a [Error],
+    },
     /// A step was done.
     Step {
         /// Its number, counted from 1.
@@ -41,8 +64,8 @@ pub enum Event<'a> {
         /// How many there are.
         total: usize,
     },
-    /// The model has written some of the texts that it is to keep.
-    Writing {
+    /// The model has generated some of the replay documents.
+    Generating {
         /// Texts taken so far.
         done: usize,
         /// How many are wanted.

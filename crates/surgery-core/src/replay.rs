@@ -135,7 +135,7 @@ pub fn write_texts<B: Backend, K: Kernels<B>>(
             passed = likelihood.passed::<K>(model, passed)?;
         }
         taken.extend(passed);
-        observer.observe(Event::Writing { done: taken.len(), total: replay.documents });
+        observer.observe(Event::Generating { done: taken.len(), total: replay.documents });
         stop_if_interrupted(observer)?;
     }
     Ok(taken)

@@ -143,8 +143,10 @@ pub struct Checkpoints<'a, B: AutodiffBackend> {
     pub beginning: Box<dyn Fn() -> Result<Llama<B>> + 'a>,
     /// The run's output folder.
     pub run: Folder,
-    /// Records in it that belong to the state; those that are there are copied.
+    /// Files in it that each checkpoint gets a copy of, where they are there.
     pub records: &'a [&'a str],
+    /// Those of its files that grow with the steps: each checkpoint gets a copy, and a run that goes on takes it back.
+    pub logs: &'a [&'a str],
     /// The SHA-256 of each file that the run is made of.
     pub inputs: BTreeMap<String, String>,
     /// Where to load to.
@@ -167,6 +169,20 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
             }
         }
         Ok((None, damaged))
+    }
+
+    /// Brings the logs in `output` to where `saved` is: to the beginning, where there is none.
+    pub fn restore_logs(&self, saved: Option<&Saved>, output: &Path) -> Result<()> {
+        for name in self.logs {
+            let path = output.join(name);
+            let kept = saved.map(|saved| Folder::Disk(saved.path.clone())).filter(|at| at.has(name));
+            match kept {
+                Some(folder) => folder.copy(name, output)?,
+                None if path.exists() => fs::remove_file(&path).map_err(Error::write(&path))?,
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     /// Puts `state`, the beginning of the same run, where `saved` is.
@@ -234,7 +250,7 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
         write_vectors(&folder.join(MOMENTS), &lengths, |name| {
             moments[name].to_data().to_vec().expect("moments are f32")
         })?;
-        for record in self.records.iter().filter(|record| self.run.has(record)) {
+        for record in self.records.iter().chain(self.logs).filter(|record| self.run.has(record)) {
             self.run.copy(record, folder)?;
         }
         let written = Folder::Disk(folder.to_path_buf());

@@ -4,19 +4,20 @@ use std::time::Instant;
 
 use surgery_core::Error;
 use surgery_core::evaluate::{Against, context};
+use surgery_core::inspect::{fluency, inspect, prompts};
 use surgery_core::model::Llama;
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
 use surgery_core::reference::Live;
+use surgery_core::report::{Fluency, Hashed, Report};
 
 use crate::args::{Common, Compare};
 use crate::exit::Outcome;
 use crate::fit;
-use crate::inputs::{DataFiles, ModelFiles};
-use crate::inspect::{fluency, inspect, prompts};
+use crate::inputs::{open_data, open_model};
 use crate::output::{Output, check_output};
 use crate::progress::Progress;
-use crate::report::{Fluency, Hashed, Page, Report, table_of_change};
+use crate::report::{Page, table_of_change, write};
 use crate::terminal::{Log, print, print_json};
 
 /// The command on a backend.
@@ -32,10 +33,10 @@ impl crate::backend::Job for Job {
         let Self { compare, common } = self;
         let device = P::device(common.device)?;
         let log = Log::new(&common);
-        let first = ModelFiles::open(&compare.first, log)?;
-        let second = ModelFiles::open(&compare.second, log)?;
+        let first = open_model(&compare.first, log)?;
+        let second = open_model(&compare.second, log)?;
         second.refuse_other_vocabulary(&first, "a comparison")?;
-        let data = DataFiles::open(&compare.data, &[], &first.encoder)?;
+        let data = open_data(&compare.data, &[], &first.encoder)?;
         let shorter = [&first, &second].into_iter().min_by_key(|files| files.config.max_position_embeddings);
         let findings = data.lint(shorter.unwrap_or(&first), None);
         log.findings(&findings);
@@ -90,7 +91,7 @@ impl crate::backend::Job for Job {
         };
         let page =
             Page { run: None, data: &data, files: &first, before: &before, after: &after, prompts: &prompts };
-        report.write(&page, output)?;
+        write(&report, &page, output)?;
         if common.json {
             return print_json(&report);
         }

@@ -2,6 +2,7 @@
 
 use surgery_core::Error;
 use surgery_core::evaluate::{Against, evaluate};
+use surgery_core::folders::ModelFolder;
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
 use surgery_core::reference::Live;
@@ -9,7 +10,7 @@ use surgery_core::reference::Live;
 use crate::args::{Common, Eval};
 use crate::exit::Outcome;
 use crate::fit;
-use crate::inputs::{DataFiles, ModelFiles};
+use crate::inputs::{open_data, open_model};
 use crate::progress::Progress;
 use crate::report::table;
 use crate::terminal::{Log, print, print_json};
@@ -27,14 +28,14 @@ impl crate::backend::Job for Job {
         let Self { eval, common } = self;
         let device = P::device(common.device)?;
         let log = Log::new(&common);
-        let files = ModelFiles::open(&eval.model, log)?;
-        let data = DataFiles::open(&eval.data, &[], &files.encoder)?;
+        let files = open_model(&eval.model, log)?;
+        let data = open_data(&eval.data, &[], &files.encoder)?;
         log.findings(&data.lint(&files, None));
-        let reference = eval.reference.as_deref().map(|source| ModelFiles::open(source, log)).transpose()?;
+        let reference = eval.reference.as_deref().map(|source| open_model(source, log)).transpose()?;
         if let Some(reference) = &reference {
             files.refuse_other_vocabulary(reference, "a KL")?;
         }
-        let models: Vec<&ModelFiles> = [&files].into_iter().chain(&reference).collect();
+        let models: Vec<&ModelFolder> = [&files].into_iter().chain(&reference).collect();
         fit::evaluation::<P>("the evaluation", &models, |config| data.longest(config), &device)?;
         let mut reference = match reference {
             Some(reference) => {

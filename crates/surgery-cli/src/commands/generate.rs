@@ -8,7 +8,7 @@ use surgery_core::recipe::Precision;
 use crate::args::{Common, Generate};
 use crate::exit::{Failure, Outcome};
 use crate::fit;
-use crate::inputs::ModelFiles;
+use crate::inputs::open_model;
 use crate::terminal::{Log, print, print_json};
 
 /// Checks what clap cannot, and runs the command.
@@ -33,7 +33,7 @@ impl crate::backend::Job for Job {
         let Self { generate: args, common } = self;
         let device = P::device(common.device)?;
         let log = Log::new(&common);
-        let files = ModelFiles::open(&args.model, log)?;
+        let files = open_model(&args.model, log)?;
         for setting in &files.config.not_applied {
             log.warn(&format!("generation_config.json asks for `{setting}`, which is not applied"));
         }

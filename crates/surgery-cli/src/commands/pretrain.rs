@@ -6,22 +6,23 @@ use serde_json::json;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::lint::control_tokens;
-use surgery_core::data::{encode_documents, read_documents};
+use surgery_core::data::{Example, encode_documents, read_documents};
 use surgery_core::files::Folder;
 use surgery_core::model::Llama;
+use surgery_core::operation::{CHECKPOINTS, MODEL};
 use surgery_core::platform::Platform;
 use surgery_core::pretrain::{beginning, pretrain};
 use surgery_core::recipe::PretrainRecipe;
+use surgery_core::report::Hashed;
 use surgery_core::resume::Checkpoints;
 
 use crate::args::{Common, Pretrain};
 use crate::exit::Outcome;
 use crate::fit;
-use crate::inputs::{EMPTY, ModelFiles, file_in_folder, recipe};
-use crate::output::{MODEL, Output};
+use crate::inputs::{EMPTY, file_in_folder, open_model, recipe};
+use crate::output::Output;
 use crate::progress::{Metrics, Progress};
-use crate::report::Hashed;
-use crate::resume::{self, CHECKPOINTS, RECORDS, keep_recipe, recipe_of};
+use crate::resume::{self, LOGS, RECORDS, keep_recipe, recipe_of};
 use crate::terminal::{Log, print, print_json};
 
 /// The command on a backend.
@@ -44,7 +45,7 @@ impl crate::backend::Job for Job {
         let mut recipe: PretrainRecipe = recipe(name.as_deref().unwrap_or(EMPTY), &overrides)?;
         P::check_precision(recipe.model.precision)?;
         let device = P::device(common.device)?;
-        let files = ModelFiles::open(&recipe.model.source, log)?;
+        let files = open_model(&recipe.model.source, log)?;
         recipe.model.source = files.pinned.clone().unwrap_or(recipe.model.source);
         let prepared = Output::prepare(args.output.as_deref(), &[&files.folder], args.resume, MODEL)?;
         fit::pretraining::<P>("", &recipe, &files.config, &[], &device)?;
@@ -87,15 +88,24 @@ impl crate::backend::Job for Job {
             beginning: Box::new(load),
             run: Folder::Disk(output.to_path_buf()),
             records: &RECORDS,
-            inputs: resume::inputs(&hashed),
+            logs: &LOGS,
+            inputs: Hashed::by_name(&hashed),
             device: device.clone(),
         };
-        let saved = if args.resume { resume::find(&checkpoints, output, log)? } else { None };
+        let saved = match args.resume {
+            true => {
+                let (saved, damaged) = checkpoints.newest()?;
+                resume::tell(saved.as_ref(), &damaged, log);
+                checkpoints.restore_logs(saved.as_ref(), output)?;
+                saved
+            }
+            false => None,
+        };
         let mut state = beginning(load()?, documents.len(), &recipe);
         if let Some(saved) = saved {
             checkpoints.restore(&saved, &mut state)?;
         }
-        let tokens: usize = documents.iter().map(Vec::len).sum();
+        let tokens: usize = documents.iter().map(Example::len).sum();
         log.detail(&format!(
             "{} documents, {tokens} tokens; a model of {} parameters",
             documents.len(),

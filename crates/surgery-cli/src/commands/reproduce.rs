@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use serde::Serialize;
 use surgery_core::burn::module::AutodiffModule;
-use surgery_core::data::{Benchmark, Document, Set, Split};
+use surgery_core::data::{Benchmark, Document, Example, Set, Split};
 use surgery_core::evaluate::{Against, Evaluation, evaluate, evaluate_in_detail};
 use surgery_core::event::{Observer, Silent};
 use surgery_core::files::{Folder, write_text};
+use surgery_core::folders::{DataFolder, ModelFolder};
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::pretrain::{beginning, pretrain};
@@ -17,11 +18,11 @@ use surgery_core::replay;
 use surgery_core::training::{Cost, MidRunEvaluation, NoCheckpoints};
 use surgery_core::{Error, Result};
 
-use super::run::Operation;
+use super::run::{operation, perform};
 use crate::args::{Common, Reproduce};
 use crate::exit::{Failure, Outcome};
 use crate::fit;
-use crate::inputs::{self, DataFiles, ModelFiles};
+use crate::inputs::{self, open_data, open_model};
 use crate::output::{Output, check_output};
 use crate::prepare::bounding_model;
 use crate::progress::{EVALUATIONS, METRICS, Metrics, Progress, read_lines};
@@ -82,7 +83,7 @@ struct Relearnt {
 
 /// All that the models are made from.
 struct Bench<'a, P: Platform> {
-    data: &'a DataFiles,
+    data: &'a DataFolder,
     output: &'a Path,
     device: &'a DeviceOf<P>,
     log: Log,
@@ -101,8 +102,8 @@ impl crate::backend::Job for Job {
         let relearn: PretrainRecipe = overrides.recipe("relearn")?;
         P::check_precision(surgery.model.precision)?;
         let device = P::device(common.device)?;
-        let base = ModelFiles::open(&reproduce.base, log)?;
-        let pre = ModelFiles::open(&reproduce.model, log)?;
+        let base = open_model(&reproduce.base, log)?;
+        let pre = open_model(&reproduce.model, log)?;
         pre.refuse_other_vocabulary(&base, "a comparison")?;
         for recipe in [&surgery, &paper] {
             replay::check(&recipe.replay, &pre.encoder, &pre.config)?;
@@ -110,7 +111,7 @@ impl crate::backend::Job for Job {
         let bounding = bounding_model(&mut surgery, &pre, log)?;
         let bounding_paper = bounding_model(&mut paper, &pre, log)?;
         let needed = [Set::Unlearn, Set::EditUnlearn, Set::EditUpdate, Set::Retain];
-        let data = DataFiles::open(&reproduce.data, &needed, &pre.encoder)?;
+        let data = open_data(&reproduce.data, &needed, &pre.encoder)?;
         refuse_without_questions(&data)?;
         check_output(reproduce.output.as_deref(), &[&base.folder, &pre.folder, &data.folder])?;
         for (name, recipe, bounding) in
@@ -128,12 +129,12 @@ impl crate::backend::Job for Job {
 
         let mut models = vec![bench.measured("off-the-shelf", &base)?];
         let (row, cost_of_baseline) = bench.baseline(&base, &baseline)?;
-        let theta_baseline = ModelFiles::open_folder(Folder::Disk(output.join("baseline").join("model")))?;
+        let theta_baseline = ModelFolder::open(Folder::Disk(output.join("baseline").join("model")))?;
         let operated = bench.surgery("surgery", &pre, (&surgery, bounding.as_ref()))?;
         let plain = bench.surgery("surgery-paper", &pre, (&paper, bounding_paper.as_ref()))?;
         models.push(Priced::unpaid("θ_pre", operated.0));
         models.push(row);
-        let theta_surgery = ModelFiles::open_folder(Folder::Disk(output.join("surgery").join("model")))?;
+        let theta_surgery = ModelFolder::open(Folder::Disk(output.join("surgery").join("model")))?;
         let cost = cost_of_baseline.beside(&operated.1);
         models.extend([operated.1, Priced { name: "θ_surgery (paper)".into(), ..plain.1 }]);
 
@@ -204,7 +205,7 @@ impl<P: Platform> Bench<'_, P> {
     }
 
     /// A model as it came.
-    fn measured(&self, name: &str, files: &ModelFiles) -> Result<Priced> {
+    fn measured(&self, name: &str, files: &ModelFolder) -> Result<Priced> {
         self.log.info(name);
         Ok(Priced::unpaid(name, self.evaluated(&files.load::<P>(Precision::F32, self.device)?)?))
     }
@@ -212,7 +213,7 @@ impl<P: Platform> Bench<'_, P> {
     fn pretrained(
         &self,
         model: Llama<P::Train>,
-        documents: &[Vec<u32>],
+        documents: &[Example],
         recipe: &PretrainRecipe,
         mid_run: Option<MidRunEvaluation>,
         observer: &mut dyn Observer,
@@ -223,7 +224,7 @@ impl<P: Platform> Bench<'_, P> {
     }
 
     /// Trains θ_baseline.
-    fn baseline(&self, base: &ModelFiles, recipe: &PretrainRecipe) -> Result<(Priced, Learning)> {
+    fn baseline(&self, base: &ModelFolder, recipe: &PretrainRecipe) -> Result<(Priced, Learning)> {
         self.log.info("θ_baseline");
         let folder = self.folder("baseline")?;
         let mut progress = Progress::recording(self.log, &folder, Metrics::Pretraining)?;
@@ -266,18 +267,14 @@ impl<P: Platform> Bench<'_, P> {
     fn surgery(
         &self,
         name: &str,
-        pre: &ModelFiles,
-        (recipe, bounding): (&Recipe, Option<&ModelFiles>),
+        pre: &ModelFolder,
+        (recipe, bounding): (&Recipe, Option<&ModelFolder>),
     ) -> Result<(Evaluation, Priced)> {
         self.log.info(name);
         let started = Instant::now();
         let output = self.folder(name)?;
-        let checkpoint = pre.checkpoint()?;
-        let model: Llama<P::Infer> =
-            Llama::load(&pre.config, &checkpoint, recipe.model.precision, self.device)?;
-        let operation =
-            Operation { recipe, files: pre, bounding, data: self.data, output: &output, resume: false };
-        let report = operation.run::<P>(model, &checkpoint, self.device, self.log)?;
+        let operation = operation(recipe, pre, bounding, self.data, &output, false);
+        let report = perform::<P>(&operation, self.device, self.log)?;
         self.log.detail(&format!("{name}: {:.1} s in all", started.elapsed().as_secs_f64()));
         let priced = Priced {
             name: "θ_surgery".into(),
@@ -292,13 +289,13 @@ impl<P: Platform> Bench<'_, P> {
     fn relearn(
         &self,
         name: &str,
-        files: &ModelFiles,
+        files: &ModelFolder,
         recipe: &PretrainRecipe,
         steps: usize,
     ) -> Result<Relearnt> {
         let model = Llama::<P::Train>::trainable(files.load::<P>(recipe.model.precision, self.device)?);
         let texts = self.data.benchmark.documents(Set::Unlearn);
-        let (chosen, documents): (Vec<usize>, Vec<Vec<u32>>) =
+        let (chosen, documents): (Vec<usize>, Vec<Example>) =
             texts.iter().cloned().enumerate().step_by(RELEARNT).unzip();
         let mut recipe = recipe.clone();
         recipe.train.steps = steps;
@@ -357,7 +354,7 @@ fn questions_of(benchmark: &Benchmark, set: Set, half: Split) -> Benchmark {
 
 /// What is new and what should stay, in the paper's proportion: beside one text of every subject, every retain text
 /// once. Where a subject has several wordings, the retain texts are repeated as often.
-fn in_proportion(data: &DataFiles) -> Vec<Vec<u32>> {
+fn in_proportion(data: &DataFolder) -> Vec<Example> {
     let new = data.benchmark.documents(Set::EditUpdate);
     let name = |document: &'_ Document| document.subject.clone().unwrap_or_else(|| document.id.clone());
     let mut subjects: Vec<String> = data.corpus.documents(Set::EditUpdate).iter().map(name).collect();
@@ -370,7 +367,7 @@ fn in_proportion(data: &DataFiles) -> Vec<Vec<u32>> {
 }
 
 /// The table is about questions.
-fn refuse_without_questions(data: &DataFiles) -> Result<()> {
+fn refuse_without_questions(data: &DataFolder) -> Result<()> {
     for set in [Set::Unlearn, Set::EditUpdate] {
         if !data.questions.iter().any(|questions| questions.name == set.name()) {
             return Err(Error::Data {

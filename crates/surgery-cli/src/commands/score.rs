@@ -3,7 +3,7 @@
 use serde_json::json;
 use surgery_core::Error;
 use surgery_core::data::lint::control_tokens;
-use surgery_core::data::read_texts;
+use surgery_core::data::{Document, Example, read_texts};
 use surgery_core::evaluate::{context, score};
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
@@ -11,7 +11,7 @@ use surgery_core::recipe::Precision;
 use crate::args::{Common, Score};
 use crate::exit::Outcome;
 use crate::fit;
-use crate::inputs::{ModelFiles, file_in_folder};
+use crate::inputs::{file_in_folder, open_model};
 use crate::progress::Progress;
 use crate::terminal::{Log, print};
 
@@ -30,16 +30,16 @@ impl crate::backend::Job for Job {
         let (folder, file) = file_in_folder(&args.input);
         let texts = read_texts(&folder, &file)?;
         let log = Log::new(&common);
-        let files = ModelFiles::open(&args.model, log)?;
+        let files = open_model(&args.model, log)?;
         log.findings(&control_tokens(&file, &texts, &files.encoder));
-        let encode = |document: &surgery_core::data::Document| files.encoder.encode(&document.text);
-        let tokens = texts.iter().map(encode).collect::<surgery_core::Result<Vec<_>>>()?;
-        let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
+        let encode = |document: &Document| Ok(Example::of_text(files.encoder.encode(&document.text)?));
+        let examples = texts.iter().map(encode).collect::<surgery_core::Result<Vec<_>>>()?;
+        let longest = examples.iter().map(Example::len).max().unwrap_or(0);
         fit::evaluation::<P>("scoring", &[&files], |config| longest.min(context(config)), &device)?;
         let model = files.load::<P>(Precision::F32, &device)?;
         let mut progress = Progress::new(log);
         progress.stage("scoring");
-        let losses = score::<P::Infer, P::Kernels>(&model, &tokens, &mut progress)?;
+        let losses = score::<P::Infer, P::Kernels>(&model, &examples, &mut progress)?;
         progress.finish();
         let unusable = texts.iter().zip(&losses).find(|(_, loss)| !loss.sum.is_finite());
         if let Some((document, loss)) = unusable {

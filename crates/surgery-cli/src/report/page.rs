@@ -6,21 +6,21 @@ use serde_json::json;
 use surgery_core::data::Set;
 use surgery_core::data::lint::Finding;
 use surgery_core::evaluate::Evaluation;
+use surgery_core::folders::{DataFolder, ModelFolder};
+use surgery_core::inspect::{FIGURE, Inspection, Prompt};
+use surgery_core::report::Report;
 
-use super::Report;
 use super::chart::{Curve, svg};
 use super::heat::{self, differences, magnitudes};
 use super::subjects::{Changed, changed};
 use super::table::{names, number};
-use crate::inputs::{DataFiles, ModelFiles};
-use crate::inspect::{FIGURE, Inspection, Prompt};
 
 /// What stands on a page besides the report.
 pub struct Page<'a> {
     /// What is told of a run; nothing for two models that are compared.
     pub run: Option<Curves<'a>>,
     /// The data, for its subjects and texts.
-    pub data: &'a DataFiles,
+    pub data: &'a DataFolder,
     /// The model before.
     pub before: &'a Inspection,
     /// The model after.
@@ -28,7 +28,7 @@ pub struct Page<'a> {
     /// What was continued.
     pub prompts: &'a [Prompt],
     /// Whose tokenizer the prompts were encoded by.
-    pub files: &'a ModelFiles,
+    pub files: &'a ModelFolder,
 }
 
 impl Page<'_> {
@@ -306,7 +306,7 @@ fn continuations(page: &Page) -> serde_json::Value {
             "set": prompt.set.name(),
             "subject": document.subject,
             "prompt": page.text(&[], &prompt.tokens),
-            "text": text(&tokens[prompt.tokens.len()..]),
+            "text": text(&tokens.tokens[prompt.tokens.len()..]),
             "before": text(before),
             "after": text(after),
         })

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use surgery_core::data::Set;
+use surgery_core::folders::DataFolder;
+use surgery_core::inspect::Inspection;
 
-use crate::inputs::DataFiles;
-use crate::inspect::Inspection;
 
 /// Subjects shown at either end of a set.
 const ENDS: usize = 3;
@@ -30,7 +30,7 @@ struct Sums {
 
 /// The subjects of each set whose texts' NLL changed most, and those whose changed least, the most changed first.
 pub fn changed(
-    data: &DataFiles,
+    data: &DataFolder,
     before: &Inspection,
     after: &Inspection,
 ) -> Vec<(Set, Vec<Changed>, Vec<Changed>)> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::data::Set;
 use crate::kernels::TokenLoss;
+use crate::model::At;
 
 /// What a document is used for: the loss of each of its predicted tokens.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +23,15 @@ pub enum Use {
 impl Use {
     /// The NLL.
     pub const NLL: Self = Self::Logits(TokenLoss::Nll);
+
+    /// Where it takes hidden states of the reference, if it does.
+    pub fn of_reference(&self) -> Option<At> {
+        match self {
+            Self::Logits(TokenLoss::Distribution(target)) if target.of_reference => Some(At::Final),
+            Self::States { block, target: States::Reference } => Some(At::Block(*block)),
+            _ => None,
+        }
+    }
 }
 
 /// What hidden states are compared with.

@@ -1,20 +1,16 @@
-//! What a model is seen to do with a data folder: figures for every item, how it goes on from prompts, and how its
-//! hidden units answer. A report sets two such looks side by side.
+//! A model inspected on a data folder: the evaluation with figures for every item, greedy continuations of prompts, and the
+//! activations of hidden units. A report compares two inspections.
 
 use std::collections::BTreeMap;
 
-use surgery_core::Result;
-use surgery_core::activations::mlp_activations;
-use surgery_core::data::{Benchmark, EncodedOption, EncodedQuestion, Set, Split};
-use surgery_core::evaluate::{
-    Against, Details, Evaluation, TextLoss, context, evaluate_in_detail, score_options,
-};
-use surgery_core::event::Silent;
-use surgery_core::generate::{Sampling, generate};
-use surgery_core::model::Llama;
-use surgery_core::platform::Platform;
-
-use crate::progress::Progress;
+use crate::activations::mlp_activations;
+use crate::data::{Benchmark, Example, Set};
+use crate::error::Result;
+use crate::evaluate::{Against, Details, Evaluation, TextLoss, context, evaluate_in_detail, score};
+use crate::event::{Observer, Silent};
+use crate::generate::{Sampling, generate};
+use crate::model::Llama;
+use crate::platform::Platform;
 
 /// The sets of the paper's figure of activations.
 pub const FIGURE: [Set; 3] = [Set::Unlearn, Set::EditUpdate, Set::Retain];
@@ -30,12 +26,13 @@ pub const OBSERVED: usize = 48;
 const NEW_TOKENS: usize = 48;
 
 /// The beginning of a document, to be continued.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
     /// The set.
     pub set: Set,
     /// The document, by its position in the set.
     pub document: usize,
-    /// The first quarter of its tokens.
+    /// The tokens before the first that it predicts; of a text, the first quarter.
     pub tokens: Vec<u32>,
     /// How many tokens to add.
     pub most: usize,
@@ -47,23 +44,27 @@ pub struct Prompt {
 pub fn prompts(benchmark: &Benchmark, context: usize) -> Vec<Prompt> {
     let mut prompts = Vec::new();
     for set in SHOWN {
-        let texts = benchmark.documents(set);
+        let documents = benchmark.documents(set);
         let wanted = if set == Set::Retain { JUDGED } else { SHOWN_EACH };
-        let count = wanted.min(texts.len());
+        let count = wanted.min(documents.len());
         for index in 0..count {
-            let document = index * texts.len() / count;
-            let text = &texts[document];
-            let given = (text.len() / 4).max(8).min(text.len() - 1).min(context - 1);
-            let most = (text.len() - given).min(NEW_TOKENS).min(context - given);
+            let document = index * documents.len() / count;
+            let example = &documents[document];
+            let predicted = example.predicted.first().map_or(1, |range| range.start);
+            let given = if predicted > 1 { predicted } else { (example.len() / 4).max(8) };
+            let given = given.min(example.len() - 1).min(context - 1);
+            let most = (example.len() - given).min(NEW_TOKENS).min(context - given);
             // Retain's shown ones are its first and one from the middle: of another kind, maybe.
             let shown = set != Set::Retain || index % JUDGED.div_ceil(SHOWN_EACH) == 0;
-            prompts.push(Prompt { set, document, tokens: text[..given].to_vec(), most, shown });
+            let tokens = example.tokens[..given].to_vec();
+            prompts.push(Prompt { set, document, tokens, most, shown });
         }
     }
     prompts
 }
 
-/// What was seen.
+/// What was found.
+#[derive(Debug, Clone)]
 pub struct Inspection {
     /// Figures by set.
     pub evaluation: Evaluation,
@@ -75,35 +76,34 @@ pub struct Inspection {
     pub activations: BTreeMap<Set, Vec<Vec<f32>>>,
 }
 
-/// Looks at `model`.
+/// Inspects `model`.
 pub fn inspect<P: Platform>(
     model: &Llama<P::Infer>,
     benchmark: &Benchmark,
     prompts: &[Prompt],
     against: Against<P::Infer>,
-    progress: &mut Progress,
+    observer: &mut dyn Observer,
 ) -> Result<Inspection> {
     let (evaluation, details) =
-        evaluate_in_detail::<P::Infer, P::Kernels>(model, benchmark, against, progress)?;
-    let mut look =
-        Inspection { evaluation, details, continuations: Vec::new(), activations: BTreeMap::new() };
-    if look.evaluation.not_finite().is_some() {
+        evaluate_in_detail::<P::Infer, P::Kernels>(model, benchmark, against, observer)?;
+    let mut inspection = Inspection { evaluation, details, continuations: Vec::new(), activations: BTreeMap::new() };
+    if inspection.evaluation.not_finite().is_some() {
         // Such a model generates nothing either.
-        return Ok(look);
+        return Ok(inspection);
     }
     let greedy = Sampling { temperature: 0.0, seed: 0 };
     for prompt in prompts {
         let new = generate::<P::Infer, P::Kernels>(model, &prompt.tokens, prompt.most, greedy)?;
-        look.continuations.push(new);
+        inspection.continuations.push(new);
     }
     for set in FIGURE {
         let texts = benchmark.documents(set);
         let texts = &texts[..texts.len().min(OBSERVED)];
         if !texts.is_empty() {
-            look.activations.insert(set, mlp_activations::<P::Infer, P::Kernels>(model, texts)?);
+            inspection.activations.insert(set, mlp_activations::<P::Infer, P::Kernels>(model, texts)?);
         }
     }
-    Ok(look)
+    Ok(inspection)
 }
 
 /// The mean NLL, in nats a token, that `judge` gives to the continuations of retain prompts; none where there are
@@ -116,19 +116,16 @@ pub fn fluency<P: Platform>(
     let longest = context(judge.config());
     let judged = prompts.iter().zip(continuations).filter(|(prompt, _)| prompt.set == Set::Retain);
     let text = |(prompt, new): (&Prompt, &Vec<u32>)| {
-        let text = [prompt.tokens.as_slice(), new].concat();
-        let counted = prompt.tokens.len()..text.len().min(longest);
-        EncodedQuestion {
-            options: vec![EncodedOption::of_tokens(text, counted, 1)],
-            answer: 0,
-            split: Split::Validation,
-        }
+        let tokens = [prompt.tokens.as_slice(), new].concat();
+        let predicted = prompt.tokens.len()..tokens.len().min(longest);
+        let predicted = if predicted.is_empty() { Vec::new() } else { vec![predicted] };
+        Example { tokens, predicted, alternatives: Vec::new() }
     };
-    let texts: Vec<EncodedQuestion> = judged.map(text).collect();
-    let losses = score_options::<P::Infer, P::Kernels>(judge, &texts, &mut Silent)?;
-    let total = losses.iter().flatten().fold(TextLoss::default(), |total, loss| TextLoss {
-        sum: total.sum + loss.paper.sum,
-        tokens: total.tokens + loss.paper.tokens,
+    let texts: Vec<Example> = judged.map(text).collect();
+    let losses = score::<P::Infer, P::Kernels>(judge, &texts, &mut Silent)?;
+    let total = losses.iter().fold(TextLoss::default(), |total, loss| TextLoss {
+        sum: total.sum + loss.sum,
+        tokens: total.tokens + loss.tokens,
     });
     Ok(total.mean())
 }

@@ -1,0 +1,116 @@
+//! What an operation reads: a model folder with all but its weights, and a data folder, read and encoded.
+
+use crate::checkpoint::Checkpoint;
+use crate::config::LlamaConfig;
+use crate::data::lint::{Finding, Inspected, Operation, lint};
+use crate::data::{Benchmark, Corpus, QuestionSet, Set};
+use crate::error::{Error, Result};
+use crate::evaluate;
+use crate::files::Folder;
+use crate::model::Llama;
+use crate::platform::{DeviceOf, Platform};
+use crate::recipe::{Precision, Recipe};
+use crate::text::TextEncoder;
+
+/// A model folder with what is read of it before its weights.
+pub struct ModelFolder {
+    /// The folder.
+    pub folder: Folder,
+    /// For a model from the hub, its name with the commit, which no one can move.
+    pub pinned: Option<String>,
+    /// Its shape.
+    pub config: LlamaConfig,
+    /// Its tokenizer.
+    pub encoder: TextEncoder,
+}
+
+impl ModelFolder {
+    /// Reads the configuration and the tokenizer in `folder`.
+    pub fn open(folder: Folder) -> Result<Self> {
+        let config = LlamaConfig::load(&folder)?;
+        let encoder = TextEncoder::load(&folder, config.vocab_size)?;
+        Ok(Self { folder, pinned: None, config, encoder })
+    }
+
+    /// Files in it that disagree: sentences for warnings.
+    pub fn conflicts(&self) -> impl Iterator<Item = &String> {
+        self.config.conflicts.iter().chain(self.encoder.conflicts())
+    }
+
+    /// Refuses a model whose distributions range over other tokens, where they are needed for `what`.
+    pub fn refuse_other_vocabulary(&self, other: &Self, what: &str) -> Result<()> {
+        if self.config.vocab_size != other.config.vocab_size {
+            return Err(Error::Config {
+                path: other.folder.label("config.json"),
+                key: "vocab_size".into(),
+                found: other.config.vocab_size.to_string(),
+                expected: format!(
+                    "{}, as the model has: {what} needs one vocabulary",
+                    self.config.vocab_size
+                ),
+            });
+        }
+        if !self.encoder.has_vocabulary_of(&other.encoder) {
+            return Err(Error::Tokenizer {
+                path: other.folder.label("tokenizer.json"),
+                problem: format!("has other tokens than the model's tokenizer; {what} needs one vocabulary"),
+            });
+        }
+        Ok(())
+    }
+
+    /// Opens its weights' files.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        Checkpoint::open(&self.folder)
+    }
+
+    /// Reads its weights, for inference.
+    pub fn load<P: Platform>(&self, precision: Precision, device: &DeviceOf<P>) -> Result<Llama<P::Infer>> {
+        Llama::load(&self.config, &self.checkpoint()?, precision, device)
+    }
+}
+
+/// A data folder, read and encoded.
+pub struct DataFolder {
+    /// The folder.
+    pub folder: Folder,
+    /// Its documents.
+    pub corpus: Corpus,
+    /// Its questions.
+    pub questions: Vec<QuestionSet>,
+    /// Its documents and questions as tokens.
+    pub benchmark: Benchmark,
+}
+
+impl DataFolder {
+    /// Reads the data in `folder`; the sets in `needed` must be there.
+    pub fn open(folder: Folder, needed: &[Set], encoder: &TextEncoder) -> Result<Self> {
+        let corpus = Corpus::load(&folder, needed)?;
+        let questions = QuestionSet::load_all(&folder)?;
+        let benchmark = Benchmark::encode(&folder, &corpus, &questions, encoder)?;
+        Ok(Self { folder, corpus, questions, benchmark })
+    }
+
+    /// The most of its tokens that an evaluation runs a model of this shape over at once.
+    pub fn longest(&self, config: &LlamaConfig) -> usize {
+        evaluate::longest(&self.benchmark, config)
+    }
+
+    /// What may be wrong with it: for an evaluation of `model`, or for an operation on it by `recipe`.
+    pub fn lint(&self, model: &ModelFolder, recipe: Option<&Recipe>) -> Vec<Finding> {
+        let sets = recipe.map(|recipe| recipe.objective.sets()).unwrap_or_default();
+        let operation = |recipe: &Recipe| Operation {
+            sets: &sets,
+            window: model.config.context(recipe.train.max_tokens),
+            replays: recipe.replay.documents > 0,
+        };
+        lint(Inspected {
+            corpus: &self.corpus,
+            questions: &self.questions,
+            benchmark: &self.benchmark,
+            encoder: &model.encoder,
+            context: model.config.max_position_embeddings,
+            operation: recipe.map(operation),
+        })
+    }
+}
