@@ -7,7 +7,7 @@ use surgery_core::data::{Benchmark, Corpus, EncodedOption, EncodedQuestion, Spli
 use surgery_core::evaluate::{Against, context, evaluate, score_options};
 use surgery_core::event::Silent;
 use surgery_core::kernels::Portable;
-use surgery_core::model::Llama;
+use surgery_core::model::{At, Llama};
 use surgery_core::reference::{Cached, Live, Reference, Store};
 use surgery_tests::{Infer, Kernels, assert_close, golden_folder, load, open};
 
@@ -37,7 +37,7 @@ fn states_remembered_before_give_the_divergence_after() {
     let benchmark = documents_of("llama1-mha");
     let (was, is) = (load("llama1-mha"), load("llama1-mha-perturbed"));
     let mut cached = Cached::<Infer, Kernels>::new(&was, Store::in_memory());
-    cached.want(benchmark.kept(), context(was.config()));
+    cached.want(benchmark.kept(), context(was.config()), At::Final);
     let itself = Against::Itself(&mut cached);
     evaluate::<Infer, Kernels>(&was, &benchmark, itself, &mut Silent).unwrap();
     let measure = |reference: &mut dyn Reference<Infer>| {

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use surgery_core::batch::Rows;
-use surgery_core::bounds::Bounds;
+use surgery_core::batch::{Rows, Window};
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::burn::tensor::{Tensor, TensorData};
 use surgery_core::config::LlamaConfig;
+use surgery_core::data::Example;
 use surgery_core::kernels::{AdamWStep, HeadKernels, Kernels as Operations, OptimizerKernels, Portable};
 use surgery_core::model::Llama;
 use surgery_core::objective::Objective;
@@ -18,6 +18,7 @@ use surgery_core::placement::Placement;
 use surgery_core::platform::Platform;
 use surgery_core::reference::Live;
 use surgery_core::step::{Graded, StepDocuments, gradients};
+use surgery_core::token_nll::NllTable;
 use surgery_tests::random::{self, documents, shapes, step};
 use surgery_tests::{Cpu, Infer, Kernels, Train, relative_distance, values_of};
 
@@ -35,7 +36,17 @@ fn fast<K>(
 where
     K: Operations<Train> + Operations<Infer>,
 {
-    gradients::<Train, K>(model, step, objective, Some(&mut Live::<Infer, K>::new(was.clone()))).unwrap()
+    let objective = objective.for_model(model.config(), 0);
+    gradients::<Train, K>(model, step, &objective, Some(&mut Live::<Infer, K>::new(was.clone()))).unwrap()
+}
+
+fn slow(
+    model: &Llama<Train>,
+    was: &Llama<Infer>,
+    step: &StepDocuments,
+    objective: &Objective,
+) -> Graded<Infer> {
+    oracle::gradients(model, step, &objective.for_model(model.config(), 0), was).unwrap()
 }
 
 fn values(graded: &Graded<Infer>) -> BTreeMap<String, Vec<f32>> {
@@ -65,7 +76,7 @@ fn every_form_of_a_step_agrees_with_the_oracle() {
         let (model, was) = models(&config);
         let documents = documents(config.vocab_size, 3);
         for objective in [Objective::default(), Objective { ascent_cap: Some(6.0), ..Objective::default() }] {
-            let expected = oracle::gradients(&model, &step(&documents, false), &objective, &was).unwrap();
+            let expected = slow(&model, &was, &step(&documents, false), &objective);
             for recompute in [false, true] {
                 let step = step(&documents, recompute);
                 let what = format!("{name}, recompute {recompute}, cap {:?}", objective.ascent_cap);
@@ -88,7 +99,7 @@ fn a_cap_that_some_documents_have_reached_is_seen() {
     let means = fast::<Kernels>(&model, &was, &step(&documents, false), &Objective::default()).record.terms;
     // Between the documents of the set, by the mean of their means.
     let objective = Objective { ascent_cap: means.unlearn, ..Objective::default() };
-    let expected = oracle::gradients(&model, &step(&documents, false), &objective, &was).unwrap();
+    let expected = slow(&model, &was, &step(&documents, false), &objective);
     let found = fast::<Kernels>(&model, &was, &step(&documents, false), &objective);
     assert_same("capped", &found, &expected, 1e-4);
     let uncapped = fast::<Kernels>(&model, &was, &step(&documents, false), &Objective::default());
@@ -100,12 +111,12 @@ fn bounds_that_some_tokens_have_reached_are_seen() {
     let (_, config) = shapes().remove(0);
     let (model, was) = models(&config);
     let documents = documents(config.vocab_size, 3);
-    let texts = documents.iter().map(|(_, tokens)| tokens.as_slice());
+    let texts = documents.iter().map(|(_, example)| example);
     // Those of another random model: about half of the tokens have reached theirs.
-    let bounds = Bounds::of::<Infer, Kernels>(&was, texts, 280).unwrap();
+    let bounds = NllTable::of::<Infer, Kernels>(&was, texts, 280).unwrap();
     let objective = Objective { ascent_model: Some("another".into()), ..Objective::default() };
     let bounded = StepDocuments { bounds: Some(&bounds), ..step(&documents, false) };
-    let expected = oracle::gradients(&model, &bounded, &objective, &was).unwrap();
+    let expected = slow(&model, &was, &bounded, &objective);
     assert_same("fused", &fast::<Kernels>(&model, &was, &bounded, &objective), &expected, 1e-4);
     assert_same("portable", &fast::<Portable>(&model, &was, &bounded, &objective), &expected, 1e-4);
     let unbounded = fast::<Kernels>(&model, &was, &bounded, &Objective::default());
@@ -150,21 +161,22 @@ fn recomputation_changes_no_bit() {
 fn hidden_states_do_not_depend_on_what_stands_beside_them() {
     for (name, config) in shapes() {
         let model: Llama<Infer> = models(&config).0.valid();
-        let documents: Vec<Vec<u32>> =
-            documents(config.vocab_size, 6).into_iter().map(|(_, tokens)| tokens).collect();
+        let documents: Vec<Example> =
+            documents(config.vocab_size, 6).into_iter().map(|(_, example)| example).collect();
+        let windows = Window::of_all(&documents, 1024);
         let hidden = |rows: &Rows| -> Vec<f32> {
             model.hidden::<Kernels>(rows).unwrap().into_data().to_vec().unwrap()
         };
         for one_row in [true, false] {
-            let rows = Rows::pack(&documents, 1024, one_row);
+            let rows = Rows::pack(&windows, one_row);
             let all = hidden(&rows);
             for segment in &rows.segments {
-                let alone = hidden(&Rows::pack(&[&documents[segment.document]], 1024, true));
+                let alone = hidden(&Rows::pack(&[windows[segment.text]], true));
                 let start = (segment.row * rows.columns + segment.columns.start) * config.hidden_size;
                 assert!(
                     all[start..start + alone.len()] == alone,
                     "{name}: document {} is another in company",
-                    segment.document
+                    segment.text
                 );
             }
         }

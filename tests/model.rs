@@ -1,6 +1,7 @@
 //! Encoding as in transformers, for every variant; what sampling and batches may not change. The model itself is held to
 //! transformers by the parity suite.
 
+use surgery_core::data::Example;
 use surgery_core::evaluate::score;
 use surgery_core::event::Silent;
 use surgery_core::generate::{Sampling, generate};
@@ -52,7 +53,8 @@ fn sampling_is_fixed_by_its_seed() {
 #[test]
 fn nll_does_not_depend_on_the_batch() {
     let expected = golden_json("expected/llama3-gqa.json");
-    let tokens: Vec<Vec<u32>> = expected["ids"].as_array().unwrap().iter().map(ids).collect();
+    let texts = expected["ids"].as_array().unwrap().iter();
+    let tokens: Vec<Example> = texts.map(ids).map(Example::of_text).collect();
     let model = load("llama3-gqa");
     let together = score::<Infer, Kernels>(&model, &tokens, &mut Silent).unwrap();
     for (text, together) in tokens.iter().zip(together) {

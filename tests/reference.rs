@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use surgery_core::batch::Window;
 use surgery_core::burn::tensor::Tensor;
-use surgery_core::data::{Benchmark, Corpus, Set};
-use surgery_core::model::Llama;
+use surgery_core::data::{Benchmark, Corpus, Example, Set};
+use surgery_core::model::{At, Llama};
 use surgery_core::objective::Objective;
 use surgery_core::recipe::{Recipe, parse};
 use surgery_core::reference::{Cached, Live, Reference, Store};
 use surgery_core::step::{Graded, StepDocuments, StepRecord, gradients};
-use surgery_core::surgery::{TrainingDocuments, beginning, operate, retain_to_be_drawn};
+use surgery_core::surgery::{Comparison, TrainingDocuments, beginning, operate, to_be_drawn};
 use surgery_core::training::NoCheckpoints;
 use surgery_tests::{
     Infer, Kernels, Records, Train, assert_close, golden_folder, load, open, relative_distance,
@@ -29,6 +30,13 @@ fn data() -> (Corpus, Benchmark) {
     (corpus, benchmark)
 }
 
+fn states(
+    reference: &mut dyn Reference<Infer>,
+    documents: &[&Example],
+) -> surgery_core::Result<Tensor<Infer, 2>> {
+    reference.states(&Window::of_all(documents.iter().copied(), CONTEXT), At::Final)
+}
+
 fn values(states: Tensor<Infer, 2>) -> Vec<f32> {
     states.into_data().to_vec().unwrap()
 }
@@ -43,9 +51,9 @@ fn scratch(name: &str) -> PathBuf {
 }
 
 /// A cached reference of `model` with the states of `documents`.
-fn cached(model: &Llama<Infer>, store: Store, documents: &[&[u32]]) -> Cached<Infer, Kernels> {
+fn cached(model: &Llama<Infer>, store: Store, documents: &[&Example]) -> Cached<Infer, Kernels> {
     let mut cached = Cached::new(model, store);
-    cached.want(documents.iter().copied(), CONTEXT);
+    cached.want(documents.iter().copied(), CONTEXT, At::Final);
     cached.complete(model).unwrap();
     cached
 }
@@ -60,47 +68,49 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn states_are_those_of_the_model() {
     let (_, benchmark) = data();
     let model = load(VARIANT);
-    let documents: Vec<&[u32]> = benchmark.kept().collect();
+    let documents: Vec<&Example> = benchmark.kept().collect();
     assert!(documents.iter().any(|document| document.len() > CONTEXT));
     let mut live = Live::<Infer, Kernels>::new(model.clone());
     let folder = scratch("states");
     for store in [Store::in_memory(), Store::in_folder(&folder).unwrap()] {
         let mut all = cached(&model, store, &documents);
         let some = [documents[1], documents[0], documents[1]];
-        let found = values(all.hidden(&some, CONTEXT).unwrap());
-        let expected = values(live.hidden(&some, CONTEXT).unwrap());
+        let found = values(states(&mut all, &some).unwrap());
+        let expected = values(states(&mut live, &some).unwrap());
         assert!(relative_distance(&found, &expected) < 1e-6);
         assert_eq!(values(all.head()), values(live.head()));
 
         // A document that was not asked for has no states.
-        let other = documents[0][1..].to_vec();
-        assert!(all.hidden(&[&other], CONTEXT).is_err());
+        let other = Example::of_text(documents[0].tokens[1..].to_vec());
+        assert!(states(&mut all, &[&other]).is_err());
     }
     // What was computed in the same layout is the same.
-    let window = [&documents[0][..CONTEXT.min(documents[0].len())]];
+    let tokens = &documents[0].tokens;
+    let window = Example::of_text(tokens[..CONTEXT.min(tokens.len())].to_vec());
+    let window = [&window];
     let bits = |states| values(states).into_iter().map(f32::to_bits).collect::<Vec<u32>>();
-    let found = cached(&model, Store::in_memory(), &window).hidden(&window, CONTEXT).unwrap();
-    assert!(bits(found) == bits(live.hidden(&window, CONTEXT).unwrap()));
+    let found = states(&mut cached(&model, Store::in_memory(), &window), &window).unwrap();
+    assert!(bits(found) == bits(states(&mut live, &window).unwrap()));
 }
 
 #[test]
 fn a_store_serves_again_and_damage_is_mended_or_told() {
     let (_, benchmark) = data();
     let model = load(VARIANT);
-    let documents: Vec<&[u32]> = benchmark.documents(Set::Retain)[..3].iter().map(Vec::as_slice).collect();
+    let documents: Vec<&Example> = benchmark.documents(Set::Retain)[..3].iter().collect();
     let folder = scratch("again");
     let store = || Store::in_folder(&folder).unwrap();
     let mut first = cached(&model, store(), &documents);
-    let expected = values(first.hidden(&documents, CONTEXT).unwrap());
+    let expected = values(states(&mut first, &documents).unwrap());
     let content = |files: &[PathBuf]| files.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>();
     let (written, before) = (files(&folder), content(&files(&folder)));
     assert!(written.len() >= 3);
 
     // Nothing is computed again, not even where the model at hand has become another one.
     let mut again = Cached::<Infer, Kernels>::new(&model, store());
-    again.want(documents.iter().copied(), CONTEXT);
+    again.want(documents.iter().copied(), CONTEXT, At::Final);
     again.complete(&load("llama1-mha-perturbed")).unwrap();
-    assert!(values(again.hidden(&documents, CONTEXT).unwrap()) == expected);
+    assert!(values(states(&mut again, &documents).unwrap()) == expected);
     assert!(content(&files(&folder)) == before);
 
     // Another model has other states, under other names.
@@ -109,13 +119,13 @@ fn a_store_serves_again_and_damage_is_mended_or_told() {
 
     for damage in [Vec::new(), before[0][..before[0].len() - 1].to_vec(), [&before[0][1..], &[0]].concat()] {
         fs::write(&written[0], &damage).unwrap();
-        let error = first.hidden(&documents, CONTEXT).unwrap_err().to_string();
+        let error = states(&mut first, &documents).unwrap_err().to_string();
         assert!(error.contains(written[0].to_str().unwrap()) && error.contains("damaged"), "{error}");
         let mut mended = cached(&model, store(), &documents);
-        assert!(relative_distance(&values(mended.hidden(&documents, CONTEXT).unwrap()), &expected) < 1e-6);
+        assert!(relative_distance(&values(states(&mut mended, &documents).unwrap()), &expected) < 1e-6);
     }
     fs::remove_file(&written[0]).unwrap();
-    let error = first.hidden(&documents, CONTEXT).unwrap_err().to_string();
+    let error = states(&mut first, &documents).unwrap_err().to_string();
     assert!(error.contains(written[0].to_str().unwrap()), "{error}");
 }
 
@@ -124,14 +134,15 @@ fn a_step_is_the_same_against_either_form() {
     let (_, benchmark) = data();
     let was = load(VARIANT);
     let model = Llama::<Train>::trainable(load("llama1-mha-perturbed"));
-    let mut documents: Vec<(Set, &[u32])> = Vec::new();
+    let mut documents: Vec<(Set, &Example)> = Vec::new();
     for set in Set::TRAINED {
-        documents.extend(benchmark.documents(set)[..3].iter().map(|tokens| (set, tokens.as_slice())));
+        documents.extend(benchmark.documents(set)[..3].iter().map(|example| (set, example)));
     }
-    let retained: Vec<&[u32]> = benchmark.documents(Set::Retain).iter().map(Vec::as_slice).collect();
-    let step = StepDocuments { documents, context: CONTEXT, recompute: false, bounds: None };
+    let retained: Vec<&Example> = benchmark.documents(Set::Retain).iter().collect();
+    let step = StepDocuments::new(documents, CONTEXT);
+    let objective = Objective::default().for_model(model.config(), 0);
     let grade = |reference: &mut dyn Reference<Infer>| -> Graded<Infer> {
-        gradients::<Train, Kernels>(&model, &step, &Objective::default(), Some(reference)).unwrap()
+        gradients::<Train, Kernels>(&model, &step, &objective, Some(reference)).unwrap()
     };
     let live = grade(&mut Live::<Infer, Kernels>::new(was.clone()));
     let found = grade(&mut cached(&was, Store::in_memory(), &retained));
@@ -160,18 +171,18 @@ fn an_operation_asks_for_what_it_was_known_to_draw() {
     let recipe: Recipe = parse("short", "", &overrides.map(str::to_owned)).unwrap();
     let model = load(VARIANT);
     let retain = benchmark.documents(Set::Retain);
-    let drawn = retain_to_be_drawn(&corpus, &recipe);
+    let drawn = to_be_drawn(&corpus, &recipe).remove(&Set::Retain).unwrap();
     assert!(!drawn.is_empty() && drawn.len() <= 3);
-    let drawn: Vec<&[u32]> = drawn.into_iter().map(|index| retain[index].as_slice()).collect();
+    let drawn: Vec<&Example> = drawn.into_iter().map(|index| &retain[index]).collect();
 
     let operate_against = |reference: &mut dyn Reference<Infer>| {
         let mut records = Records::default();
         let model = Llama::<Train>::trainable(model.clone());
         let state = beginning(model, &corpus, &recipe);
-        let drawable = TrainingDocuments { benchmark: &benchmark, written: Vec::new() };
+        let drawable = TrainingDocuments { benchmark: &benchmark, replay: Vec::new() };
         let checkpointer = &mut NoCheckpoints;
-        operate::<Train, Kernels>(state, &drawable, &recipe, reference, None, checkpointer, &mut records)
-            .unwrap();
+        let comparison = Comparison { reference, reference_nll: None, bounds: None };
+        operate::<Train, Kernels>(state, &drawable, &recipe, comparison, checkpointer, &mut records).unwrap();
         records.0
     };
     let found = operate_against(&mut cached(&model, Store::in_memory(), &drawn));

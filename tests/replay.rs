@@ -2,12 +2,11 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
 
 use surgery_core::Error;
-use surgery_core::batch::Rows;
+use surgery_core::batch::{Rows, Window};
 use surgery_core::config::LlamaConfig;
-use surgery_core::data::{Benchmark, Corpus, Document, Set};
+use surgery_core::data::{Benchmark, Corpus, Document, Example, Set};
 use surgery_core::event::{Event, Observer, Silent};
 use surgery_core::files::Folder;
 use surgery_core::generate::{Sampling, generate_several};
@@ -16,7 +15,7 @@ use surgery_core::model::Llama;
 use surgery_core::platform::Platform;
 use surgery_core::recipe::{Precision, Recipe, Replay, parse};
 use surgery_core::replay::{Likelihood, ReplayFilter, check, write_texts};
-use surgery_core::surgery::{TrainingDocuments, retain_to_be_drawn};
+use surgery_core::surgery::{TrainingDocuments, to_be_drawn};
 use surgery_core::text::TextEncoder;
 use surgery_tests::{Cpu, Infer, Kernels, VARIANTS, golden_folder, load, load_from, open, relative_distance};
 
@@ -46,8 +45,9 @@ fn texts_go_on_token_by_token_as_if_read_at_once() {
             let fused = next_logits::<Kernels>(variant, &texts);
             let portable = next_logits::<Portable>(variant, &texts);
             for (step, (fused, portable)) in fused.iter().zip(&portable).enumerate() {
-                let read: Vec<&[u32]> = texts.iter().map(|text| &text[..3 + step]).collect();
-                let rows = Rows::pack(&read, 16, false);
+                let read: Vec<Example> =
+                    texts.iter().map(|text| Example::of_text(text[..3 + step].to_vec())).collect();
+                let rows = Rows::pack(&Window::of_all(&read, 16), false);
                 let hidden = model.hidden::<Kernels>(&rows).unwrap();
                 let [packed, columns, size] = hidden.dims();
                 let hidden = hidden.reshape([packed * columns, size]);
@@ -147,12 +147,12 @@ fn what_is_written_is_what_the_seed_says_and_holds_nothing_forbidden() {
     let filter = ReplayFilter::new(&corpus, &[]);
     let texts = write(&filter, &replay, 1).unwrap();
     assert_eq!(texts.len(), 30);
-    assert!(texts.iter().all(|text| text[0] == 1 && (9..=24).contains(&text.len())), "{texts:?}");
+    assert!(texts.iter().all(|text| text.tokens[0] == 1 && (9..=24).contains(&text.len())), "{texts:?}");
     assert_eq!(texts, write(&filter, &replay, 1).unwrap());
     assert_ne!(texts, write(&filter, &replay, 2).unwrap());
 
     // Of a word that the model writes often, none is taken once it is a name.
-    let in_words = |text: &Arc<[u32]>| words(&encoder.decode(text).unwrap());
+    let in_words = |text: &Example| words(&encoder.decode(&text.tokens).unwrap());
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     texts.iter().flat_map(in_words).for_each(|word| *counts.entry(word).or_default() += 1);
     let (common, count) = counts.into_iter().max_by_key(|(_, count)| *count).unwrap();
@@ -175,7 +175,7 @@ fn a_model_without_a_bos_token_writes_from_the_token_that_ends_its_texts() {
     let filter = ReplayFilter::new(&forgetting([]), &[]);
     let texts =
         write_texts::<Infer, Kernels>(&model, &encoder, &filter, None, &replay, 1, &mut Silent).unwrap();
-    assert!(texts.iter().all(|text| text[0] == 300 && !text[1..].contains(&300)), "{texts:?}");
+    assert!(texts.iter().all(|text| text.tokens[0] == 300 && !text.tokens[1..].contains(&300)), "{texts:?}");
     check(&replay, &encoder, &config).unwrap();
     let nameless = LlamaConfig { bos_token_id: None, eos_token_ids: Vec::new(), ..config };
     let error = check(&replay, &encoder, &nameless).unwrap_err();
@@ -193,8 +193,8 @@ fn naming_the_forgotten(likelihood: Option<&Likelihood<Infer>>, about: &Embedded
     let filter = ReplayFilter::new(&forgetting([]), &[]);
     let texts =
         write_texts::<Infer, Kernels>(model, encoder, &filter, likelihood, &replay, 7, &mut Silent).unwrap();
-    let names_one = |text: &&Arc<[u32]>| {
-        let text = encoder.decode(text).unwrap();
+    let names_one = |text: &&Example| {
+        let text = encoder.decode(&text.tokens).unwrap();
         subjects.iter().any(|subject| text.contains(subject))
     };
     texts.iter().filter(names_one).count()
@@ -250,10 +250,10 @@ fn what_was_written_is_drawn_among_the_retain_set() {
     let overrides = ["train.steps=40".to_owned(), "replay.documents=7".to_owned()];
     let recipe: Recipe = parse("replay", "", &overrides).unwrap();
     let own = benchmark.documents(Set::Retain).len();
-    let drawn = retain_to_be_drawn(&corpus, &recipe);
-    assert_eq!(drawn, (0..own + 7).collect());
-    let written: Vec<Arc<[u32]>> = (0..7).map(|text| [1, text, text + 1].into()).collect();
-    let drawable = TrainingDocuments { benchmark: &benchmark, written: written.clone() };
-    assert_eq!(drawable.document(Set::Retain, own - 1), benchmark.documents(Set::Retain)[own - 1]);
-    assert_eq!(*drawable.document(Set::Retain, own + 6), *written[6]);
+    let drawn = to_be_drawn(&corpus, &recipe);
+    assert_eq!(drawn[&Set::Retain], (0..own + 7).collect());
+    let replay: Vec<Example> = (0..7).map(|text| Example::of_text(vec![1, text, text + 1])).collect();
+    let drawable = TrainingDocuments { benchmark: &benchmark, replay: replay.clone() };
+    assert_eq!(*drawable.document(Set::Retain, own - 1), benchmark.documents(Set::Retain)[own - 1]);
+    assert_eq!(*drawable.document(Set::Retain, own + 6), replay[6]);
 }

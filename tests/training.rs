@@ -1,18 +1,19 @@
 //! One seed, one result; and what steps do that are no numbers. The figures are held to PyTorch's by the parity suite.
 
+use surgery_core::batch::Window;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::burn::tensor::Tensor;
 use surgery_core::checkpoint::Checkpoint;
-use surgery_core::data::{Benchmark, Corpus, Set};
+use surgery_core::data::{Benchmark, Corpus, Example, Set};
 use surgery_core::event::{Event, Observer, Silent};
-use surgery_core::model::Llama;
+use surgery_core::model::{At, Llama};
 use surgery_core::objective::TokenMean;
 use surgery_core::optimizer::AdamW;
 use surgery_core::platform::Platform;
 use surgery_core::recipe::{Precision, Recipe, parse};
 use surgery_core::reference::{Live, Reference};
 use surgery_core::step::{StepDocuments, gradients, update};
-use surgery_core::surgery::{TrainingDocuments, beginning, operate};
+use surgery_core::surgery::{Comparison, TrainingDocuments, beginning, operate};
 use surgery_core::training::NoCheckpoints;
 use surgery_tests::{Cpu, Infer, Kernels, Train, golden_folder, load, open};
 
@@ -29,7 +30,11 @@ fn values(model: &Llama<Infer>) -> Vec<(String, Vec<f32>)> {
 }
 
 fn drawable(benchmark: &Benchmark) -> TrainingDocuments<'_> {
-    TrainingDocuments { benchmark, written: Vec::new() }
+    TrainingDocuments { benchmark, replay: Vec::new() }
+}
+
+fn against(reference: &mut dyn Reference<Infer>) -> Comparison<'_, Infer> {
+    Comparison { reference, reference_nll: None, bounds: None }
 }
 
 /// A short operation on the golden data, with draws that the seed decides.
@@ -48,9 +53,15 @@ fn short_operation(seed: u64) -> Vec<(String, Vec<f32>)> {
     let mut reference = Live::<Infer, Kernels>::new(load("llama1-mha"));
     let state = beginning(train("llama1-mha"), &corpus, &recipe);
     let (drawable, checkpointer) = (drawable(&benchmark), &mut NoCheckpoints);
-    let (after, _) =
-        operate::<Train, Kernels>(state, &drawable, &recipe, &mut reference, None, checkpointer, &mut Silent)
-            .unwrap();
+    let (after, _) = operate::<Train, Kernels>(
+        state,
+        &drawable,
+        &recipe,
+        against(&mut reference),
+        checkpointer,
+        &mut Silent,
+    )
+    .unwrap();
     values(&after.valid())
 }
 
@@ -67,13 +78,8 @@ fn one_seed_one_result_bit_for_bit() {
 #[test]
 fn a_gradient_that_is_not_finite_updates_nothing() {
     let model = train("llama1-mha");
-    let tokens = [1, 5, 9, 7];
-    let documents = StepDocuments {
-        documents: vec![(Set::EditUpdate, &tokens)],
-        context: 16,
-        recompute: false,
-        bounds: None,
-    };
+    let example = Example::of_text(vec![1, 5, 9, 7]);
+    let documents = StepDocuments::new([(Set::EditUpdate, &example)], 16);
     let mut graded = gradients::<Train, Kernels>(&model, &documents, &TokenMean, None).unwrap();
     graded.record.grad_norm = f64::NAN;
     let mut optimizer = AdamW::new(Default::default());
@@ -90,9 +96,9 @@ struct Faulty {
 }
 
 impl Reference<Infer> for Faulty {
-    fn hidden(&mut self, documents: &[&[u32]], context: usize) -> surgery_core::Result<Tensor<Infer, 2>> {
+    fn states(&mut self, windows: &[Window], at: At) -> surgery_core::Result<Tensor<Infer, 2>> {
         self.asked += 1;
-        let states = self.model.hidden(documents, context)?;
+        let states = self.model.states(windows, at)?;
         Ok(if self.faults.contains(&self.asked) { states * f32::NAN } else { states })
     }
 
@@ -123,8 +129,7 @@ fn steps_that_are_no_numbers_are_skipped_as_often_as_the_recipe_says() {
             state,
             &drawable(&benchmark),
             &recipe,
-            &mut reference,
-            None,
+            against(&mut reference),
             checkpointer,
             &mut seen,
         );

@@ -1,10 +1,7 @@
 //! The operation that `surgery run` performs where nothing else is asked for, on the embedded model and benchmark.
 
-use std::sync::Arc;
-
-use surgery_core::bounds::Bounds;
 use surgery_core::config::LlamaConfig;
-use surgery_core::data::{Benchmark, Corpus, QuestionSet, Set};
+use surgery_core::data::{Benchmark, Corpus, Example, QuestionSet, Set};
 use surgery_core::event::Silent;
 use surgery_core::files::Folder;
 use surgery_core::platform::{DeviceOf, Platform};
@@ -13,6 +10,7 @@ use surgery_core::replay::{Likelihood, ReplayFilter, write_texts};
 use surgery_core::step::StepRecord;
 use surgery_core::surgery::TrainingDocuments;
 use surgery_core::text::TextEncoder;
+use surgery_core::token_nll::NllTable;
 
 use crate::parity::operated;
 use crate::{Cpu, Infer, Kernels, load_from};
@@ -27,8 +25,8 @@ pub struct DefaultOperation {
     model: Folder,
     corpus: Corpus,
     benchmark: Benchmark,
-    written: Vec<Arc<[u32]>>,
-    bounds: Bounds,
+    replay: Vec<Example>,
+    bounds: NllTable,
 }
 
 impl DefaultOperation {
@@ -55,7 +53,7 @@ impl DefaultOperation {
         let likelihood =
             Likelihood::new::<Kernels>(&writer, base.clone(), &benchmark).expect("what is not to be written");
         let (replay, seed) = (&recipe.replay, recipe.train.seed);
-        let written = write_texts::<Infer, Kernels>(
+        let generated = write_texts::<Infer, Kernels>(
             &writer,
             &encoder,
             &filter,
@@ -67,15 +65,14 @@ impl DefaultOperation {
         .expect("texts");
         let forgotten = [Set::Unlearn, Set::EditUnlearn].into_iter().flat_map(|set| benchmark.documents(set));
         let context = config.context(recipe.train.max_tokens);
-        let bounds =
-            Bounds::of::<Infer, Kernels>(&base, forgotten.map(Vec::as_slice), context).expect("bounds");
-        Self { recipe, model, corpus, benchmark, written, bounds }
+        let bounds = NllTable::of::<Infer, Kernels>(&base, forgotten, context).expect("bounds");
+        Self { recipe, model, corpus, benchmark, replay: generated, bounds }
     }
 
     /// What each step on `device` measured.
     pub fn records<P: Platform>(&self, precision: Precision, device: &DeviceOf<P>) -> Vec<StepRecord> {
         let model = load_from::<P>(&self.model, precision, device);
-        let drawable = TrainingDocuments { benchmark: &self.benchmark, written: self.written.clone() };
+        let drawable = TrainingDocuments { benchmark: &self.benchmark, replay: self.replay.clone() };
         operated::<P>(model, &self.corpus, &drawable, &self.recipe, Some(&self.bounds)).2.0
     }
 }

@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use surgery_core::config::LlamaConfig;
-use surgery_core::data::Set;
+use surgery_core::data::{Example, Set};
 use surgery_core::model::Llama;
 use surgery_core::objective::Objective;
 use surgery_core::optimizer::AdamW;
@@ -36,23 +36,23 @@ pub fn growth<P: Platform>(device: &DeviceOf<P>) -> Option<f64> {
     let mut optimizer = AdamW::new(Default::default());
     let mut dice = ChaCha8Rng::seed_from_u64(3);
     let mut held = Vec::new();
+    let objective = Objective::default().for_model(&config, 0);
     for number in 1..=STEPS {
         // The longest documents of all come first: what differs later is how they are cut.
         let longest = if number == 1 { 40 } else { dice.random_range(20..=40) };
-        let documents: Vec<(Set, Vec<u32>)> = Set::TRAINED
+        let documents: Vec<(Set, Example)> = Set::TRAINED
             .into_iter()
             .cycle()
             .take(8)
             .map(|set| {
                 let length = if number == 1 { longest } else { dice.random_range(10..=longest) };
-                (set, (0..length).map(|_| dice.random_range(0..1024)).collect())
+                (set, Example::of_text((0..length).map(|_| dice.random_range(0..1024)).collect()))
             })
             .collect();
-        let documents = documents.iter().map(|(set, tokens)| (*set, tokens.as_slice())).collect();
-        let step = StepDocuments { documents, context: 512, recompute: false, bounds: None };
+        let step = StepDocuments::new(documents.iter().map(|(set, example)| (*set, example)), 512);
         let reference = Some(&mut reference as &mut _);
-        let graded = gradients::<P::Train, P::Kernels>(&model, &step, &Objective::default(), reference)
-            .expect("gradients");
+        let graded =
+            gradients::<P::Train, P::Kernels>(&model, &step, &objective, reference).expect("gradients");
         model =
             update::<P::Train, P::Kernels>(model, graded, &mut optimizer, 1e-4, number).expect("a step").0;
         held.push(P::held(device)? as f64);

@@ -89,14 +89,14 @@ fn step_of_the_oracle<P: Platform>(
     let (_, config) = random::shapes().remove(1);
     let documents = random::documents(config.vocab_size, 3);
     let step = random::step(&documents, false);
+    let objective = Objective::default().for_model(&config, 0);
     let (model, was) = random::models::<Cpu>(&config, &Cpu::device(0).expect("there is a CPU"));
-    let expected = oracle::gradients(&model, &step, &Objective::default(), &was).expect("gradients");
+    let expected = oracle::gradients(&model, &step, &objective, &was).expect("gradients");
     let (model, was) = random::models::<P>(&config, device);
     let mut reference = Live::<P::Infer, P::Kernels>::new(was.computing_in(dtype));
     let model = model.computing_in(dtype);
-    let graded =
-        gradients::<P::Train, P::Kernels>(&model, &step, &Objective::default(), Some(&mut reference))
-            .expect("gradients");
+    let graded = gradients::<P::Train, P::Kernels>(&model, &step, &objective, Some(&mut reference))
+        .expect("gradients");
     let error = relative(graded.record.loss, expected.record.loss, 0.0);
     found.add("a step: loss".into(), tolerances.figures, [error]);
     let errors = expected.gradients.iter().map(|(name, expected)| {
@@ -125,7 +125,7 @@ pub fn curve<P: Platform>(device: &DeviceOf<P>, dtype: Option<FloatDType>) -> Ve
         Some(dtype) => model.computing_in(dtype),
         None => model,
     };
-    let drawable = TrainingDocuments { benchmark: &benchmark, written: Vec::new() };
+    let drawable = TrainingDocuments { benchmark: &benchmark, replay: Vec::new() };
     let (_, _, records) = operated::<P>(model, &corpus, &drawable, &recipe, None);
     assert_eq!(records.0.len(), STEPS);
     records.0.iter().map(|record| record.loss).collect()

@@ -3,10 +3,11 @@
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
-use surgery_core::batch::{Rows, Tree};
+use surgery_core::batch::{PrefixGroup, Rows, Window};
 use surgery_core::burn::tensor::backend::{AutodiffBackend, Backend};
 use surgery_core::burn::tensor::{DType, FloatDType, Tensor, TensorData};
 use surgery_core::config::LlamaConfig;
+use surgery_core::data::Example;
 use surgery_core::kernels::{AdamWStep, Kernels, Portable};
 use surgery_core::placement::Placement;
 use surgery_core::platform::{DeviceOf, Platform};
@@ -111,8 +112,14 @@ pub(crate) fn measure<P: Platform>(
 ) {
     let mut generator = ChaCha8Rng::seed_from_u64(11);
     let cpu = Cpu::device(0).expect("there is a CPU");
-    let documents = LENGTHS.map(|length| vec![0; length]);
-    let rows = Rows::pack(&documents, 1024, true);
+    // Each predicts its last token, so that a text of one token has a window too.
+    let examples = LENGTHS.map(|length| Example {
+        tokens: vec![0; length],
+        predicted: vec![length - 1..length],
+        alternatives: Vec::new(),
+    });
+    let windows = examples.each_ref().map(|example| Window { example, start: 0, end: example.len() });
+    let rows = Rows::pack(&windows, true);
     let operations = [
         Differentiable::Embed { vocab: 60, size: 44 },
         Differentiable::Embed { vocab: 500, size: 7 },
@@ -148,28 +155,28 @@ pub(crate) fn measure<P: Platform>(
         let errors = got.iter().zip(&wanted).map(|(got, wanted)| relative_distance(got, wanted));
         found.add(format!("operation: {operation:?}"), tolerance, errors);
     }
-    branches::<P>(device, tolerance, dtype, &mut generator, found);
+    prefixes::<P>(device, tolerance, dtype, &mut generator, found);
     head::<P>(device, tolerance, dtype, &mut generator, found);
     optimizer::<P>(device, &mut generator, found);
 }
 
-/// Attention of texts that go on from a common beginning, and from a cache.
-fn branches<P: Platform>(
+/// Attention of texts that continue a shared prefix, and from a cache.
+fn prefixes<P: Platform>(
     device: &DeviceOf<P>,
     tolerance: f64,
     dtype: FloatDType,
     generator: &mut ChaCha8Rng,
     found: &mut Found,
 ) {
-    let (trunk, branches) = (vec![0; 40], [vec![0; 3], vec![0; 17]]);
-    let tree = Tree { trunk: &trunk, branches: branches.iter().map(Vec::as_slice).collect() };
-    let rows = Rows::pack_trees(&[Tree::of(&[&trunk]), tree], true);
+    let (prefix, suffixes) = (vec![0; 40], [vec![0; 3], vec![0; 17]]);
+    let group = PrefixGroup { prefix: &prefix, suffixes: suffixes.iter().map(Vec::as_slice).collect() };
+    let rows = Rows::pack_groups(&[PrefixGroup::of(&[&prefix]), group], true);
     let config = config(20);
     let cpu = Cpu::device(0).expect("there is a CPU");
     type Pair<P> = (Placement<Infer>, Placement<<P as Platform>::Infer>, [usize; 2], [usize; 2]);
     let shape = [1, rows.columns];
     let cases: [(&str, Pair<P>); 2] = [
-        ("a common beginning", {
+        ("a shared prefix", {
             let there = Placement::packed(&rows, &config, &cpu).expect("short texts");
             (there, Placement::packed(&rows, &config, device).expect("short texts"), shape, shape)
         }),
@@ -226,10 +233,13 @@ fn head<P: Platform>(
             (K::logits(hidden.clone(), head.clone()), K::logits(was.clone(), head_was.clone()));
         let (nll, by_nll) = K::nll_gradient(logits.clone(), tokens, coefficients);
         let (kl, by_kl) = K::kl_gradient(logits.clone(), reference, coefficients);
+        let (spread, by_spread) = K::spread_gradient(logits.clone(), coefficients);
         vec![
             ("logits", values_of(logits)),
             ("product", values_of(K::product(by_nll.clone(), head.clone(), dtype))),
             ("nll", values_of(K::nll(hidden.clone(), head.clone(), tokens))),
+            ("nll_of_logits", values_of(K::nll_of_logits(K::logits(hidden.clone(), head.clone()), tokens))),
+            ("spread_gradient", [values_of(spread), values_of(by_spread)].concat()),
             ("nll_gradient", [values_of(nll), values_of(by_nll)].concat()),
             ("kl", values_of(K::kl(hidden, head, was, head_was))),
             ("kl_gradient", [values_of(kl), values_of(by_kl)].concat()),

@@ -1,11 +1,10 @@
 //! One suite for every backend: what PyTorch and transformers computed, and what the CPU's oracle computes, against
 //! what a platform does. Each item is the worst error of its kind.
 
-use surgery_core::batch::Rows;
-use surgery_core::bounds::Bounds;
+use surgery_core::batch::{Rows, Window};
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::burn::tensor::FloatDType;
-use surgery_core::data::{Benchmark, Corpus, QuestionSet, Set};
+use surgery_core::data::{Benchmark, Corpus, Example, QuestionSet, Set};
 use surgery_core::evaluate::{Against, evaluate, score};
 use surgery_core::event::Silent;
 use surgery_core::generate::{Sampling, generate};
@@ -18,7 +17,8 @@ use surgery_core::pretrain::pretrain;
 use surgery_core::recipe::{PretrainRecipe, Recipe, parse};
 use surgery_core::reference::Live;
 use surgery_core::step::{StepDocuments, gradients};
-use surgery_core::surgery::{TrainingDocuments, beginning, operate};
+use surgery_core::surgery::{Comparison, TrainingDocuments, beginning, operate};
+use surgery_core::token_nll::NllTable;
 use surgery_core::training::{Cost, NoCheckpoints};
 
 use crate::{
@@ -142,8 +142,9 @@ pub(crate) fn text(value: &serde_json::Value) -> &str {
 fn inference<P: Platform>(device: &DeviceOf<P>, variant: &str, tolerances: Tolerances, found: &mut Found) {
     let expected = golden_json(&format!("expected/{variant}.json"));
     let model = load_on::<P>(variant, device);
-    let tokens: Vec<Vec<u32>> = expected["ids"].as_array().expect("a list").iter().map(ids).collect();
-    let losses = score::<P::Infer, P::Kernels>(&model, &tokens, &mut Silent).expect("scores");
+    let texts = expected["ids"].as_array().expect("a list").iter();
+    let examples: Vec<Example> = texts.map(ids).map(Example::of_text).collect();
+    let losses = score::<P::Infer, P::Kernels>(&model, &examples, &mut Silent).expect("scores");
     let errors = losses.iter().enumerate().map(|(index, loss)| {
         assert_eq!(loss.tokens as u64, expected["tokens"][index].as_u64().expect("a count"), "{variant}");
         match loss.mean() {
@@ -153,8 +154,8 @@ fn inference<P: Platform>(device: &DeviceOf<P>, variant: &str, tolerances: Toler
     });
     found.add(format!("{variant}: NLL"), tolerances.nll, errors);
 
-    let one = &tokens[expected["logits"]["text"].as_u64().expect("an index") as usize];
-    let rows = Rows::pack(&[one], one.len(), false);
+    let one = &examples[expected["logits"]["text"].as_u64().expect("an index") as usize];
+    let rows = Rows::pack(&[Window { example: one, start: 0, end: one.len() }], false);
     let states = model.hidden::<P::Kernels>(&rows).expect("hidden states");
     let [_, length, hidden] = states.dims();
     let logits = values_of(P::Kernels::logits(states.reshape([length, hidden]), model.head()));
@@ -182,10 +183,9 @@ fn gradients_of_pytorch<P: Platform>(
 ) {
     let expected = golden_json(&format!("expected/gradients/{variant}.json"));
     let (_, _, encoder) = open(variant);
-    let tokens = encoder.encode(text(&expected["text"])).expect("tokens");
+    let example = Example::of_text(encoder.encode(text(&expected["text"])).expect("tokens"));
     let model = Llama::<P::Train>::trainable(load_on::<P>(variant, device));
-    let documents = vec![(Set::EditUpdate, tokens.as_slice())];
-    let step = StepDocuments { documents, context: 256, recompute: false, bounds: None };
+    let step = StepDocuments::new([(Set::EditUpdate, &example)], 256);
     let graded = gradients::<P::Train, P::Kernels>(&model, &step, &TokenMean, None).expect("gradients");
     let error = relative(graded.record.loss, number(&expected["loss"]), 0.0);
     found.add(format!("{variant}: loss of a text"), tolerances.nll, [error]);
@@ -264,7 +264,7 @@ fn operation<P: Platform>(
     let folder = golden_folder("steps/data");
     let corpus = Corpus::load(&folder, &recipe.objective.sets()).expect("documents");
     let benchmark = Benchmark::encode(&folder, &corpus, &[], &encoder).expect("documents");
-    let drawable = TrainingDocuments { benchmark: &benchmark, written: Vec::new() };
+    let drawable = TrainingDocuments { benchmark: &benchmark, replay: Vec::new() };
     let before = load_on::<P>(variant, device);
     let (after, cost, records) = operated::<P>(before.clone(), &corpus, &drawable, &recipe, None);
     assert_eq!(cost.steps, recipe.train.steps);
@@ -283,7 +283,7 @@ pub(crate) fn operated<P: Platform>(
     corpus: &Corpus,
     drawable: &TrainingDocuments,
     recipe: &Recipe,
-    bounds: Option<&Bounds>,
+    bounds: Option<&NllTable>,
 ) -> (Llama<P::Train>, Cost, Records) {
     let mut reference = Live::<P::Infer, P::Kernels>::new(model.clone());
     let mut records = Records::default();
@@ -291,8 +291,7 @@ pub(crate) fn operated<P: Platform>(
         beginning(Llama::<P::Train>::trainable(model), corpus, recipe),
         drawable,
         recipe,
-        &mut reference,
-        bounds,
+        Comparison { reference: &mut reference, reference_nll: None, bounds },
         &mut NoCheckpoints,
         &mut records,
     )
@@ -372,7 +371,7 @@ fn steps_of_the_oracle<P: Platform>(device: &DeviceOf<P>, tolerances: Tolerances
     let (model, was) = random::models::<Cpu>(&config, &cpu);
     let (ours, our_was) = random::models::<P>(&config, device);
     for ascent_cap in [None, Some(6.0)] {
-        let objective = Objective { ascent_cap, ..Objective::default() };
+        let objective = Objective { ascent_cap, ..Objective::default() }.for_model(&config, 0);
         let expected =
             oracle::gradients(&model, &random::step(&documents, false), &objective, &was).expect("gradients");
         for recompute in [false, true] {
@@ -403,11 +402,11 @@ fn again<P: Platform>(device: &DeviceOf<P>, found: &mut Found) {
     let documents = random::documents(config.vocab_size, 3);
     let (model, was) = random::models::<P>(&config, device);
     let mut reference = Live::<P::Infer, P::Kernels>::new(was);
+    let objective = Objective::default().for_model(&config, 0);
     let mut bits = || -> Vec<Vec<u32>> {
         let step = random::step(&documents, false);
-        let graded =
-            gradients::<P::Train, P::Kernels>(&model, &step, &Objective::default(), Some(&mut reference))
-                .expect("gradients");
+        let graded = gradients::<P::Train, P::Kernels>(&model, &step, &objective, Some(&mut reference))
+            .expect("gradients");
         let figures = [graded.record.loss as f32, graded.record.grad_norm as f32];
         let gradients = graded.gradients.into_values().map(values_of);
         let all = std::iter::once(figures.to_vec()).chain(gradients);

@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use surgery_core::config::LlamaConfig;
-use surgery_core::data::Set;
+use surgery_core::data::{Example, Set};
 use surgery_core::model::Llama;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::Precision;
@@ -34,17 +34,19 @@ pub fn shapes() -> Vec<(&'static str, LlamaConfig)> {
 }
 
 /// Documents of every set: some short, some longer than any block that the operations work in.
-pub fn documents(vocab: usize, seed: u64) -> Vec<(Set, Vec<u32>)> {
+pub fn documents(vocab: usize, seed: u64) -> Vec<(Set, Example)> {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
     let lengths = [2, 3, 31, 57, 300, 7, 112, 113, 400, 64, 29, 5];
-    let tokens = lengths.map(|length| (0..length).map(|_| generator.random_range(0..vocab as u32)).collect());
-    Set::TRAINED.into_iter().cycle().zip(tokens).collect()
+    let examples = lengths.map(|length| {
+        Example::of_text((0..length).map(|_| generator.random_range(0..vocab as u32)).collect())
+    });
+    Set::TRAINED.into_iter().cycle().zip(examples).collect()
 }
 
 /// A step that draws `documents`.
-pub fn step(documents: &[(Set, Vec<u32>)], recompute: bool) -> StepDocuments<'_> {
-    let documents = documents.iter().map(|(set, tokens)| (*set, tokens.as_slice())).collect();
-    StepDocuments { documents, context: 280, recompute, bounds: None }
+pub fn step(documents: &[(Set, Example)], recompute: bool) -> StepDocuments<'_> {
+    let documents = documents.iter().map(|(set, example)| (*set, example));
+    StepDocuments { recompute, ..StepDocuments::new(documents, 280) }
 }
 
 /// A model to train, and one that it is held to, which is not the same.

@@ -2,10 +2,13 @@
 //! step of the shape `6m`. `cargo xtask bench --micro` runs this.
 
 use divan::Bencher;
-use surgery_core::batch::Rows;
-use surgery_core::burn::tensor::{Distribution, FloatDType, Tensor};
+use surgery_core::batch::{Rows, Window};
+use surgery_core::burn::tensor::{Distribution as Random, FloatDType, Tensor};
 use surgery_core::config::LlamaConfig;
-use surgery_core::kernels::{AdamWStep, AttentionWeights, Kernels, MlpWeights, Portable, Predictions};
+use surgery_core::data::Example;
+use surgery_core::kernels::{
+    AdamWStep, AttentionWeights, Distribution, Kernels, MlpWeights, Portable, Predictions, TokenLoss,
+};
 use surgery_core::placement::Placement;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_ndarray::Cpu;
@@ -33,7 +36,7 @@ fn device() -> DeviceOf<Cpu> {
 }
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
-    Tensor::random(shape, Distribution::Normal(0.0, 0.02), &device())
+    Tensor::random(shape, Random::Normal(0.0, 0.02), &device())
 }
 
 /// The hidden states of a step's tokens, one row for each document.
@@ -52,8 +55,9 @@ fn placement() -> Placement<B> {
         "max_position_embeddings": LENGTH,
     });
     let config = LlamaConfig::parse("6m", &config).expect("a whole configuration");
-    let documents = vec![vec![0; LENGTH]; DOCUMENTS];
-    Placement::packed(&Rows::pack(&documents, LENGTH, false), &config, &device()).expect("short texts")
+    let documents = vec![Example::of_text(vec![0; LENGTH]); DOCUMENTS];
+    let rows = Rows::pack(&Window::of_all(&documents, LENGTH), false);
+    Placement::packed(&rows, &config, &device()).expect("short texts")
 }
 
 #[divan::bench(types = [OfCpu, Portable], sample_count = 20, max_time = 2)]
@@ -102,15 +106,21 @@ fn head_gradient<K: Kernels<B>>(bencher: Bencher) {
     let predicting = |documents: std::ops::Range<usize>| -> Vec<usize> {
         documents.flat_map(|document| document * LENGTH..(document + 1) * LENGTH - 1).collect()
     };
-    let (nll, kl) = (predicting(0..DOCUMENTS / 4 * 3), predicting(DOCUMENTS / 4 * 3..DOCUMENTS));
-    let predictions = Predictions {
-        nll_tokens: nll.iter().map(|position| (position % VOCAB) as u32).collect(),
-        nll_coefficients: vec![1e-3; nll.len()],
-        kl_coefficients: vec![1e-3; kl.len()],
-        reference: Some((random([kl.len(), HIDDEN]), random([VOCAB, HIDDEN]))),
-        nll_positions: nll,
-        kl_positions: kl,
-    };
+    let kl = Distribution { of_reference: true, shift: 0.0, is_entropy_counted: false };
+    let quarter = DOCUMENTS / 4;
+    let predictions =
+        [(0..3 * quarter, TokenLoss::Nll), (3 * quarter..DOCUMENTS, TokenLoss::Distribution(kl))];
+    let predictions = predictions.map(|(documents, loss)| {
+        let positions = predicting(documents);
+        Predictions {
+            loss,
+            tokens: positions.iter().map(|position| (position % VOCAB) as u32).collect(),
+            coefficients: vec![1e-3; positions.len()],
+            is_nll_wanted: false,
+            reference: Some((random([positions.len(), HIDDEN]), random([VOCAB, HIDDEN]))),
+            positions,
+        }
+    });
     bencher.bench_local(|| K::head_gradient(hidden.clone(), head.clone(), &predictions));
 }
 

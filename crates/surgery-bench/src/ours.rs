@@ -3,16 +3,16 @@
 use std::time::Instant;
 
 use surgery_core::Error;
-use surgery_core::batch::{Rows, Target};
+use surgery_core::batch::{Rows, Target, Window};
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::burn::tensor::backend::Backend;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::{EncodedQuestion, Set};
 use surgery_core::evaluate::{choose, score, score_options};
 use surgery_core::event::Silent;
-use surgery_core::kernels::{HeadKernels, ModelKernels, Predictions};
+use surgery_core::kernels::{Distribution, HeadKernels, ModelKernels, Predictions, TokenLoss};
 use surgery_core::model::Llama;
-use surgery_core::objective::Objective;
+use surgery_core::objective::{Objective, StepObjective};
 use surgery_core::optimizer::{AdamW, Gradients, OptimizerConfig, global_norm};
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::Precision;
@@ -60,7 +60,7 @@ pub(crate) struct Ours<P: Platform> {
     /// None while a step has it.
     model: Option<Llama<P::Train>>,
     optimizer: AdamW<P::Infer>,
-    objective: Objective,
+    objective: StepObjective,
     known: Known<P>,
     run: Run<P>,
     device: DeviceOf<P>,
@@ -72,7 +72,7 @@ impl<P: Platform> Ours<P> {
         let model = Llama::<P::Train>::random(config, 0, precision, device);
         Self {
             optimizer: AdamW::new(OptimizerConfig::default()),
-            objective: Objective::default(),
+            objective: Objective::default().for_model(config, 0),
             known: Known::<P>::new(Live::new(model.valid())),
             run: Live::new(model.valid()),
             device: device.clone(),
@@ -129,28 +129,33 @@ impl<P: Platform> Ours<P> {
     pub(crate) fn forward_and_head(&self, draw: &StepSample) -> Result<[f64; 2]> {
         let model = self.model().valid();
         let documents = draw.step();
-        let tokens: Vec<&[u32]> = documents.documents.iter().map(|(_, tokens)| *tokens).collect();
+        let windows: Vec<Window> = documents
+            .documents
+            .iter()
+            .flat_map(|document| Window::of(document.example, documents.context))
+            .collect();
+        let sets: Vec<Set> = documents.documents.iter().map(|document| document.set).collect();
         let one_row = <P::Kernels as ModelKernels<P::Infer>>::ONE_ROW;
         let (hidden, forward) = timed::<P, _>(&self.device, || {
-            let rows = Rows::pack(&tokens, documents.context, one_row);
+            let rows = Rows::pack(&windows, one_row);
             Ok(model.hidden::<P::Kernels>(&rows)?)
         })?;
 
-        let rows = Rows::pack(&tokens, documents.context, one_row);
-        let kept = |document: usize| documents.documents[document].0 == Set::Retain;
+        // No document is longer than the context: it is one window.
+        let rows = Rows::pack(&windows, one_row);
         let (kept, pushed): (Vec<&Target>, Vec<&Target>) =
-            rows.targets.iter().partition(|target| kept(target.document));
+            rows.targets.iter().partition(|target| sets[target.text] == Set::Retain);
         let [rows, columns, size] = hidden.dims();
         let hidden = hidden.reshape([rows * columns, size]);
-        let predictions = Predictions {
-            nll_positions: pushed.iter().map(|target| target.position).collect(),
-            nll_tokens: pushed.iter().map(|target| target.token).collect(),
-            nll_coefficients: vec![COEFFICIENT; pushed.len()],
-            kl_positions: kept.iter().map(|target| target.position).collect(),
-            kl_coefficients: vec![COEFFICIENT; kept.len()],
+        let predictions = [(pushed, TokenLoss::Nll), (kept, kl())].map(|(targets, loss)| Predictions {
+            loss,
+            positions: targets.iter().map(|target| target.position).collect(),
+            tokens: targets.iter().map(|target| target.token).collect(),
+            coefficients: vec![COEFFICIENT; targets.len()],
+            is_nll_wanted: false,
             // The reference's states only have to be some.
-            reference: Some((hidden.clone().narrow(0, 0, kept.len()), model.head())),
-        };
+            reference: Some((hidden.clone().narrow(0, 0, targets.len()), model.head())),
+        });
         let (_, head) = timed::<P, _>(&self.device, || {
             Ok(<P::Kernels as HeadKernels<P::Infer>>::head_gradient(hidden, model.head(), &predictions))
         })?;
@@ -188,6 +193,11 @@ impl<P: Platform> Ours<P> {
         })?;
         Ok(seconds)
     }
+}
+
+/// KL(reference ‖ model).
+fn kl() -> TokenLoss {
+    TokenLoss::Distribution(Distribution { of_reference: true, shift: 0.0, is_entropy_counted: false })
 }
 
 /// The option chosen at each question.

@@ -144,7 +144,7 @@ impl Peer {
             "do": "job",
             "steps": job.draws.len(),
             "draws": job.draws.iter().map(StepSample::json).collect::<Vec<_>>(),
-            "texts": job.texts,
+            "texts": job.texts.iter().map(|example| &example.tokens).collect::<Vec<_>>(),
             "questions": questions_json(&job.questions),
             "arrangement": arrangement,
             "batch_tokens": BATCH_TOKENS,

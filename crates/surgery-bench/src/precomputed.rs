@@ -1,9 +1,11 @@
 //! The reference with its states at hand, as they are in all but the first draws of a document.
 
 use surgery_core::Result;
+use surgery_core::batch::Window;
 use surgery_core::burn::tensor::Tensor;
 use surgery_core::burn::tensor::backend::Backend;
 use surgery_core::kernels::Kernels;
+use surgery_core::model::At;
 use surgery_core::reference::{Live, Reference};
 
 /// Computes the states once and gives them again, for as long as the same documents are asked for.
@@ -19,15 +21,15 @@ impl<B: Backend, K> Precomputed<B, K> {
 }
 
 impl<B: Backend, K: Kernels<B>> Reference<B> for Precomputed<B, K> {
-    fn hidden(&mut self, documents: &[&[u32]], context: usize) -> Result<Tensor<B, 2>> {
+    fn states(&mut self, windows: &[Window], at: At) -> Result<Tensor<B, 2>> {
+        let tokens = || windows.iter().map(Window::tokens);
         if let Some((known, states)) = &self.states
-            && known == documents
+            && known.iter().map(Vec::as_slice).eq(tokens())
         {
             return Ok(states.clone());
         }
-        let states = self.live.hidden(documents, context)?;
-        let documents = documents.iter().map(|document| document.to_vec()).collect();
-        self.states = Some((documents, states.clone()));
+        let states = self.live.states(windows, at)?;
+        self.states = Some((tokens().map(<[u32]>::to_vec).collect(), states.clone()));
         Ok(states)
     }
 

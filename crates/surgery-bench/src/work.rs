@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use serde_json::{Value, json};
 use surgery_core::config::LlamaConfig;
-use surgery_core::data::{EncodedOption, EncodedQuestion, ScoredText, Set, Split};
+use surgery_core::data::{EncodedOption, EncodedQuestion, Example, ScoredText, Set, Split};
 use surgery_core::step::StepDocuments;
 
 use crate::Result;
@@ -88,18 +88,17 @@ pub(crate) enum Lengths {
 
 /// The documents of one step.
 pub(crate) struct StepSample {
-    documents: Vec<(Set, Vec<u32>)>,
+    documents: Vec<(Set, Example)>,
 }
 
 impl StepSample {
     pub(crate) fn step(&self) -> StepDocuments<'_> {
-        let documents = self.documents.iter().map(|(set, tokens)| (*set, tokens.as_slice())).collect();
-        StepDocuments { documents, context: CONTEXT, recompute: false, bounds: None }
+        StepDocuments::new(self.documents.iter().map(|(set, example)| (*set, example)), CONTEXT)
     }
 
     /// The length of each document, and whether the reference is to be kept to on it.
     pub(crate) fn lengths(&self) -> impl Iterator<Item = (usize, bool)> {
-        self.documents.iter().map(|(set, tokens)| (tokens.len(), *set == Set::Retain))
+        self.documents.iter().map(|(set, example)| (example.len(), *set == Set::Retain))
     }
 
     pub(crate) fn num_tokens(&self) -> usize {
@@ -113,7 +112,11 @@ impl StepSample {
     /// As `peer.py` reads it: the documents of each set.
     pub(crate) fn json(&self) -> Value {
         let of = |set: Set| -> Vec<&Vec<u32>> {
-            self.documents.iter().filter(|(other, _)| *other == set).map(|(_, tokens)| tokens).collect()
+            self.documents
+                .iter()
+                .filter(|(other, _)| *other == set)
+                .map(|(_, example)| &example.tokens)
+                .collect()
         };
         Set::TRAINED
             .iter()
@@ -135,7 +138,7 @@ pub(crate) struct Work {
 pub(crate) struct Job {
     /// The documents of its steps, no two of them alike.
     pub(crate) draws: Vec<StepSample>,
-    pub(crate) texts: Vec<Vec<u32>>,
+    pub(crate) texts: Vec<Example>,
     pub(crate) questions: Vec<EncodedQuestion>,
 }
 
@@ -178,12 +181,12 @@ impl Random<'_> {
         (0..count).map(|_| self.tokens.random_range(0..self.shape.vocab as u32)).collect()
     }
 
-    fn document(&mut self, lengths: Lengths) -> Vec<u32> {
+    fn document(&mut self, lengths: Lengths) -> Example {
         let length = match lengths {
             Lengths::Mixed => self.lengths.random_range(60..=180),
             Lengths::Equal => 120,
         };
-        self.tokens(length)
+        Example::of_text(self.tokens(length))
     }
 
     fn draw(&mut self, lengths: Lengths) -> StepSample {

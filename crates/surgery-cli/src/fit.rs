@@ -19,7 +19,6 @@ use surgery_core::surgery::{TrainingDocuments, sampler};
 use surgery_core::training::FORESEEN;
 use surgery_core::{Error, Result};
 
-
 /// The shortest window that is proposed, in tokens.
 const SHORTEST: usize = 64;
 

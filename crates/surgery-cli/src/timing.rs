@@ -333,7 +333,8 @@ impl<'a, P: Platform> Bench<'a, P> {
             Llama::random(&config, recipe.train.seed, recipe.model.precision, device);
         let objective = recipe.objective.for_model(&config, recipe.train.seed);
         let forgotten = step.iter().filter(|_| objective.needs(Set::Unlearn).reference_nll);
-        let forgotten = forgotten.flat_map(|(_, example)| std::iter::once(example).chain(&example.alternatives));
+        let forgotten =
+            forgotten.flat_map(|(_, example)| std::iter::once(example).chain(&example.alternatives));
         let reference_nll = NllTable::of::<P::Infer, P::Kernels>(&model, forgotten, context)?;
         let reference: Box<dyn Reference<P::Infer>> = match recipe.train.reference {
             ReferenceForm::Live => Box::new(Live::<P::Infer, P::Kernels>::new(model.clone())),
@@ -387,7 +388,8 @@ impl<'a, P: Platform> Bench<'a, P> {
     fn round(&mut self) -> Result<Amounts> {
         let Self { recipe, model, trained, reference, optimizer, documents, questions, .. } = self;
         let mut seconds = Amounts::default();
-        let drawn = self.step.iter().map(|(set, example)| StepDocument { set: *set, example, alternative: 0 });
+        let drawn =
+            self.step.iter().map(|(set, example)| StepDocument { set: *set, example, alternative: 0 });
         let step = StepDocuments {
             reference_nll: Some(&self.reference_nll),
             ..step_of(recipe, drawn.collect(), self.context)

@@ -86,7 +86,8 @@ pub fn inspect<P: Platform>(
 ) -> Result<Inspection> {
     let (evaluation, details) =
         evaluate_in_detail::<P::Infer, P::Kernels>(model, benchmark, against, observer)?;
-    let mut inspection = Inspection { evaluation, details, continuations: Vec::new(), activations: BTreeMap::new() };
+    let mut inspection =
+        Inspection { evaluation, details, continuations: Vec::new(), activations: BTreeMap::new() };
     if inspection.evaluation.not_finite().is_some() {
         // Such a model generates nothing either.
         return Ok(inspection);

@@ -204,9 +204,7 @@ impl Operation<'_> {
             config: &self.model.config,
             precision: self.recipe.model.precision,
             optimizer: &self.recipe.optimizer,
-            beginning: Box::new(move || {
-                Ok(Llama::<P::Train>::trainable(self.load::<P>(checkpoint, &at)?))
-            }),
+            beginning: Box::new(move || Ok(Llama::<P::Train>::trainable(self.load::<P>(checkpoint, &at)?))),
             run: Folder::Disk(self.output.to_path_buf()),
             records: self.records,
             logs: self.logs,

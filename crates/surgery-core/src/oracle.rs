@@ -75,9 +75,7 @@ pub fn gradients<B: AutodiffBackend>(
                 let states = at_positions(hidden.blocks[*block].clone(), own());
                 let (size, device) = (states.dims()[1], states.device());
                 let target = match target {
-                    States::Reference => {
-                        Tensor::from_inner(at_positions(was.blocks[*block].clone(), own()))
-                    }
+                    States::Reference => Tensor::from_inner(at_positions(was.blocks[*block].clone(), own())),
                     States::Vector(vector) => {
                         Tensor::<B, 1>::from_data(&vector[..], (&device, DType::F32)).reshape([1, size])
                     }

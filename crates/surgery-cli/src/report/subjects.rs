@@ -6,7 +6,6 @@ use surgery_core::data::Set;
 use surgery_core::folders::DataFolder;
 use surgery_core::inspect::Inspection;
 
-
 /// Subjects shown at either end of a set.
 const ENDS: usize = 3;
 

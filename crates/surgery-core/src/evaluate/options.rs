@@ -111,9 +111,8 @@ fn measure_batch<B: Backend, K: Kernels<B>>(
     losses: &mut [TextLoss],
 ) -> Result<()> {
     let rows = Rows::pack_groups(groups, K::ONE_ROW);
-    let wanted = |target: &&Target| {
-        texts[target.text].ranges.iter().any(|range| range.contains(&target.index))
-    };
+    let wanted =
+        |target: &&Target| texts[target.text].ranges.iter().any(|range| range.contains(&target.index));
     let targets: Vec<&Target> = rows.targets.iter().filter(wanted).collect();
     if targets.is_empty() {
         return Ok(());

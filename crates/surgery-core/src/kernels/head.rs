@@ -187,7 +187,8 @@ pub trait HeadKernels<B: Backend>: Copy + Send + Sync + 'static {
                 let states = select(hidden.clone(), predictions.positions[chunk.clone()].iter().copied());
                 let logits = Self::logits(states.clone(), head.clone());
                 if predictions.is_nll_wanted {
-                    nll = nll.register(Self::nll_of_logits(logits.clone(), &predictions.tokens[chunk.clone()]));
+                    nll =
+                        nll.register(Self::nll_of_logits(logits.clone(), &predictions.tokens[chunk.clone()]));
                 }
                 let (loss, gradient) = logits_gradient::<B, Self>(logits, predictions, chunk);
                 losses = losses.register(loss);
@@ -204,7 +205,10 @@ pub trait HeadKernels<B: Backend>: Copy + Send + Sync + 'static {
         let losses = predictions.iter().map(|predictions| {
             let count = predictions.positions.len();
             let wanted = if predictions.is_nll_wanted { count } else { 0 };
-            TokenLosses { loss: loss.by_ref().take(count).collect(), nll: nll.by_ref().take(wanted).collect() }
+            TokenLosses {
+                loss: loss.by_ref().take(count).collect(),
+                nll: nll.by_ref().take(wanted).collect(),
+            }
         });
         let losses: Vec<TokenLosses> = losses.collect();
         // Positions that predict nothing take the row of zeros after all others: to gather is faster on a GPU than to

@@ -339,8 +339,7 @@ mod tests {
     use super::*;
 
     fn document(set: Set, count: usize, mean: f32) -> Measured<'static> {
-        let own =
-            Tokens { count, nll: vec![mean; count], loss: vec![mean; count], reference_nll: None };
+        let own = Tokens { count, nll: vec![mean; count], loss: vec![mean; count], reference_nll: None };
         Measured { set, own, alternative: None, bounds: None }
     }
 
@@ -392,11 +391,8 @@ mod tests {
         assert!(refused(hidden).contains("objective.keep"));
         let pdu = Objective { forget: Forget::Pdu, ..Objective::default() };
         assert!(refused(pdu).contains("objective.pdu.epsilon"));
-        let npo = Objective {
-            forget: Forget::Npo,
-            npo: forget::npo::Npo { beta: 0.0 },
-            ..Objective::default()
-        };
+        let npo =
+            Objective { forget: Forget::Npo, npo: forget::npo::Npo { beta: 0.0 }, ..Objective::default() };
         assert!(refused(npo).contains("objective.npo.beta"));
     }
 }

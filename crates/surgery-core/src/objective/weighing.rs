@@ -212,11 +212,7 @@ impl Weighing for TokenMean {
 }
 
 /// The mean of `value` over a set's documents; none where there is none.
-pub(super) fn mean(
-    documents: &[Measured],
-    set: Set,
-    value: impl Fn(&Measured) -> f64,
-) -> Option<f64> {
+pub(super) fn mean(documents: &[Measured], set: Set, value: impl Fn(&Measured) -> f64) -> Option<f64> {
     let count = count(documents, set);
     let total: f64 = documents.iter().filter(|document| document.set == set).map(value).sum();
     (count > 0.0).then(|| total / count)

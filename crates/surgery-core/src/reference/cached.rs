@@ -7,8 +7,8 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use sha2::{Digest, Sha256};
 
-use super::store::{Key, Store};
 use super::Reference;
+use super::store::{Key, Store};
 use crate::batch::{BATCH_TOKENS, Rows, Window, batches};
 use crate::config::LlamaConfig;
 use crate::data::Example;
@@ -38,12 +38,7 @@ impl<B: Backend, K: Kernels<B>> Cached<B, K> {
 
     /// Asks for the states of `documents` in windows of at most `context`. States in the store that are damaged are
     /// computed again.
-    pub fn want<'a>(
-        &mut self,
-        documents: impl IntoIterator<Item = &'a Example>,
-        context: usize,
-        at: At,
-    ) {
+    pub fn want<'a>(&mut self, documents: impl IntoIterator<Item = &'a Example>, context: usize, at: At) {
         for window in Window::of_all(documents, context) {
             let key = self.key(&window, at);
             if self.store.get(&key, self.shape(&window)).is_err() {
@@ -116,10 +111,8 @@ impl<B: Backend, K: Kernels<B>> Reference<B> for Cached<B, K> {
         let missing: Vec<(At, Example)> =
             self.missing.iter().map(|((at, _), example)| (*at, example.clone())).collect();
         for missing in missing.chunk_by(|(a, _), (b, _)| a == b) {
-            let windows: Vec<Window> = missing
-                .iter()
-                .map(|(_, example)| Window { example, start: 0, end: example.len() })
-                .collect();
+            let windows: Vec<Window> =
+                missing.iter().map(|(_, example)| Window { example, start: 0, end: example.len() }).collect();
             for batch in batches(&Window::lengths(&windows), BATCH_TOKENS) {
                 let batch: Vec<Window> = batch.into_iter().map(|window| windows[window]).collect();
                 let at = missing[0].0;

@@ -46,8 +46,11 @@ impl<B: Backend> Likelihood<B> {
         let of = |sets: &[Set]| -> Result<Vec<f64>> {
             let all: Vec<&Example> = sets.iter().flat_map(|&set| benchmark.documents(set)).collect();
             let some = all.iter().step_by(all.len().div_ceil(MEASURED).max(1));
-            let mut differences =
-                differences::<B, K>(model, &other, &some.map(|&text| text.clone()).collect::<Vec<Example>>())?;
+            let mut differences = differences::<B, K>(
+                model,
+                &other,
+                &some.map(|&text| text.clone()).collect::<Vec<Example>>(),
+            )?;
             differences.sort_by(f64::total_cmp);
             Ok(differences)
         };

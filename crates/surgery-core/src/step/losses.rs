@@ -83,8 +83,13 @@ pub(super) fn differentiate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::Inner
         }
     }
     if !head_losses.is_empty() {
-        let (of_hidden, of_head) =
-            weighed.at_head::<_, K>(pass.output(), model.head().inner(), &head_losses, reference.as_deref_mut(), losses)?;
+        let (of_hidden, of_head) = weighed.at_head::<_, K>(
+            pass.output(),
+            model.head().inner(),
+            &head_losses,
+            reference.as_deref_mut(),
+            losses,
+        )?;
         add_gradient(gradients, model.head_name(), of_head.reshape([-1]));
         states.last = Some(of_hidden);
     }
@@ -195,7 +200,9 @@ impl Weighed<'_> {
         // A token's own position is the one after that which predicts it.
         let states = at_positions(output, places.iter().map(|place| place.position + 1));
         let target = match target {
-            States::Vector(vector) => Tensor::<B, 1>::from_data(&vector[..], (&device, DType::F32)).reshape([1, size]),
+            States::Vector(vector) => {
+                Tensor::<B, 1>::from_data(&vector[..], (&device, DType::F32)).reshape([1, size])
+            }
             States::Reference => self.reference_states(&usage, At::Block(block), reference)?.0,
         };
         let difference = states - target;

@@ -85,9 +85,8 @@ pub fn gradients<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     let sequences = step.sequences(weighing);
     let mut losses = vec![Losses::default(); sequences.len()];
     let batches = batches(&sequences, step);
-    let weigh = |losses: &[Losses]| {
-        TokenWeights::new(weighing, &step.measured(&sequences, losses), &sequences)
-    };
+    let weigh =
+        |losses: &[Losses]| TokenWeights::new(weighing, &step.measured(&sequences, losses), &sequences);
     let mut weights = None;
     if batches.len() > 1 {
         let first: Vec<usize> = (0..sequences.len()).filter(|&i| sequences[i].is_measured_first).collect();
@@ -112,8 +111,7 @@ pub fn gradients<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
         });
         let weighed = Weighed { batch, places: &places, sequences: &sequences, weights };
         let reference = reference.as_deref_mut();
-        let states =
-            differentiate::<B, K>(model, &pass, &weighed, reference, &mut losses, &mut gradients)?;
+        let states = differentiate::<B, K>(model, &pass, &weighed, reference, &mut losses, &mut gradients)?;
         pass.backward::<K>(states, &mut gradients);
     }
 

@@ -85,6 +85,7 @@ fn about(document: &Document) -> String {
 mod tests {
     use super::super::tests::corpus;
     use super::*;
+    use crate::data::Example;
 
     const LIFE: &str =
         "Ada Vane was born in Torhaven in 1931, studied at Neskford, and painted The Quiet Door there.";
@@ -137,7 +138,7 @@ mod tests {
     #[test]
     fn a_document_longer_than_a_window_is_told() {
         let (corpus, ..) = corpus(&[(Set::Unlearn, &["a | - | x", "b | - | y"])]);
-        let sets = vec![(Set::Unlearn, vec![vec![0; 16], vec![0; 17]])];
+        let sets = vec![(Set::Unlearn, [16, 17].map(|length| Example::of_text(vec![0; length])).to_vec())];
         let benchmark = Benchmark { sets, ..Benchmark::default() };
         let found = split(&corpus, &benchmark, Set::Unlearn, 16).unwrap();
         assert_eq!((found.count, &found.examples[0][..]), (1, r#""b": 17 tokens, 2 windows"#));

@@ -16,8 +16,7 @@ pub struct CeU {}
 
 impl ForgetLoss for CeU {
     fn usage(&self) -> Use {
-        let without =
-            Distribution { of_reference: false, shift: REMOVED, is_entropy_counted: true };
+        let without = Distribution { of_reference: false, shift: REMOVED, is_entropy_counted: true };
         Use::Logits(TokenLoss::Distribution(without))
     }
 }

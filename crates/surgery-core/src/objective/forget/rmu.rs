@@ -42,7 +42,8 @@ impl Rmu {
 
     /// The loss for a model of `blocks` blocks and hidden states of `width` values.
     pub fn loss(&self, blocks: usize, width: usize, seed: u64) -> RmuLoss {
-        let scaled = direction(width, seed).iter().map(|&u| (self.coefficient * f64::from(u)) as f32).collect();
+        let scaled =
+            direction(width, seed).iter().map(|&u| (self.coefficient * f64::from(u)) as f32).collect();
         RmuLoss { block: self.block(blocks), target: scaled }
     }
 }
