@@ -97,9 +97,9 @@ impl<'a, B: AutodiffBackend> Pass<'a, B> {
         hidden: Tensor<B::InnerBackend, 3>,
         head: Tensor<B::InnerBackend, 2>,
     ) -> Gradients<B::InnerBackend> {
-        let name = self.model.head_name();
+        let head_name = &self.model.parameters().head().name;
         let mut gradients = self.backward::<K>(hidden);
-        add_gradient(&mut gradients, name, head.reshape([-1]));
+        add_gradient(&mut gradients, head_name, head.reshape([-1]));
         gradients
     }
 }

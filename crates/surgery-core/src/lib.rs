@@ -26,6 +26,7 @@ mod normal;
 pub mod objective;
 pub mod optimizer;
 pub mod oracle;
+pub mod parameters;
 pub mod placement;
 pub mod platform;
 pub mod pretrain;
