@@ -13,13 +13,9 @@ fuzz_target!(|bytes: &[u8]| {
     SCRATCH.put("config.json", bytes);
     SCRATCH.put("generation_config.json", bytes);
     let Some(config) = refused(LlamaConfig::load(&SCRATCH.folder)) else { return };
-    assert_eq!(
-        config.parameters().iter().map(|(_, shape)| count(shape)).sum::<u128>(),
-        config.num_parameters()
-    );
+    let count = |shape: &[usize]| shape.iter().map(|&size| size as u128).product::<u128>();
+    let parameters = config.parameters();
+    let values: u128 = parameters.iter().map(|spec| count(&spec.shape)).sum();
+    assert_eq!(values, u128::from(config.num_parameters()), "no size overflows");
     assert_eq!(config.rope.frequencies(config.head_dim).len(), config.head_dim / 2);
 });
-
-fn count(shape: &[usize]) -> u128 {
-    shape.iter().map(|&size| size as u128).product()
-}

@@ -121,7 +121,7 @@ pub(crate) fn measure<P: Platform>(
         .transpose()?;
     Ok(Measured {
         shape: shape.name,
-        parameters: config.num_parameters() as u64,
+        parameters: config.num_parameters(),
         lengths: choices.lengths,
         documents: work.draw.num_documents(),
         tokens: work.draw.num_tokens(),

@@ -45,7 +45,7 @@ pub fn show<P: Platform>(prepared: &Prepared<P>, as_json: bool, log: Log) -> Out
         print_json(&json!({
             "recipe": recipe,
             "model": {
-                "parameters": files.config.num_parameters() as u64,
+                "parameters": files.config.num_parameters(),
                 "weights_bytes": checkpoint.bytes(),
             },
             "sets": sets,

@@ -114,20 +114,13 @@ fn shrunk(config: &LlamaConfig, most: usize) -> LlamaConfig {
 
 /// The values of a block's matrices.
 fn block_values(config: &LlamaConfig) -> f64 {
-    let [hidden, wide, heads, keys] = [
-        config.hidden_size,
-        config.intermediate_size,
-        config.num_attention_heads * config.head_dim,
-        config.num_key_value_heads * config.head_dim,
-    ]
-    .map(|size| size as f64);
-    2.0 * hidden * (heads + keys) + 3.0 * hidden * wide
+    values(config)[0] / config.num_hidden_layers as f64
 }
 
 /// The values of all blocks' matrices, of the head's, and of the model.
 fn values(config: &LlamaConfig) -> [f64; 3] {
-    let blocks = config.num_hidden_layers as f64 * block_values(config);
-    [blocks, (config.vocab_size * config.hidden_size) as f64, config.num_parameters() as f64]
+    let parameters = config.parameters();
+    [parameters.block_matrices(), parameters.head().size(), parameters.values()].map(|count| count as f64)
 }
 
 /// How much of each kind of work there is: multiplications and additions, or bytes in units of what a value takes.

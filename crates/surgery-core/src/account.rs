@@ -59,19 +59,12 @@ impl Account {
             Precision::Mixed => (f32s, 2),
             Precision::Bf16 => (2, 2),
         };
-        let [parameters, blocks, hidden, wide, vocab, tokens, retained] = [
-            config.num_parameters() as usize,
-            config.num_hidden_layers,
-            config.hidden_size,
-            config.intermediate_size,
-            config.vocab_size,
-            plan.tokens,
-            plan.retained,
-        ]
-        .map(|count| count as u64);
-        let heads = (2 * config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim;
-        let block = heads as u64 * hidden + 3 * hidden * wide;
-        let head = vocab * hidden;
+        let [blocks, hidden, vocab, tokens, retained] =
+            [config.num_hidden_layers, config.hidden_size, config.vocab_size, plan.tokens, plan.retained]
+                .map(|count| count as u64);
+        let parameters = config.parameters();
+        let (values, head, block) =
+            (parameters.values(), parameters.head().size(), parameters.block_matrices() / blocks);
 
         // The residual stream is in the weights' dtype: the inputs of a block and of its second sublayer.
         let inputs = (blocks + 1) * tokens * hidden * stored;
@@ -87,16 +80,16 @@ impl Account {
         let again = if plan.recompute { kept } else { 0 };
         let work = at_start + at_head.max(back + again);
         Self {
-            weights: parameters * stored,
+            weights: values * stored,
             copies: match (stored == computed, plan.recompute) {
                 (true, _) => 0,
                 (false, true) => (block + head) * computed,
                 (false, false) => (blocks * block + head) * computed,
             },
-            gradients: parameters * stored,
-            moments: parameters * 2 * f32s,
+            gradients: values * stored,
+            moments: values * 2 * f32s,
             reference: match plan.live_reference {
-                true => parameters * stored,
+                true => values * stored,
                 false => head * computed + retained * hidden * f32s,
             },
             activations: all_kept,
@@ -109,6 +102,7 @@ impl Account {
     /// and values of `remembered` tokens in a cache.
     pub fn of_inference(config: &LlamaConfig, tokens: usize, remembered: usize, kept_values: usize) -> Self {
         let f32s = 4;
+        let parameters = config.parameters();
         let [hidden, vocab, blocks, tokens, remembered, kept_values] = [
             config.hidden_size,
             config.vocab_size,
@@ -122,9 +116,9 @@ impl Account {
         let chunk = tokens.min(HEAD_CHUNK as u64);
         // Of one block at a time what a way back would keep, or the logits and the head's matrix as products read it.
         let block = tokens * (2 * hidden + kept_values) * f32s;
-        let at_head = tokens * hidden * f32s + 2 * chunk * vocab * f32s + hidden * vocab * f32s;
+        let at_head = tokens * hidden * f32s + 2 * chunk * vocab * f32s + parameters.head().size() * f32s;
         Self {
-            weights: config.num_parameters() as u64 * f32s,
+            weights: parameters.values() * f32s,
             copies: 0,
             gradients: 0,
             moments: 0,
@@ -182,7 +176,7 @@ mod tests {
     #[test]
     fn inference_takes_a_fraction_of_training() {
         let account = Account::of_inference(&llama2_7b(), 2048, 0, plan().kept_values);
-        assert_eq!(account.weights, 4 * llama2_7b().num_parameters() as u64);
+        assert_eq!(account.weights, 4 * llama2_7b().num_parameters());
         let training = Account::new(&llama2_7b(), &Plan { precision: Precision::F32, ..plan() });
         assert!(account.total() < training.total() / 3, "{account:?}");
         // Llama 2's cache: 32 blocks, keys and values of 4096 each, f32: 1 MiB a token.

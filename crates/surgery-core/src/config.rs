@@ -12,7 +12,7 @@ use crate::checkpoint::{Checkpoint, INDEX, SINGLE};
 use crate::error::{Error, Result};
 use crate::files::Folder;
 use crate::json;
-use crate::model::{EMBEDDING, HEAD};
+use crate::parameters::{EMBEDDING, HEAD};
 
 pub use rope::{Rope, RopeScaling};
 
@@ -179,7 +179,7 @@ const CHANGES_OF_GENERATION: [&str; 14] = [
 ];
 
 /// The most parameters a model may claim: an order of magnitude above the largest Llama.
-const MOST_PARAMETERS: u128 = 10_000_000_000_000;
+const MOST_PARAMETERS: u64 = 10_000_000_000_000;
 
 impl LlamaConfig {
     /// Reads `config.json`, and `generation_config.json` where there is one, of a model folder.
@@ -327,17 +327,6 @@ impl LlamaConfig {
     /// The longest window of a document in training: `max_tokens`, or what the model was made for.
     pub fn context(&self, max_tokens: usize) -> usize {
         max_tokens.min(self.max_position_embeddings)
-    }
-
-    /// The number of trained values; a tied head counts once.
-    pub fn num_parameters(&self) -> u128 {
-        let [hidden, intermediate, vocab, head_dim] =
-            [self.hidden_size, self.intermediate_size, self.vocab_size, self.head_dim].map(|n| n as u128);
-        let heads = self.num_attention_heads as u128 * head_dim;
-        let kv_heads = self.num_key_value_heads as u128 * head_dim;
-        let block = 2 * hidden * (heads + kv_heads) + 3 * hidden * intermediate + 2 * hidden;
-        let heads_of_vocab = if self.tie_word_embeddings { 1 } else { 2 };
-        heads_of_vocab * vocab * hidden + self.num_hidden_layers as u128 * block + hidden
     }
 }
 

@@ -28,6 +28,7 @@ pub mod objective;
 pub mod operation;
 pub mod optimizer;
 pub mod oracle;
+pub mod parameters;
 pub mod placement;
 pub mod platform;
 pub mod pretrain;

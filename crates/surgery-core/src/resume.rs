@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::files::{Folder, mend, remove_folder, replace_folder, write_text};
 use crate::model::Llama;
 use crate::optimizer::{AdamW, OptimizerConfig};
+use crate::parameters::ParameterSpec;
 use crate::recipe::Precision;
 use crate::training::{Checkpointer, Cost, Earlier, Snapshot, State};
 
@@ -236,12 +237,12 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
     fn write(&self, folder: &Path, state: &Snapshot<B>) -> Result<()> {
         let (input, like) = self.input;
         state.model.valid().save(folder, input, like, SaveDtype::F32)?;
-        let moments: BTreeMap<String, &Tensor<B::InnerBackend, 1>> = self
-            .config
+        let moments: BTreeMap<String, &Tensor<B::InnerBackend, 1>> = state
+            .model
             .parameters()
-            .into_iter()
-            .filter_map(|(name, _)| {
-                let [first, second] = state.optimizer.moments(&name)?;
+            .iter()
+            .filter_map(|ParameterSpec { name, .. }| {
+                let [first, second] = state.optimizer.moments(name)?;
                 Some([(format!("first.{name}"), first), (format!("second.{name}"), second)])
             })
             .flatten()
@@ -272,7 +273,7 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
 
     /// What a checkpoint takes, in bytes, but for the small files.
     fn bytes(&self) -> u64 {
-        3 * 4 * self.config.num_parameters() as u64
+        3 * 4 * self.config.num_parameters()
     }
 }
 

@@ -1,0 +1,128 @@
+//! Building a model from the table of its parameters: from a checkpoint, or with fresh weights.
+
+use std::slice::Iter;
+
+use burn::module::{AutodiffModule, Module, ModuleMapper, Param, ParamId};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{DType, Tensor, TensorData};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Attention, Block, Decoder, Embedding, Linear, Llama, Mlp, Norm};
+use crate::checkpoint::Checkpoint;
+use crate::config::LlamaConfig;
+use crate::data::seeded;
+use crate::error::Result;
+use crate::normal::normal;
+use crate::parameters::{ParameterKind as Kind, ParameterSpec};
+use crate::recipe::Precision;
+
+impl<B: Backend> Llama<B> {
+    /// Reads a model from its checkpoint, after [`check`](LlamaConfig::check).
+    pub fn load(
+        config: &LlamaConfig,
+        checkpoint: &Checkpoint,
+        precision: Precision,
+        device: &B::Device,
+    ) -> Result<Self> {
+        config.check(checkpoint)?;
+        build(config, Origin::Checkpoint(checkpoint), precision, device)
+    }
+
+    /// A model with fresh weights: matrices from N(0, initializer_range²), norms 1. One seed, one model,
+    /// on every backend.
+    pub fn random(config: &LlamaConfig, seed: u64, precision: Precision, device: &B::Device) -> Self {
+        const STREAM: u64 = 1 << 32;
+        let origin = Origin::Random(Box::new(seeded(seed, STREAM)), config.initializer_range);
+        build(config, origin, precision, device).expect("fresh weights are read from nowhere")
+    }
+}
+
+/// Where the values of a new model's parameters come from.
+enum Origin<'a> {
+    Checkpoint(&'a Checkpoint),
+    /// With the standard deviation of a matrix's values.
+    Random(Box<ChaCha8Rng>, f64),
+}
+
+/// Builds the modules in the order of the table: each takes the next row, which must be of its kind.
+struct Builder<'a, B: Backend> {
+    rows: Iter<'a, ParameterSpec>,
+    origin: Origin<'a>,
+    dtype: DType,
+    device: &'a B::Device,
+}
+
+fn build<B: Backend>(
+    config: &LlamaConfig,
+    origin: Origin,
+    precision: Precision,
+    device: &B::Device,
+) -> Result<Llama<B>> {
+    let parameters = config.parameters();
+    let mut builder =
+        Builder::<B> { rows: parameters.iter(), origin, dtype: DType::from(precision.stored()), device };
+    let embed_tokens = Embedding { weight: builder.param(Kind::Embedding)? };
+    let layers = (0..config.num_hidden_layers).map(|_| builder.block()).collect::<Result<_>>()?;
+    let model = Decoder { embed_tokens, layers, norm: builder.norm()? };
+    let lm_head = match config.tie_word_embeddings {
+        true => None,
+        false => Some(builder.linear(Kind::Head)?),
+    };
+    Ok(Llama { model, lm_head, config: config.clone(), parameters, compute: precision.computed() })
+}
+
+impl<B: Backend> Builder<'_, B> {
+    fn block(&mut self) -> Result<Block<B>> {
+        Ok(Block {
+            input_layernorm: self.norm()?,
+            self_attn: Attention {
+                q_proj: self.linear(Kind::Query)?,
+                k_proj: self.linear(Kind::Key)?,
+                v_proj: self.linear(Kind::Value)?,
+                o_proj: self.linear(Kind::Output)?,
+            },
+            post_attention_layernorm: self.norm()?,
+            mlp: Mlp {
+                gate_proj: self.linear(Kind::Gate)?,
+                up_proj: self.linear(Kind::Up)?,
+                down_proj: self.linear(Kind::Down)?,
+            },
+        })
+    }
+
+    fn linear(&mut self, kind: Kind) -> Result<Linear<B>> {
+        Ok(Linear { weight: self.param(kind)? })
+    }
+
+    fn norm(&mut self) -> Result<Norm<B>> {
+        Ok(Norm { weight: self.param(Kind::Norm)? })
+    }
+
+    fn param<const D: usize>(&mut self, kind: Kind) -> Result<Param<Tensor<B, D>>> {
+        let spec = self.rows.next().expect("a row for each parameter");
+        assert_eq!(spec.kind, kind, "the table's order is the modules'");
+        let values = match &mut self.origin {
+            Origin::Checkpoint(checkpoint) => checkpoint.read(&spec.name, &spec.shape)?,
+            Origin::Random(..) if kind == Kind::Norm => vec![1.0; spec.size() as usize],
+            Origin::Random(generator, deviation) => normal(generator, spec.size() as usize, *deviation),
+        };
+        let tensor =
+            Tensor::from_data(TensorData::new(values, spec.shape.clone()), (self.device, self.dtype));
+        Ok(Param::initialized(ParamId::new(), tensor.set_require_grad(spec.trainable)))
+    }
+}
+
+impl<A: AutodiffBackend> Llama<A> {
+    /// A model to train, with the weights of `model`.
+    pub fn trainable(model: Llama<A::InnerBackend>) -> Self {
+        struct RequireGrad;
+        impl<A: AutodiffBackend> ModuleMapper<A> for RequireGrad {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<A, D>>) -> Param<Tensor<A, D>> {
+                let (id, tensor, mapper) = param.consume();
+                Param::from_mapped_value(id, tensor.require_grad(), mapper)
+            }
+        }
+        // A parameter that was loaded for inference does not ask for its gradient by itself.
+        Self::from_inner(model).map(&mut RequireGrad)
+    }
+}

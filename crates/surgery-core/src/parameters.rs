@@ -1,0 +1,198 @@
+//! The parameters of a model, in one table. The modules, the check of a checkpoint, the account of memory, what is
+//! trained and what is written all follow from it.
+
+use std::collections::HashSet;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::checkpoint::{Checkpoint, is_buffer};
+use crate::config::LlamaConfig;
+use crate::error::{Error, Result};
+
+/// The embedding, `[vocab, hidden]`.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The head of a model that is not tied, `[vocab, hidden]`.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
+/// What a parameter is in the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// The embedding, `[vocab, hidden]`; in a tied model the head too.
+    Embedding,
+    /// The weight of a norm, `[hidden]`.
+    Norm,
+    /// The queries' matrix, `[heads * head_dim, hidden]`.
+    Query,
+    /// The keys' matrix, `[kv_heads * head_dim, hidden]`.
+    Key,
+    /// The values' matrix, `[kv_heads * head_dim, hidden]`.
+    Value,
+    /// The matrix after attention, `[hidden, heads * head_dim]`.
+    Output,
+    /// The matrix before silu, `[intermediate, hidden]`.
+    Gate,
+    /// The matrix beside it, `[intermediate, hidden]`.
+    Up,
+    /// The matrix after their product, `[hidden, intermediate]`.
+    Down,
+    /// The head of a model that is not tied, `[vocab, hidden]`.
+    Head,
+}
+
+/// One parameter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParameterSpec {
+    /// Its name in a checkpoint, which is its path in the module tree.
+    pub name: String,
+    /// Its shape, in the checkpoint's orientation: matrices are `[out, in]`.
+    pub shape: Vec<usize>,
+    /// What it is.
+    pub kind: ParameterKind,
+    /// The block that it belongs to.
+    pub block: Option<usize>,
+    /// Whether it is trained. One that is not has no gradient and no moments, and does not change.
+    pub trainable: bool,
+}
+
+impl ParameterSpec {
+    /// The number of its values.
+    pub fn size(&self) -> u64 {
+        self.shape.iter().map(|&size| size as u64).product()
+    }
+}
+
+/// The parameters of a model, in the order of the module tree.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameters(Arc<[ParameterSpec]>);
+
+impl Deref for Parameters {
+    type Target = [ParameterSpec];
+
+    fn deref(&self) -> &[ParameterSpec] {
+        &self.0
+    }
+}
+
+impl Parameters {
+    /// The number of all values.
+    pub fn values(&self) -> u64 {
+        self.iter().map(ParameterSpec::size).sum()
+    }
+
+    /// The number of the values that are trained.
+    pub fn trained_values(&self) -> u64 {
+        self.iter().filter(|spec| spec.trainable).map(ParameterSpec::size).sum()
+    }
+
+    /// The number of values of the blocks' matrices.
+    pub fn block_matrices(&self) -> u64 {
+        let matrices = self.iter().filter(|spec| spec.block.is_some() && spec.kind != ParameterKind::Norm);
+        matrices.map(ParameterSpec::size).sum()
+    }
+
+    /// The head's matrix: the embedding's where they are tied.
+    pub fn head(&self) -> &ParameterSpec {
+        let own = self.iter().find(|spec| spec.kind == ParameterKind::Head);
+        own.unwrap_or(&self[0])
+    }
+}
+
+impl LlamaConfig {
+    /// Every parameter of a model of this shape, all of them trainable.
+    pub fn parameters(&self) -> Parameters {
+        use ParameterKind::{Down, Embedding, Gate, Head, Key, Norm, Output, Query, Up, Value};
+        let (hidden, wide, vocab) = (self.hidden_size, self.intermediate_size, self.vocab_size);
+        let queries = self.num_attention_heads * self.head_dim;
+        let keys = self.num_key_value_heads * self.head_dim;
+        let of_block = |block: usize| {
+            [
+                ("input_layernorm", Norm, vec![hidden]),
+                ("self_attn.q_proj", Query, vec![queries, hidden]),
+                ("self_attn.k_proj", Key, vec![keys, hidden]),
+                ("self_attn.v_proj", Value, vec![keys, hidden]),
+                ("self_attn.o_proj", Output, vec![hidden, queries]),
+                ("post_attention_layernorm", Norm, vec![hidden]),
+                ("mlp.gate_proj", Gate, vec![wide, hidden]),
+                ("mlp.up_proj", Up, vec![wide, hidden]),
+                ("mlp.down_proj", Down, vec![hidden, wide]),
+            ]
+            .map(|(name, kind, shape)| {
+                (format!("model.layers.{block}.{name}.weight"), kind, shape, Some(block))
+            })
+        };
+        let mut rows = vec![(EMBEDDING.to_owned(), Embedding, vec![vocab, hidden], None)];
+        rows.extend((0..self.num_hidden_layers).flat_map(of_block));
+        rows.push(("model.norm.weight".to_owned(), Norm, vec![hidden], None));
+        if !self.tie_word_embeddings {
+            rows.push((HEAD.to_owned(), Head, vec![vocab, hidden], None));
+        }
+        let specs = rows.into_iter().map(|(name, kind, shape, block)| ParameterSpec {
+            name,
+            shape,
+            kind,
+            block,
+            trainable: true,
+        });
+        Parameters(specs.collect())
+    }
+
+    /// The number of values of all parameters; a tied head counts once.
+    pub fn num_parameters(&self) -> u64 {
+        self.parameters().values()
+    }
+
+    /// Holds the names, shapes and dtypes of a checkpoint against this shape, before any weight is read: a
+    /// tensor that is missing, has another shape or belongs to no parameter is refused by name.
+    pub fn check(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let parameters = self.parameters();
+        for ParameterSpec { name, shape, .. } in parameters.iter() {
+            checkpoint.expect(name, shape)?;
+        }
+        if self.tie_word_embeddings && checkpoint.contains(HEAD) {
+            checkpoint.expect(HEAD, &parameters.head().shape)?;
+        }
+        let names: HashSet<&str> = parameters.iter().map(|spec| spec.name.as_str()).collect();
+        let known = |name: &str| names.contains(name) || is_buffer(name) || self.is_tied_head(name);
+        match checkpoint.names().find(|name| !known(name)) {
+            None => Ok(()),
+            Some(name) => Err(Error::Tensor {
+                path: checkpoint.folder().label(""),
+                tensor: name.into(),
+                problem: "belongs to no parameter of a Llama of this config.json; biases and other \
+                          architectures are not supported"
+                    .into(),
+            }),
+        }
+    }
+
+    /// A tied model's file may hold the head all the same, equal to the embedding: one that differs unties the model.
+    pub(crate) fn is_tied_head(&self, name: &str) -> bool {
+        self.tie_word_embeddings && name == HEAD
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn config(tied: bool) -> LlamaConfig {
+        let config = json!({
+            "model_type": "llama", "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 6,
+            "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 40, "vocab_size": 100,
+            "tie_word_embeddings": tied,
+        });
+        LlamaConfig::parse("config.json", &config).unwrap()
+    }
+
+    #[test]
+    fn a_tied_model_has_its_embedding_as_head_and_counts_it_once() {
+        let (tied, own) = (config(true).parameters(), config(false).parameters());
+        assert_eq!(tied.head().name, EMBEDDING);
+        assert_eq!(own.head().name, HEAD);
+        assert_eq!(own.values() - tied.values(), 100 * 24);
+        // Queries and output, keys and values, the feed-forward network.
+        assert_eq!(own.block_matrices(), 3 * 24 * (2 * 48 + 2 * 16 + 3 * 40));
+        assert_eq!(own.values(), own.block_matrices() + 2 * 100 * 24 + 7 * 24);
+    }
+}
