@@ -32,7 +32,7 @@ impl crate::backend::Job for Job {
         let log = Log::new(&common);
         let files = ModelFiles::open(&args.model, log)?;
         log.findings(&control_tokens(&file, &texts, &files.encoder));
-        let encode = |document: &surgery_core::data::Document| files.encoder.encode(&document.text);
+        let encode = |document: &surgery_core::data::Document| files.encoder.encode(&document.text());
         let tokens = texts.iter().map(encode).collect::<surgery_core::Result<Vec<_>>>()?;
         let longest = tokens.iter().map(Vec::len).max().unwrap_or(0);
         fit::evaluation::<P>("scoring", &[&files], |config| longest.min(context(config)), &device)?;
