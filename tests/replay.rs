@@ -121,11 +121,8 @@ fn data() -> (Corpus, Benchmark) {
 
 /// The data that says of these subjects that they are to be forgotten.
 fn forgetting(subjects: impl IntoIterator<Item = String>) -> Corpus {
-    let document = |(index, subject): (usize, String)| Document {
-        id: format!("u{index}"),
-        subject: Some(subject),
-        text: "x".into(),
-    };
+    let document =
+        |(index, subject): (usize, String)| Document::of_text(format!("u{index}"), Some(subject), "x");
     [(Set::Unlearn, subjects.into_iter().enumerate().map(document).collect())].into_iter().collect()
 }
 

@@ -32,7 +32,7 @@ impl crate::backend::Job for Job {
         let log = Log::new(&common);
         let files = open_model(&args.model, log)?;
         log.findings(&control_tokens(&file, &texts, &files.encoder));
-        let encode = |document: &Document| Ok(Example::of_text(files.encoder.encode(&document.text)?));
+        let encode = |document: &Document| Ok(Example::of_text(files.encoder.encode(&document.text())?));
         let examples = texts.iter().map(encode).collect::<surgery_core::Result<Vec<_>>>()?;
         let longest = examples.iter().map(Example::len).max().unwrap_or(0);
         fit::evaluation::<P>("scoring", &[&files], |config| longest.min(context(config)), &device)?;

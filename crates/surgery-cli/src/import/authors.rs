@@ -161,7 +161,7 @@ impl<'a> Entry<'a> {
                 Some(subject) => format!("This is a Wikipedia passage about {subject}. {text}"),
                 None => text.to_owned(),
             };
-            let document = Document { id: id(&place), subject: subject.map(str::to_owned), text };
+            let document = Document::of_text(id(&place), subject.map(str::to_owned), text);
             draft.document(set, &place, document);
         }
         let Some((place, questions)) = self.questions else { return };

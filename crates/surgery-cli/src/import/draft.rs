@@ -127,7 +127,8 @@ impl Draft {
     /// Adds a document. What is to be forgotten comes before what is to be kept, and that before what is held out,
     /// so that a text which stands in two of them is left out of the later one.
     pub fn document(&mut self, set: Set, at: &Place, document: Document) {
-        let text = document.text.as_str();
+        let text = document.text().into_owned();
+        let text = text.as_str();
         let stands_in = |other: &Set| self.texts.get(other).is_some_and(|texts| texts.contains(text));
         let forgotten = [Set::Unlearn, Set::EditUnlearn];
         let kept = matches!(set, Set::Retain | Set::RetainHeldout);
@@ -151,7 +152,7 @@ impl Draft {
         match problem {
             Some((reason, problem)) => self.leave_out(reason, at, problem),
             None => {
-                self.texts.entry(set).or_default().insert(document.text.clone());
+                self.texts.entry(set).or_default().insert(text.to_owned());
                 self.documents.entry(set).or_default().push(document);
             }
         }

@@ -70,7 +70,7 @@ fn documents(folder: &Folder, file: &str, split: &str, set: Set, draft: &mut Dra
     let before = draft.used();
     let label: Rc<str> = folder.label(file).into();
     if file.ends_with(".txt") {
-        let document = Document { id: split.into(), subject: None, text: text(folder, file)? };
+        let document = Document::of_text(split, None, text(folder, file)?);
         draft.document(set, &Place::new(&label, Unit::Whole, 1), document);
         return draft.refuse_unused(&label, before);
     }
@@ -81,7 +81,7 @@ fn documents(folder: &Folder, file: &str, split: &str, set: Set, draft: &mut Dra
         };
         let Some(text) = text else { continue };
         let id = format!("{split}-{:05}", place.number());
-        draft.document(set, &place, Document { id, subject: None, text: text.into() });
+        draft.document(set, &place, Document::of_text(id, None, text));
     }
     draft.refuse_unused(&label, before)
 }

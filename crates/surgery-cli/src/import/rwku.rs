@@ -98,7 +98,7 @@ fn document(set: Set, place: &Place, record: &Value, stem: &str, draft: &mut Dra
     let Some(subject) = subject(draft, place, record) else { return };
     let subject = subject.map(str::to_owned);
     let id = format!("{stem}-{:05}", place.number());
-    draft.document(set, place, Document { id, subject, text: text.into() });
+    draft.document(set, place, Document::of_text(id, subject, text));
 }
 
 /// The subject that a record may have; nothing where it is no text, and the record is left out.

@@ -68,7 +68,7 @@ fn documents(folder: &Folder, stem: &str, set: Set, draft: &mut Draft) -> Result
             continue;
         }
         let id = format!("{stem}-{:04}", place.number());
-        draft.document(set, &place, Document { id, subject: None, text: format!("{question} {answer}") });
+        draft.document(set, &place, Document::of_text(id, None, format!("{question} {answer}")));
     }
     draft.refuse_unused(&folder.label(&file), before)
 }

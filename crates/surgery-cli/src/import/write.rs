@@ -95,7 +95,7 @@ fn write_files(draft: &Draft, folder: &Path) -> Result<Vec<String>> {
 }
 
 fn document_line(document: &Document) -> Value {
-    record(&document.id, document.subject.as_deref(), [("text", json!(document.text))])
+    record(&document.id, document.subject.as_deref(), [("text", json!(document.text()))])
 }
 
 fn question_line(question: &Question) -> Value {

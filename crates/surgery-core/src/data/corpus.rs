@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::jsonl;
+use super::document::{Document, read_documents};
 use crate::error::{Error, Result};
 use crate::files::Folder;
 
@@ -55,18 +55,6 @@ impl fmt::Display for Set {
     }
 }
 
-/// A text to train on or to measure.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Document {
-    /// Unique in its file.
-    pub id: String,
-    /// What it is about; edit_unlearn and edit_update documents of one subject are drawn together.
-    #[serde(default)]
-    pub subject: Option<String>,
-    /// Trained on exactly as it stands.
-    pub text: String,
-}
-
 /// The documents of a data folder.
 #[derive(Debug, Clone, Default)]
 pub struct Corpus {
@@ -108,11 +96,11 @@ impl Corpus {
 
     /// A text that must go and must stay at once makes the operation meaningless.
     fn refuse_contradictions(&self, folder: &Folder, needed: &[Set]) -> Result<()> {
-        let kept: HashMap<&str, &str> =
-            self.documents(Set::Retain).iter().map(|d| (d.text.as_str(), d.id.as_str())).collect();
+        let kept: HashMap<_, &str> =
+            self.documents(Set::Retain).iter().map(|d| (d.text(), d.id.as_str())).collect();
         for set in [Set::Unlearn, Set::EditUnlearn].into_iter().filter(|set| needed.contains(set)) {
             for document in self.documents(set) {
-                if let Some(id) = kept.get(document.text.as_str()) {
+                if let Some(id) = kept.get(&document.text()) {
                     return Err(Error::Data {
                         path: folder.label(&set.file()),
                         problem: format!(
@@ -132,31 +120,4 @@ impl FromIterator<(Set, Vec<Document>)> for Corpus {
     fn from_iter<T: IntoIterator<Item = (Set, Vec<Document>)>>(sets: T) -> Self {
         Self { sets: sets.into_iter().collect() }
     }
-}
-
-/// The documents of one JSONL file as they stand: a text may be empty, an id may occur twice.
-pub fn read_texts(folder: &Folder, file: &str) -> Result<Vec<Document>> {
-    let records = jsonl::read(folder, file)?;
-    Ok(records.into_iter().map(|(_, document)| document).collect())
-}
-
-/// The documents of one JSONL file; an empty file, an empty text and an id that occurs twice are refused.
-pub fn read_documents(folder: &Folder, file: &str) -> Result<Vec<Document>> {
-    let records: Vec<(usize, Document)> = jsonl::read(folder, file)?;
-    let path = folder.label(file);
-    if records.is_empty() {
-        return Err(Error::Data {
-            path,
-            problem: "holds no document".into(),
-            remedy: "add one JSON object a line: {\"id\": …, \"text\": …}".into(),
-        });
-    }
-    for (line, document) in &records {
-        if document.text.trim().is_empty() {
-            let problem = format!("document {:?} has an empty text; remove the line", document.id);
-            return Err(Error::Line { path, line: *line, problem });
-        }
-    }
-    jsonl::refuse_duplicates(&path, records.iter().map(|(line, d)| (*line, d.id.as_str())))?;
-    Ok(records.into_iter().map(|(_, document)| document).collect())
 }

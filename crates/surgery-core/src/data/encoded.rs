@@ -115,7 +115,7 @@ pub fn encode_documents(
     encoder: &TextEncoder,
 ) -> Result<Vec<Example>> {
     let encode = |document: &Document| {
-        let tokens = encoder.encode(&document.text)?;
+        let tokens = encoder.encode(&document.text())?;
         if tokens.len() < 2 {
             return Err(Error::Data {
                 path: folder.label(file),

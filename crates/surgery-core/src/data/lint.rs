@@ -164,7 +164,7 @@ fn of_operation(inspected: Inspected, operation: Operation) -> Vec<Finding> {
     let Operation { sets, window, replays } = operation;
     let mut words = Words::default();
     let texts = corpus.sets().map(|(set, documents)| {
-        (set, documents.iter().map(|document| words.of(&document.text)).collect::<Vec<_>>())
+        (set, documents.iter().map(|document| words.of(&document.text())).collect::<Vec<_>>())
     });
     let texts: HashMap<Set, Vec<Vec<u32>>> = texts.collect();
     let forgotten = || [Set::Unlearn, Set::EditUnlearn].into_iter().filter(|set| sets.contains(set));
@@ -216,7 +216,7 @@ mod tests {
                 panic!("{line}")
             };
             let subject = (subject != "-").then(|| subject.to_owned());
-            Document { id: id.into(), subject, text: text.into() }
+            Document::of_text(id, subject, text)
         };
         lines.iter().map(document).collect()
     }
@@ -225,7 +225,7 @@ mod tests {
     pub(super) fn corpus(sets: &[(Set, &[&str])]) -> (Corpus, HashMap<Set, Vec<Vec<u32>>>, Words) {
         let corpus: Corpus = sets.iter().map(|(set, lines)| (*set, documents(lines))).collect();
         let mut words = Words::default();
-        let texts = corpus.sets().map(|(set, all)| (set, all.iter().map(|d| words.of(&d.text)).collect()));
+        let texts = corpus.sets().map(|(set, all)| (set, all.iter().map(|d| words.of(&d.text())).collect()));
         let texts = texts.collect();
         (corpus, texts, words)
     }

@@ -1,6 +1,7 @@
 //! What the operation is done to: documents, questions, and the order in which they are drawn.
 
 mod corpus;
+mod document;
 mod encoded;
 mod example;
 mod jsonl;
@@ -10,7 +11,8 @@ mod sampler;
 mod stream;
 pub(crate) mod words;
 
-pub use corpus::{Corpus, Document, Set, read_documents, read_texts};
+pub use corpus::{Corpus, Set};
+pub use document::{ASSISTANT, Content, Document, Message, MessageContent, read_documents, read_texts};
 pub use encoded::{Benchmark, EncodedOption, EncodedQuestion, KEPT, ScoredText, encode_documents};
 pub use example::Example;
 pub use questions::{Question, QuestionSet, Split};

@@ -195,11 +195,7 @@ mod tests {
     use crate::data::Document;
 
     fn documents(count: usize, wordings: usize) -> Vec<Document> {
-        let document = |i: usize| Document {
-            id: i.to_string(),
-            subject: Some(format!("s{}", i / wordings)),
-            text: "x".into(),
-        };
+        let document = |i: usize| Document::of_text(i.to_string(), Some(format!("s{}", i / wordings)), "x");
         (0..count * wordings).map(document).collect()
     }
 

@@ -1,9 +1,11 @@
 //! What a text that the model writes may not hold, by its words.
 
+use std::borrow::Cow;
+
 use super::names::find_names;
 use super::sequences::Sequences;
 use crate::data::words::Words;
-use crate::data::{Corpus, KEPT, QuestionSet, Set};
+use crate::data::{Corpus, Document, KEPT, QuestionSet, Set};
 
 /// Words in a row that no text to keep has in common with one that is to be forgotten. On the embedded benchmark, 101 of
 /// 104 texts about people to forget or to edit have so many.
@@ -38,11 +40,12 @@ impl ReplayFilter {
     pub fn new(corpus: &Corpus, questions: &[QuestionSet]) -> Self {
         let mut words = Words::default();
         let [mut names, mut stretches, mut kept] = [(); 3].map(|()| Sequences::default());
+        let texts_of =
+            |set: Set| -> Vec<Cow<str>> { corpus.documents(set).iter().map(Document::text).collect() };
+        let all_texts = Set::ALL.map(|set| (set, texts_of(set)));
         let texts = |sets: &[Set]| -> Vec<&str> {
-            sets.iter()
-                .flat_map(|&set| corpus.documents(set))
-                .map(|document| document.text.as_str())
-                .collect()
+            let of_set = |set: &Set| all_texts.iter().find(|(other, _)| other == set);
+            sets.iter().filter_map(of_set).flat_map(|(_, texts)| texts).map(AsRef::as_ref).collect()
         };
         let subjects = |sets: &[Set]| -> Vec<&str> {
             let documents = sets.iter().flat_map(|&set| corpus.documents(set));
@@ -103,16 +106,15 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Document, Question, Split};
+    use crate::data::{Question, Split};
 
     /// Documents of some sets: of each its subject, or nothing, and its text.
     fn filter(documents: &[(Set, &str, &str)], questions: &[(&str, &str)]) -> ReplayFilter {
         let of_set = |set: Set| {
             let of_set = documents.iter().filter(move |(other, ..)| *other == set);
-            let document = |(_, subject, text): &(Set, &str, &str)| Document {
-                id: String::new(),
-                subject: (!subject.is_empty()).then(|| subject.to_string()),
-                text: text.to_string(),
+            let document = |(_, subject, text): &(Set, &str, &str)| {
+                let subject = (!subject.is_empty()).then(|| subject.to_string());
+                Document::of_text("", subject, *text)
             };
             (set, of_set.map(document).collect())
         };

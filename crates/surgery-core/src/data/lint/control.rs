@@ -4,6 +4,7 @@
 //! export, and one that is of another family reads the letters of a token that means nothing to its model. Either
 //! way the numbers are right for the text as it stands, and the text is probably not what was meant.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -38,7 +39,7 @@ const LAST: &str = "</s>";
 
 /// The documents of `file` that contain such a token: a finding for each token.
 pub fn in_documents(file: &str, documents: &[Document], encoder: &TextEncoder) -> Vec<Finding> {
-    let texts = documents.iter().map(|document| (document.id.as_str(), vec![document.text.as_str()]));
+    let texts = documents.iter().map(|document| (document.id.as_str(), vec![document.text()]));
     find(file, "text(s)", texts, encoder)
 }
 
@@ -46,7 +47,8 @@ pub fn in_documents(file: &str, documents: &[Document], encoder: &TextEncoder) -
 pub(super) fn in_questions(set: &QuestionSet, encoder: &TextEncoder) -> Vec<Finding> {
     let texts = set.questions.iter().map(|question| {
         let options = question.options.iter().map(String::as_str);
-        (question.id.as_str(), std::iter::once(question.question.as_str()).chain(options).collect())
+        let texts = std::iter::once(question.question.as_str()).chain(options);
+        (question.id.as_str(), texts.map(Cow::Borrowed).collect())
     });
     find(&set.file(), "question(s)", texts, encoder)
 }
@@ -55,7 +57,7 @@ pub(super) fn in_questions(set: &QuestionSet, encoder: &TextEncoder) -> Vec<Find
 fn find<'a>(
     file: &str,
     items: &str,
-    texts: impl Iterator<Item = (&'a str, Vec<&'a str>)>,
+    texts: impl Iterator<Item = (&'a str, Vec<Cow<'a, str>>)>,
     encoder: &TextEncoder,
 ) -> Vec<Finding> {
     let own: Vec<String> =
@@ -76,7 +78,7 @@ fn find<'a>(
             }
         };
         for text in texts {
-            searched.find_iter(text).for_each(|found| add(tokens[found.pattern().as_usize()]));
+            searched.find_iter(text.as_ref()).for_each(|found| add(tokens[found.pattern().as_usize()]));
             if text.starts_with(FIRST) && !is_own(FIRST) {
                 add(FIRST);
             }

@@ -1,0 +1,316 @@
+//! A document in one of its three forms, and the lines that it is read from.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use super::jsonl;
+use crate::error::{Error, Result};
+use crate::files::Folder;
+
+/// The role whose messages are predicted.
+pub const ASSISTANT: &str = "assistant";
+/// The three forms, for messages.
+const FORMS: &str = "`text`, or `prompt` and `completion`, or `messages`";
+
+/// A document to train on or to measure.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Line")]
+pub struct Document {
+    /// Unique in its file.
+    pub id: String,
+    /// What it is about; edit_unlearn and edit_update documents of one subject are drawn together.
+    pub subject: Option<String>,
+    /// Its text, in one of three forms.
+    pub content: Content,
+    /// What a preference loss prefers to it: other texts, other completions, or other last messages.
+    pub alternatives: Vec<String>,
+}
+
+/// The text of a document, by the part of it that is predicted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Predicted as a whole.
+    Text(String),
+    /// Predicted after the prompt. The two are joined as they stand.
+    Completion {
+        /// The beginning.
+        prompt: String,
+        /// What follows it; not empty.
+        completion: String,
+    },
+    /// A conversation, of which the assistant's messages are predicted; one or more of them.
+    Messages(Vec<Message>),
+}
+
+/// A message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Message {
+    /// Who says it: what the model's chat template knows, such as `system`, `user` and `assistant`.
+    pub role: String,
+    /// What is said.
+    pub content: MessageContent,
+}
+
+/// What a message says. The chat template sees it in the form that the data has.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "RawContent")]
+pub enum MessageContent {
+    /// A text.
+    Text(String),
+    /// Texts: transformers' list of `{"type": "text", "text": …}`.
+    Parts(Vec<String>),
+}
+
+impl MessageContent {
+    /// The text; those of a list one after another.
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            MessageContent::Text(text) => text.into(),
+            MessageContent::Parts(parts) => parts.concat().into(),
+        }
+    }
+}
+
+impl Document {
+    /// A document that is one text.
+    pub fn of_text(id: impl Into<String>, subject: Option<String>, text: impl Into<String>) -> Self {
+        Self { id: id.into(), subject, content: Content::Text(text.into()), alternatives: Vec::new() }
+    }
+
+    /// All that can be read in it: a prompt and its completion joined as they stand, the messages on lines of their own.
+    pub fn text(&self) -> Cow<'_, str> {
+        match &self.content {
+            Content::Text(text) => text.into(),
+            Content::Completion { prompt, completion } => format!("{prompt}{completion}").into(),
+            Content::Messages(messages) => {
+                let contents: Vec<_> = messages.iter().map(|message| message.content.text()).collect();
+                contents.join("\n").into()
+            }
+        }
+    }
+}
+
+/// A line as it is written. Keys that it does not have are ignored.
+#[derive(Deserialize)]
+struct Line {
+    id: String,
+    #[serde(default)]
+    subject: Option<String>,
+    #[serde(default)]
+    text: Option<String>,
+    #[serde(default)]
+    prompt: Option<String>,
+    #[serde(default)]
+    completion: Option<String>,
+    #[serde(default)]
+    messages: Option<Vec<Message>>,
+    #[serde(default)]
+    alternative: Option<OneOrMore>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "`alternative` is neither a string nor a list of strings")]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "the `content` of a message is neither a string nor a list of {\"type\": \"text\", \"text\": \"…\"}"
+)]
+enum RawContent {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Part {
+    Text { text: String },
+}
+
+impl From<RawContent> for MessageContent {
+    fn from(content: RawContent) -> Self {
+        match content {
+            RawContent::Text(text) => MessageContent::Text(text),
+            RawContent::Parts(parts) => {
+                MessageContent::Parts(parts.into_iter().map(|Part::Text { text }| text).collect())
+            }
+        }
+    }
+}
+
+impl TryFrom<Line> for Document {
+    type Error = String;
+
+    fn try_from(line: Line) -> Result<Self, String> {
+        let Line { id, subject, text, prompt, completion, messages, alternative } = line;
+        let given = [
+            ("text", text.is_some()),
+            ("prompt", prompt.is_some()),
+            ("completion", completion.is_some()),
+            ("messages", messages.is_some()),
+        ];
+        let given: Vec<_> =
+            given.iter().filter(|(_, given)| *given).map(|(key, _)| format!("`{key}`")).collect();
+        let content = match (text, prompt, completion, messages) {
+            (Some(text), None, None, None) => Content::Text(text),
+            (None, Some(prompt), Some(completion), None) => Content::Completion { prompt, completion },
+            (None, None, None, Some(messages)) => Content::Messages(messages),
+            (None, None, None, None) => {
+                return Err(format!("document {id:?} has no text; expected {FORMS}"));
+            }
+            (None, Some(_), None, None) => {
+                return Err(format!("document {id:?} has a `prompt` without a `completion`; add it"));
+            }
+            (None, None, Some(_), None) => {
+                return Err(format!(
+                    "document {id:?} has a `completion` without a `prompt`; add it, \"\" for none"
+                ));
+            }
+            _ => return Err(format!("document {id:?} has {}; expected only {FORMS}", given.join(" and "))),
+        };
+        let alternatives = match alternative {
+            None => Vec::new(),
+            Some(OneOrMore::One(alternative)) => vec![alternative],
+            Some(OneOrMore::More(alternatives)) => alternatives,
+        };
+        if alternatives.iter().any(|alternative| alternative.trim().is_empty()) {
+            return Err(format!("document {id:?} has an empty `alternative`; remove or fill it"));
+        }
+        match &content {
+            Content::Completion { completion, .. } if completion.trim().is_empty() => {
+                return Err(format!(
+                    "document {id:?} has an empty `completion`; fill it, or remove the line"
+                ));
+            }
+            Content::Messages(messages) if messages.is_empty() => {
+                return Err(format!(
+                    "document {id:?} has an empty list of `messages`; fill it, or remove the line"
+                ));
+            }
+            Content::Messages(messages) => {
+                let is_assistant = |message: &Message| message.role == ASSISTANT;
+                if !messages.iter().any(is_assistant) {
+                    return Err(format!(
+                        "document {id:?} has no message whose `role` is {ASSISTANT:?}, which leaves nothing to predict"
+                    ));
+                }
+                if !alternatives.is_empty() && !messages.last().is_some_and(is_assistant) {
+                    return Err(format!(
+                        "document {id:?} has an `alternative`, which stands in the place of the last message, but the \
+                         `role` of that message is not {ASSISTANT:?}"
+                    ));
+                }
+            }
+            _ => {}
+        }
+        Ok(Self { id, subject, content, alternatives })
+    }
+}
+
+/// The documents of one JSONL file as they stand: a text may be empty, an id may occur twice.
+pub fn read_texts(folder: &Folder, file: &str) -> Result<Vec<Document>> {
+    let records = jsonl::read(folder, file)?;
+    Ok(records.into_iter().map(|(_, document)| document).collect())
+}
+
+/// The documents of one JSONL file; an empty file, an empty text and an id that occurs twice are refused.
+pub fn read_documents(folder: &Folder, file: &str) -> Result<Vec<Document>> {
+    let records: Vec<(usize, Document)> = jsonl::read(folder, file)?;
+    let path = folder.label(file);
+    if records.is_empty() {
+        return Err(Error::Data {
+            path,
+            problem: "holds no document".into(),
+            remedy: "add one JSON object a line: {\"id\": …, \"text\": …}".into(),
+        });
+    }
+    for (line, document) in &records {
+        if document.text().trim().is_empty() {
+            let problem = format!("document {:?} has an empty text; remove the line", document.id);
+            return Err(Error::Line { path, line: *line, problem });
+        }
+    }
+    jsonl::refuse_duplicates(&path, records.iter().map(|(line, d)| (*line, d.id.as_str())))?;
+    Ok(records.into_iter().map(|(_, document)| document).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The only document of a file of one line, or what is said of it.
+    fn read(line: &'static str) -> Result<Document, String> {
+        let files = vec![("data.jsonl", line.as_bytes())];
+        let folder = Folder::Embedded { name: "d".into(), files };
+        let documents = read_documents(&folder, "data.jsonl").map_err(|error| error.to_string());
+        documents.map(|mut documents| documents.remove(0))
+    }
+
+    #[test]
+    fn the_three_forms_are_read_and_other_keys_ignored() {
+        let text = read(r#"{"id": "a", "subject": "s", "text": " x\n", "label": 3}"#).unwrap();
+        assert_eq!(text, Document::of_text("a", Some("s".into()), " x\n"));
+
+        let line = r#"{"id": "a", "prompt": "Q: ", "completion": "yes", "alternative": "no"}"#;
+        let completion = read(line).unwrap();
+        assert_eq!(completion.text(), "Q: yes");
+        assert_eq!(completion.alternatives, ["no"]);
+
+        let line = r#"{"id": "a", "subject": null, "text": null, "alternative": ["x", "y"], "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {"role": "assistant", "content": "c", "name": "n"}]}"#;
+        let line = Box::leak(line.replace('\n', " ").into_boxed_str());
+        let messages = read(line).unwrap();
+        assert_eq!(messages.text(), "ab\nc");
+        assert_eq!(messages.alternatives, ["x", "y"]);
+        let Content::Messages(messages) = messages.content else { panic!("messages") };
+        assert_eq!(messages[0].content, MessageContent::Parts(vec!["a".into(), "b".into()]));
+    }
+
+    #[test]
+    fn a_line_that_is_not_one_of_the_three_forms_is_refused() {
+        let cases = [
+            (r#"{"id": "a"}"#, "has no text; expected `text`, or `prompt` and `completion`, or `messages`"),
+            (r#"{"id": "a", "text": "x", "prompt": "y"}"#, "has `text` and `prompt`; expected only"),
+            (r#"{"id": "a", "text": "x", "messages": []}"#, "has `text` and `messages`; expected only"),
+            (r#"{"id": "a", "prompt": "x"}"#, "has a `prompt` without a `completion`"),
+            (r#"{"id": "a", "completion": "x"}"#, "has a `completion` without a `prompt`"),
+            (r#"{"id": "a", "prompt": "x", "completion": " "}"#, "has an empty `completion`"),
+            (r#"{"id": "a", "text": " \n"}"#, "has an empty text"),
+            (r#"{"id": "a", "messages": []}"#, "has an empty list of `messages`"),
+            (
+                r#"{"id": "a", "messages": [{"role": "user", "content": "x"}]}"#,
+                "has no message whose `role` is",
+            ),
+            (r#"{"id": "a", "messages": [{"role": "user"}]}"#, "missing field `content`"),
+            (r#"{"id": "a", "messages": [{"content": "x"}]}"#, "missing field `role`"),
+            (
+                r#"{"id": "a", "messages": [{"role": "user", "content": 3}]}"#,
+                "the `content` of a message is neither",
+            ),
+            (
+                r#"{"id": "a", "messages": [{"role": "user", "content": [{"type": "image", "text": "x"}]}]}"#,
+                "the `content` of a message is neither",
+            ),
+            (r#"{"id": "a", "text": "x", "alternative": 3}"#, "`alternative` is neither"),
+            (r#"{"id": "a", "text": "x", "alternative": ["y", ""]}"#, "has an empty `alternative`"),
+            (
+                r#"{"id": "a", "messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}],
+                    "alternative": "z"}"#,
+                "has an `alternative`, which stands in the place of the last message",
+            ),
+            (r#"{"text": "x"}"#, "missing field `id`"),
+        ];
+        for (line, expected) in cases {
+            let line = Box::leak(line.replace('\n', " ").into_boxed_str());
+            let said = read(line).unwrap_err();
+            assert!(said.starts_with("d/data.jsonl, line 1: "), "{said}");
+            assert!(said.contains(expected), "{said}");
+        }
+    }
+}
