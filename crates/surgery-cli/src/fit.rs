@@ -11,9 +11,10 @@ use surgery_core::data::{DocumentsPerStep, Example, Set, StepSample};
 use surgery_core::folders::{DataFolder, ModelFolder};
 use surgery_core::kernels::Footprint;
 use surgery_core::memory::shown;
+use surgery_core::objective::Weighing;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::pretrain::most_tokens;
-use surgery_core::recipe::{Precision, PretrainRecipe, Recipe, ReferenceForm};
+use surgery_core::recipe::{Precision, PretrainRecipe, PretrainSection, Recipe, ReferenceForm, TrainSection};
 use surgery_core::replay::{stand_ins, tokens_at_once, tokens_in_cache};
 use surgery_core::surgery::{TrainingDocuments, sampler};
 use surgery_core::training::FORESEEN;
@@ -57,6 +58,13 @@ pub fn operation<P: Platform>(
     for (name, precision) in precisions::<P>() {
         one(name, Box::new(move |recipe| recipe.model.precision = precision));
     }
+    if let Some(data) = data {
+        let size = largest_step(recipe, &models.operated.config, data);
+        let whole = size.batch(recipe.train.batch_tokens).tokens;
+        options.push(smaller_batches(whole, size.longest, |recipe: &mut Recipe, tokens| {
+            recipe.train.batch_tokens = tokens;
+        }));
+    }
     options.push(windows(
         models.operated.config.context(recipe.train.max_tokens),
         |recipe: &mut Recipe, length| {
@@ -86,6 +94,11 @@ pub fn pretraining<P: Platform>(
         let change = Box::new(move |recipe: &mut PretrainRecipe| recipe.model.precision = precision);
         options.push(vec![Change { name, change }]);
     }
+    let size = pretraining_step(recipe, config, documents);
+    let whole = size.batch(recipe.train.batch_tokens).tokens;
+    options.push(smaller_batches(whole, size.longest, |recipe: &mut PretrainRecipe, tokens| {
+        recipe.train.batch_tokens = tokens;
+    }));
     options.push(windows(config.context(recipe.train.max_tokens), |recipe: &mut PretrainRecipe, length| {
         recipe.train.max_tokens = length;
     }));
@@ -94,12 +107,8 @@ pub fn pretraining<P: Platform>(
         change: Box::new(move |recipe: &mut PretrainRecipe| recipe.train.documents_per_step = count),
     });
     options.push(fewer.collect());
-    let longest = documents.iter().map(Example::len).max().unwrap_or(0);
     let bytes = |recipe: &PretrainRecipe| {
-        let kept = longest.min(config.context(recipe.train.max_tokens));
-        let plan = plan::<P>(config, recipe.model.precision, recipe.train.recompute, kept);
-        let account = Account::new(config, &Plan { tokens: most_tokens(documents, recipe), ..plan });
-        Account { reference: 0, ..account }.total()
+        pretraining_memory::<P>(recipe, config, pretraining_step(recipe, config, documents)).total()
     };
     refuse::<P, PretrainRecipe>("the training", prefix, recipe, &options, bytes, device)
 }
@@ -162,8 +171,8 @@ pub fn stand_in<P: Platform>(
     refuse::<P, ()>("measuring the time", "", &(), &[], |()| account.total(), device)
 }
 
-/// What an operation holds at its fullest moment: in a step, in an evaluation, where the model writes, or where another
-/// bounds the ascent.
+/// Bytes that an operation holds at its fullest moment: in a step, in an evaluation, where the model generates replay
+/// documents, or where another model bounds the ascent.
 pub fn operation_memory<P: Platform>(recipe: &Recipe, models: Models, data: Option<&DataFolder>) -> u64 {
     let config = &models.operated.config;
     let longest = |config: &LlamaConfig| data.map_or(0, |data| data.longest(config));
@@ -179,33 +188,154 @@ pub fn operation_memory<P: Platform>(recipe: &Recipe, models: Models, data: Opti
     accounts.map(|account| account.total()).into_iter().fold(before, u64::max)
 }
 
-/// What a step of an operation holds.
-pub fn step_memory<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<&DataFolder>) -> Account {
-    let live_reference = recipe.train.reference == ReferenceForm::Live;
-    let of_tokens = |[tokens, retained]: [usize; 2], longest| {
-        let plan = plan::<P>(config, recipe.model.precision, recipe.train.recompute, longest);
-        Account::new(config, &Plan { tokens, retained, live_reference, ..plan })
-    };
-    let Some(data) = data else { return of_tokens([0, 0], 0) };
-    let lengths = |set: Set| data.benchmark.documents(set).iter().map(Example::len);
-    let sets = recipe.objective.sets();
+/// The largest step of a run, in tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct StepSize {
+    /// All input tokens.
+    tokens: usize,
+    /// Those of documents that are compared with the reference's distribution or states.
+    compared: usize,
+    /// The longest window.
+    longest: usize,
+}
+
+impl StepSize {
+    /// The largest forward pass of the step, where no more than `batch_tokens` are in one; 0 for no limit.
+    fn batch(self, batch_tokens: usize) -> Self {
+        let most = if batch_tokens == 0 { self.tokens } else { batch_tokens.max(self.longest) };
+        Self { tokens: self.tokens.min(most), compared: self.compared.min(most), ..self }
+    }
+}
+
+/// The largest step of an operation. The seed says which documents the steps will draw: the step with the most tokens
+/// decides, of as many as show it.
+fn largest_step(recipe: &Recipe, config: &LlamaConfig, data: &DataFolder) -> StepSize {
     let context = config.context(recipe.train.max_tokens);
-    let drawable =
+    let documents =
         TrainingDocuments { benchmark: &data.benchmark, replay: stand_ins(&recipe.replay, context) };
-    let written = drawable.replay.iter().map(Example::len);
-    let longest = sets.iter().flat_map(|&set| lengths(set)).chain(written).max().unwrap_or(0);
-    // The seed says which documents the steps will draw: the step with the most tokens decides, of as many as show it.
+    let objective = recipe.objective.for_model(config, recipe.train.seed);
+    let sets: Vec<(Set, bool, bool)> = recipe
+        .objective
+        .sets()
+        .into_iter()
+        .map(|set| (set, objective.usage(set).of_reference().is_some(), objective.needs(set).alternative))
+        .collect();
+    // A document's tokens and those of the alternative that it is compared with, the longest of them.
+    let tokens = |example: &Example, has_alternative: bool| {
+        let alternatives = example.alternatives.iter().filter(|_| has_alternative).map(Example::len);
+        example.len() + alternatives.max().unwrap_or(0)
+    };
+    let longest = sets.iter().flat_map(|&(set, ..)| data.benchmark.documents(set)).chain(&documents.replay);
+    let longest = longest
+        .flat_map(|document| std::iter::once(document).chain(&document.alternatives))
+        .map(Example::len);
+    let longest = longest.max().unwrap_or(0).min(context);
     let mut sampler = sampler(&data.corpus, recipe);
-    let tokens_of = |set: Set, drawn: &[usize]| -> usize {
-        drawn.iter().map(|&index| drawable.document(set, index).len()).sum()
+    let size = |draw: StepSample| {
+        let mut size = StepSize { longest, ..StepSize::default() };
+        for &(set, is_compared, has_alternative) in &sets {
+            let drawn = draw.get(&set).into_iter().flatten();
+            let of_set: usize =
+                drawn.map(|&index| tokens(documents.document(set, index), has_alternative)).sum();
+            size.tokens += of_set;
+            size.compared += if is_compared { of_set } else { 0 };
+        }
+        size
     };
-    let step_memory = |draw: StepSample| {
-        let retained = draw.get(&Set::Retain).map_or(0, |drawn| tokens_of(Set::Retain, drawn));
-        [draw.iter().map(|(&set, drawn)| tokens_of(set, drawn)).sum::<usize>(), retained]
+    let steps = recipe.train.steps.min(FORESEEN);
+    (0..steps).map(|_| size(sampler.draw())).max().unwrap_or(StepSize { longest, ..StepSize::default() })
+}
+
+/// The memory of a step of an operation.
+pub fn step_memory<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<&DataFolder>) -> Account {
+    let size = data.map_or_else(StepSize::default, |data| largest_step(recipe, config, data));
+    sized_step_memory::<P>(recipe, config, size)
+}
+
+/// The memory of a step of this size.
+fn sized_step_memory<P: Platform>(recipe: &Recipe, config: &LlamaConfig, size: StepSize) -> Account {
+    let batch = size.batch(recipe.train.batch_tokens);
+    let plan = plan::<P>(config, recipe.model.precision, recipe.train.recompute, batch.longest);
+    let is_divided = batch.tokens < size.tokens;
+    let live_reference = recipe.train.reference == ReferenceForm::Live;
+    let plan = Plan { tokens: batch.tokens, retained: batch.compared, live_reference, is_divided, ..plan };
+    Account::new(config, &plan)
+}
+
+/// Chooses `train.batch_tokens` where it is 0: the tokens of the largest step where that fits in memory; else half of them,
+/// a quarter, and so on, down to [`FEWEST`] or the longest window.
+pub fn choose_batch_tokens<P: Platform>(
+    recipe: &mut Recipe,
+    models: Models,
+    data: &DataFolder,
+    device: &DeviceOf<P>,
+) {
+    if recipe.train.batch_tokens == 0 {
+        let size = largest_step(recipe, &models.operated.config, data);
+        recipe.train.batch_tokens = chosen::<P>(size, device, |batch_tokens| {
+            let train = TrainSection { batch_tokens, ..recipe.train.clone() };
+            sized_step_memory::<P>(&Recipe { train, ..recipe.clone() }, &models.operated.config, size)
+        });
+    }
+}
+
+/// As [`choose_batch_tokens`], for a pretraining.
+pub fn choose_pretraining_batch_tokens<P: Platform>(
+    recipe: &mut PretrainRecipe,
+    config: &LlamaConfig,
+    documents: &[Example],
+    device: &DeviceOf<P>,
+) {
+    if recipe.train.batch_tokens == 0 {
+        let size = pretraining_step(recipe, config, documents);
+        recipe.train.batch_tokens = chosen::<P>(size, device, |batch_tokens| {
+            let train = PretrainSection { batch_tokens, ..recipe.train.clone() };
+            pretraining_memory::<P>(&PretrainRecipe { train, ..recipe.clone() }, config, size)
+        });
+    }
+}
+
+/// The fewest tokens of a forward pass that are chosen or proposed: products of fewer rows are slow.
+const FEWEST: usize = 512;
+
+/// The most tokens of a forward pass with which a step fits.
+fn chosen<P: Platform>(size: StepSize, device: &DeviceOf<P>, memory: impl Fn(usize) -> Account) -> usize {
+    let whole = size.tokens.max(1);
+    let Some(room) = P::room(device) else { return whole };
+    let least = FEWEST.max(size.longest);
+    let options = std::iter::once(whole).chain(halves(whole, least)).chain((least < whole).then_some(least));
+    let fits = |tokens: &usize| with_headroom(memory(*tokens).total()) <= room.bytes;
+    // Where nothing fits, the whole step: what would fit is then told beside all else.
+    options.into_iter().find(fits).unwrap_or(whole)
+}
+
+/// The largest step of a pretraining.
+fn pretraining_step(recipe: &PretrainRecipe, config: &LlamaConfig, documents: &[Example]) -> StepSize {
+    let longest = documents.iter().map(Example::len).max().unwrap_or(0);
+    let longest = longest.min(config.context(recipe.train.max_tokens));
+    StepSize { tokens: most_tokens(documents, recipe), compared: 0, longest }
+}
+
+/// The memory of a step of a pretraining of this size.
+fn pretraining_memory<P: Platform>(recipe: &PretrainRecipe, config: &LlamaConfig, size: StepSize) -> Account {
+    let batch = size.batch(recipe.train.batch_tokens);
+    let plan = plan::<P>(config, recipe.model.precision, recipe.train.recompute, batch.longest);
+    let is_divided = batch.tokens < size.tokens;
+    let account = Account::new(config, &Plan { tokens: batch.tokens, is_divided, ..plan });
+    Account { reference: 0, ..account }
+}
+
+/// Fewer tokens in a forward pass than `whole`.
+fn smaller_batches<R>(
+    whole: usize,
+    longest: usize,
+    set: impl Fn(&mut R, usize) + Copy + 'static,
+) -> Vec<Change<R>> {
+    let change = |tokens| Change {
+        name: format!("train.batch_tokens = {tokens}"),
+        change: Box::new(move |recipe: &mut R| set(recipe, tokens)),
     };
-    let most =
-        (0..recipe.train.steps.min(FORESEEN)).map(|_| step_memory(sampler.draw())).max().unwrap_or_default();
-    of_tokens(most, longest.min(context))
+    halves(whole, FEWEST.min(longest.max(1))).map(change).collect()
 }
 
 /// What running a model over `tokens` at once holds, with the keys and values of `remembered` in a cache.
@@ -220,6 +350,7 @@ fn plan<P: Platform>(config: &LlamaConfig, precision: Precision, recompute: bool
         precision,
         tokens: 0,
         retained: 0,
+        is_divided: false,
         recompute,
         live_reference: false,
         kept_values: <P::Kernels as Footprint<P::Train>>::kept_values(config, longest),

@@ -71,6 +71,8 @@ impl<P: Platform> Prepared<P> {
         let checkpoint = files.checkpoint()?;
         files.config.check(&checkpoint)?;
         replay::check(&recipe.replay, &files.encoder, &files.config)?;
+        let wrong = |problem| Error::Recipe { origin: "the recipe".into(), problem };
+        recipe.objective.check_model(&files.config).map_err(wrong)?;
         if let Some(bounding) = &bounding {
             bounding.config.check(&bounding.checkpoint()?)?;
         }
@@ -80,6 +82,8 @@ impl<P: Platform> Prepared<P> {
         }
         let data = open_data(&recipe.data.path, &recipe.objective.sets(), &files.encoder)?;
         check_lengths(&recipe, &files.config, bounding.as_ref(), &data)?;
+        let models = fit::Models { operated: &files, bounding: bounding.as_ref() };
+        fit::choose_batch_tokens::<P>(&mut recipe, models, &data, &device);
         let resume = way == Way::Run { resume: true };
         let output = Output::prepare(output, &[&files.folder, &data.folder], resume, REPORT)?;
         Ok(Self { recipe, files, bounding, checkpoint, data, device, output })

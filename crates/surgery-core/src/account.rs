@@ -9,10 +9,12 @@ use crate::recipe::Precision;
 pub struct Plan {
     /// What weights and activations are computed in.
     pub precision: Precision,
-    /// Input tokens of a step.
+    /// Input tokens of a forward pass.
     pub tokens: usize,
-    /// Those of them that are held to the reference.
+    /// Those of them that are compared with the reference.
     pub retained: usize,
+    /// Whether they are one of several batches of a step, whose gradients are added up.
+    pub is_divided: bool,
     /// Whether only the inputs of blocks are kept for the way back.
     pub recompute: bool,
     /// Whether the whole reference is in memory, or its head and the states of a step.
@@ -78,7 +80,9 @@ impl Account {
         let at_head = 2 * chunk * vocab * f32s + 3 * head * computed;
         let all_kept = if plan.recompute { inputs } else { inputs + blocks * kept };
         let again = if plan.recompute { kept } else { 0 };
-        let work = at_start + at_head.max(back + again);
+        // Where gradients are added up, one part's are there beside the sum: the head's, or a block's.
+        let added = if plan.is_divided { head.max(block) * f32s } else { 0 };
+        let work = added + at_start + at_head.max(back + again);
         Self {
             weights: values * stored,
             copies: match (stored == computed, plan.recompute) {
@@ -154,6 +158,7 @@ mod tests {
             precision: Precision::Mixed,
             tokens: 4 * 4096,
             retained: 4096,
+            is_divided: false,
             recompute: true,
             live_reference: false,
             kept_values: 5 * 4096 + 2 * 11008 + 32,

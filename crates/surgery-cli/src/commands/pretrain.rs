@@ -63,6 +63,7 @@ impl crate::backend::Job for Job {
         if let Some(checkpoint) = &checkpoint {
             files.config.check(checkpoint)?;
         }
+        fit::choose_pretraining_batch_tokens::<P>(&mut recipe, &files.config, &documents, &device);
         fit::pretraining::<P>("", &recipe, &files.config, &documents, &device)?;
         let claimed = prepared.map_or_else(|| Output::claim(args.output.as_deref()), Ok)?;
         let output = claimed.path();
