@@ -1,4 +1,4 @@
-//! `surgery doctor`: what this program and this machine have.
+//! `surgery doctor`: describes this program and this machine.
 
 use serde_json::json;
 use surgery_core::platform::Platform;
@@ -20,7 +20,7 @@ impl Job for Describe {
     }
 }
 
-/// Describes backends, devices, what is embedded and how the hub is reached.
+/// Prints backends, devices, embedded files and the hub's configuration.
 pub fn run(as_json: bool) -> Outcome {
     let size = |files: Vec<surgery_datasets::File>| files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
     let (model, benchmark) = (size(surgery_datasets::model()), size(surgery_datasets::benchmark()));

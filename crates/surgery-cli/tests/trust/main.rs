@@ -287,7 +287,7 @@ fn only_its_own_unfinished_run_is_gone_on_with_and_by_one_process() {
 
     fs::create_dir(folder.join("other")).unwrap();
     fs::write(folder.join("other/notes.txt"), "mine").unwrap();
-    assert!(ends_in(3, &folder, &operation("other", &["--resume"])).contains("no run's"));
+    assert!(ends_in(3, &folder, &operation("other", &["--resume"])).contains("not the folder of a run"));
     assert_eq!(names(&folder.join("other")), ["notes.txt"]);
 
     let child = start(&folder, &operation("busy", &["--set", "train.steps=100000"]));
