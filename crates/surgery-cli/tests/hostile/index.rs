@@ -57,19 +57,19 @@ fn an_index_and_its_shards_agree() {
         fs::copy(folder.join(FIRST), folder.join("copy.safetensors")).unwrap();
     };
     let faults: Vec<Fault> = vec![
-        ("elsewhere", norm_in(FIRST), &[FILE, NORM, "should stand in", FIRST]),
+        ("elsewhere", norm_in(FIRST), &[FILE, NORM, "should be in", FIRST]),
         (
             "two-shards",
             Box::new(move |folder| {
                 copy(folder);
                 norm_in("copy.safetensors")(folder);
             }),
-            &[FIRST, "stands in copy.safetensors too"],
+            &[FIRST, "is in copy.safetensors too"],
         ),
         (
             "unknown",
             Box::new(|folder| edit(folder, FILE, |index| index["weight_map"]["model.x"] = FIRST.into())),
-            &[FILE, "model.x", "should stand in"],
+            &[FILE, "model.x", "should be in"],
         ),
         ("not-a-shard", norm_in("config.json"), &["config.json", "claims a header"]),
         (
