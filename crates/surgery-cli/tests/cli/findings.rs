@@ -97,7 +97,7 @@ fn findings_are_told_counted_and_stop_nothing() {
     let expected = [
         ("near_duplicate", "unlearn.jsonl", "nearly the same as one of retain.jsonl"),
         ("update_without_subject", "edit_update.jsonl", "\"silent\" about \"Zeno Quill\""),
-        ("unpaired_edit", "edit_update.jsonl", "whose subject no document of edit_unlearn.jsonl has"),
+        ("unpaired_edit", "edit_update.jsonl", "whose subject has no document in edit_unlearn.jsonl"),
         ("answer_not_in_text", "questions/unlearn.jsonl", "\"unanswerable\": \"Xyzzy Plugh\""),
         ("document_split", "retain.jsonl", "longer than a window of 24 tokens"),
     ];
