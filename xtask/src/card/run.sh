@@ -25,7 +25,7 @@ out=${1:-${OUT:-card-results}}
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
 record=$out/card.jsonl
 if [ -e "$record" ]; then
-    echo "error: $record is there already; name another folder" >&2
+    echo "error: $record exists already; name another folder" >&2
     exit 1
 fi
 work=$(mktemp -d) || exit 1
