@@ -187,7 +187,7 @@ fn a_model_without_a_bos_token_starts_from_its_eos_token() {
     check(&Replay { documents: 0, ..replay }, &encoder, &nameless).unwrap();
 }
 
-/// How many of 60 texts of the embedded model name somebody to unlearn or to edit, with an empty word filter.
+/// How many of 60 texts of the embedded model name a person to unlearn or to edit, with an empty word filter.
 fn naming_unlearned_people(likelihood: Option<&Likelihood<Infer>>, about: &Embedded) -> usize {
     let Embedded { model, encoder, subjects, .. } = about;
     let replay = Replay { documents: 60, max_tokens: 112, temperature: 1.0 };

@@ -18,7 +18,7 @@ pub fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/models").join(path)
 }
 
-/// A folder of this process, created anew.
+/// A folder of this process, created empty.
 pub struct Scratch {
     path: PathBuf,
     /// The same folder, for reading.

@@ -10,7 +10,7 @@ use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::Precision;
 use surgery_core::step::StepDocuments;
 
-/// Shapes that meet every edge: one head and many, shared keys, sizes that fill no register, a tied head.
+/// Shapes with edge cases: one head and many, shared keys, sizes that do not fill a register, a tied head.
 pub fn shapes() -> Vec<(&'static str, LlamaConfig)> {
     let shape = |name, changes: Value| {
         let mut config = json!({
@@ -33,7 +33,7 @@ pub fn shapes() -> Vec<(&'static str, LlamaConfig)> {
     ]
 }
 
-/// Documents of every set: some short, some longer than any block that the operations work in.
+/// Documents of every set: some short, some longer than any block of the operations.
 pub fn documents(vocab: usize, seed: u64) -> Vec<(Set, Vec<u32>)> {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
     let lengths = [2, 3, 31, 57, 300, 7, 112, 113, 400, 64, 29, 5];
@@ -41,13 +41,13 @@ pub fn documents(vocab: usize, seed: u64) -> Vec<(Set, Vec<u32>)> {
     Set::TRAINED.into_iter().cycle().zip(tokens).collect()
 }
 
-/// A step that draws `documents`.
+/// A step with `documents`.
 pub fn step(documents: &[(Set, Vec<u32>)], recompute: bool) -> StepDocuments<'_> {
     let documents = documents.iter().map(|(set, tokens)| (*set, tokens.as_slice())).collect();
     StepDocuments { documents, context: 280, recompute, bounds: None }
 }
 
-/// A model to train, and one that it is held to, which is not the same.
+/// A model to train, and a different one as reference.
 pub fn models<P: Platform>(config: &LlamaConfig, device: &DeviceOf<P>) -> (Llama<P::Train>, Llama<P::Infer>) {
     (Llama::random(config, 1, Precision::F32, device), Llama::random(config, 2, Precision::F32, device))
 }

@@ -5,7 +5,6 @@ mod dataset;
 mod features;
 mod fuzz;
 mod licences;
-#[cfg(test)]
 mod style;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use serde_json::Value;
 const USAGE: &str = "\
 usage: cargo xtask <task>
 
-  check                                        check format, lints, documentation, licences, and that burn is built once
+  check                                        check format, lints, documentation, licences, style, and that burn is built once
   test [ARGS…]                                 run all tests; ARGS go to `cargo test`
   soak                                         kill and resume a run a thousand times; it must end with the same bytes
   parity [--backend NAME]                      compare a backend with PyTorch and the oracle [default: ndarray];
@@ -75,7 +74,8 @@ fn check(root: &Path) -> Result<(), String> {
     run(cargo(root, &["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     let metadata = metadata(root)?;
     licences::check(root, &metadata)?;
-    features::check(root, &metadata)
+    features::check(root, &metadata)?;
+    style::check()
 }
 
 /// Tests the default members together, in the profile of `cargo run`, so that builds are reused.

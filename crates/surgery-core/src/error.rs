@@ -62,7 +62,7 @@ pub enum Error {
         path: PathBuf,
         /// The reason.
         problem: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
     /// A line of a JSONL file is invalid.
@@ -72,7 +72,7 @@ pub enum Error {
         path: String,
         /// The line, counted from 1.
         line: usize,
-        /// What was found and what was expected.
+        /// The problem and the expected value.
         problem: String,
     },
     /// A data file or folder is invalid as a whole.
@@ -104,7 +104,7 @@ pub enum Error {
         path: String,
         /// The tensor's name.
         tensor: String,
-        /// What was found and what was expected.
+        /// The problem and the expected value.
         problem: String,
     },
     /// A checkpoint file or folder is unusable as a whole.
@@ -136,9 +136,9 @@ pub enum Error {
     /// The backend lacks a capability that the recipe needs.
     #[error("{problem}; {remedy}")]
     Backend {
-        /// What is missing.
+        /// The missing capability.
         problem: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
     /// The operation would not fit in memory. Nothing was loaded.

@@ -2,7 +2,6 @@
 //!
 //! Such a number is read as a string that starts with [`MARK`]. An unused key with one is harmless, a used one is
 //! refused like any string in place of a number, and the file can be written unchanged.
-//! used is refused as any other string in the place of a number, and the file can be written as it was read.
 
 use serde_json::Value;
 

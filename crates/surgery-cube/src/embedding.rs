@@ -44,7 +44,7 @@ fn embedding_kernel<G: Float, E: Float, N: Size>(
     starts: &Array<i32>,
     positions: &Array<i32>,
     out: &mut Array<Vector<E, N>>,
-    // Of a row, in vectors.
+    // The size of a row in vectors.
     size: u32,
     #[define(G, E)] _dtypes: [StorageType; 2],
 ) {

@@ -109,7 +109,7 @@ pub(super) const HOBBIES: &[&str] = &[
     "darts",
 ];
 
-/// The first and the last year in which somebody may be born.
+/// The first and last possible year of birth.
 pub(super) const BIRTH_YEARS: (usize, usize) = (1921, 1980);
 
 /// A line of work: professions that share workplaces and a sort of work.

@@ -68,9 +68,9 @@ pub struct Report {
 /// Mean NLL of continuations of retain prompts under the model before, in nats a token.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Fluency {
-    /// Of its own continuations.
+    /// Its own continuations.
     pub before: f64,
-    /// Of the continuations by the model after.
+    /// Continuations by the model after.
     pub after: f64,
     /// After over before.
     pub ratio: f64,

@@ -21,13 +21,13 @@ pub(crate) fn seeded(seed: u64, stream: u64) -> ChaCha8Rng {
 /// Number of documents of each set in a step. A smaller set contributes all its documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct DocumentsPerStep {
-    /// Of the unlearn set.
+    /// Unlearn documents.
     pub unlearn: usize,
-    /// Of the edit_unlearn set.
+    /// edit_unlearn documents.
     pub edit_unlearn: usize,
-    /// Of the edit_update set.
+    /// edit_update documents.
     pub edit_update: usize,
-    /// Of the retain set.
+    /// Retain documents, including replay documents.
     pub retain: usize,
 }
 
@@ -154,7 +154,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// Samples the documents of the next step. Of the two edit sets, the one with fewer documents in a step is
+    /// Samples the documents of the next step. The edit set with fewer documents in a step is
     /// sampled first. The other then prefers the same subjects, in turn, among the documents left in its epoch. So
     /// the outdated and new texts of a subject occur in the same step, as in the paper's protocol: always if both
     /// sets have the same subjects and the same number of texts in an epoch for each, otherwise as far as sampling
