@@ -40,8 +40,8 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
     let version = cargo_fuzz(root).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !version.is_ok_and(|status| status.success()) {
         return Err(
-            "cargo-fuzz or a nightly compiler is not installed: `rustup toolchain install nightly` and \
-                    `cargo install cargo-fuzz --locked` do"
+            "cargo-fuzz or a nightly compiler is not installed; install them with `rustup toolchain install nightly` \
+             and `cargo install cargo-fuzz --locked`"
                 .into(),
         );
     }

@@ -83,7 +83,7 @@ pub(crate) fn draw(report: &Report) -> String {
     }
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" width=\"{WIDTH}\" height=\"{y}\" \
-         role=\"img\">\n<title>How long a step, an evaluation and a job take</title>\n<style>\n{STYLE}\n</style>\n\
+         role=\"img\">\n<title>Times of a step, an evaluation and a job</title>\n<style>\n{STYLE}\n</style>\n\
          <rect class=\"back\" width=\"100%\" height=\"100%\"/>\n{body}</svg>\n"
     )
 }
@@ -126,7 +126,7 @@ fn groups(measured: &Measured) -> Vec<Group> {
             bars.push(Bar::whole("PyTorch, one by one", peer.single_seconds));
         }
         groups.push(Group {
-            title: format!("{shape}: {} questions, {} steps, the questions again", job.questions, job.steps),
+            title: format!("{shape}: {} questions, {} steps, again {} questions", job.questions, job.steps),
             bars,
         });
     }

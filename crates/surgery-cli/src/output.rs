@@ -140,7 +140,7 @@ pub fn check_output(requested: Option<&Path>, inputs: &[&Folder]) -> Result<()> 
         return Err(Error::Output {
             path: path.to_path_buf(),
             problem: "holds a run already".into(),
-            remedy: "give another folder with --output, or go on with an unfinished one with --resume".into(),
+            remedy: "give another folder with --output, or resume an unfinished run with --resume".into(),
         });
     }
     if path.is_dir() && !is_empty(path)? {
@@ -183,7 +183,7 @@ fn refuse_unusable(path: &Path, inputs: &[&Folder]) -> Result<()> {
     }
     // `a/..` may be another folder once `a` exists.
     if path.ancestors().any(|ancestor| ancestor.ends_with("..") && !ancestor.is_dir()) {
-        return Err(refused(path, "goes through a folder that is not there, and back by `..`"));
+        return Err(refused(path, "has `..` after a folder that does not exist"));
     }
     let same = |input: &&Folder| match input {
         Folder::Disk(input) => fs::canonicalize(input).ok() == fs::canonicalize(path).ok(),

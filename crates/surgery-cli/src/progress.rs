@@ -70,7 +70,7 @@ impl Progress {
     /// Sets the command that resumes the run after an interruption.
     pub fn resumable(self, command: &str, output: &Path) -> Self {
         let output = output.display();
-        Self { remedy: format!("; go on with `surgery {command} --output {output} --resume`"), ..self }
+        Self { remedy: format!("; resume with `surgery {command} --output {output} --resume`"), ..self }
     }
 
     /// Starts a stage with this label.
@@ -207,9 +207,9 @@ impl Observer for Progress {
             Event::RolledBack { step, to, error } => {
                 let place = match to {
                     0 => "the beginning".to_owned(),
-                    to => format!("what it was after step {to}"),
+                    to => format!("its state after step {to}"),
                 };
-                self.log.warn(&format!("at step {step} the model went back to {place}: {error}"));
+                self.log.warn(&format!("at step {step}, the model was rolled back to {place}: {error}"));
                 Ok(())
             }
         };

@@ -202,9 +202,9 @@ fn a_row_is_good_or_left_out_whole() {
         (
             "text\nFish, bread, salt.\nRice.\n",
             &["Rice."],
-            "row 1 (line 2): the row has 3 cells, and the header has 1",
+            "row 1 (line 2): the row has 3 cells, but the header has 1",
         ),
-        ("n,text\n1,Rice.\n2\n", &["Rice."], "row 2 (line 3): the row has 1 cells, and the header has 2"),
+        ("n,text\n1,Rice.\n2\n", &["Rice."], "row 2 (line 3): the row has 1 cells, but the header has 2"),
         ("n,text\n1,Rice.\n\n2,Oil.,\n3,Tea.\n", &["Rice.", "Tea."], "row 2 (line 4): the row has 3 cells"),
         ("text\nA \"dry\" tea.\nRice.\n", &["Rice."], "row 1 (line 2): a cell without surrounding quotes"),
         ("n,text\n1, \"Tea.\"\n2,Rice.\n", &["Rice."], "row 1 (line 2): a cell without surrounding quotes"),
@@ -456,7 +456,7 @@ fn bad_files_end_in_3_and_leave_nothing() {
         ("long.csv", row(&huge, &format!("'{huge}")).into_bytes(), "no usable entry"),
         ("deep.csv", row("", &"[".repeat(1 << 20)).into_bytes(), "no usable entry"),
         ("bytes.csv", [HEADER.join(",").as_bytes(), b"\n0,\xff,\xff,\xff,\xff\n"].concat(), "not UTF-8"),
-        ("short.csv", (HEADER.join(",") + "\n0\n").into_bytes(), "has 1 cells, and the header has 5"),
+        ("short.csv", (HEADER.join(",") + "\n0\n").into_bytes(), "has 1 cells, but the header has 5"),
         ("rows.csv", [row("a", "[]"), row("b", "[]")].concat().into_bytes(), "has 1 lines"),
     ];
     for (file, content, named) in hostile {

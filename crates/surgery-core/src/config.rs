@@ -218,7 +218,7 @@ impl LlamaConfig {
         let num_attention_heads = keys.size("num_attention_heads", 1 << 12, None)?;
         // In transformers, the default is the number of heads for Llama and 8 for Mistral.
         if mistral && keys.object.get("num_key_value_heads").is_some_and(Value::is_null) {
-            return Err(keys.wrong("num_key_value_heads", "a whole number, as transformers does"));
+            return Err(keys.wrong("num_key_value_heads", "a whole number, as transformers requires"));
         }
         let default_kv_heads = if mistral { 8 } else { num_attention_heads };
         let num_key_value_heads = keys.size("num_key_value_heads", 1 << 12, Some(default_kv_heads))?;
@@ -232,7 +232,7 @@ impl LlamaConfig {
         }
         let head_dim = keys.size("head_dim", 1 << 12, Some(hidden_size / num_attention_heads))?;
         if !head_dim.is_multiple_of(2) {
-            return Err(keys.wrong("head_dim", "an even number: rotary embedding turns pairs"));
+            return Err(keys.wrong("head_dim", "an even number: rotary embedding rotates pairs"));
         }
         let default_positions = if mistral { 4096 * 32 } else { 2048 };
         let max_position_embeddings =

@@ -46,7 +46,7 @@ pub fn generate_several<B: Backend, K: Kernels<B>>(
     if length == 0 || length > context {
         return Err(Error::Data {
             path: "the prompt".into(),
-            problem: format!("has {length} tokens, and the model takes 1 to {context}"),
+            problem: format!("has {length} tokens, but the model takes 1 to {context}"),
             remedy: "give another prompt".into(),
         });
     }

@@ -30,7 +30,7 @@ pub(crate) fn file(root: &Path, folder: &Path) -> Result<(), String> {
     fs::create_dir_all(&place).map_err(failed)?;
     let mut written = OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
     writeln!(written, "{result:#}").map_err(failed)?;
-    println!("filed as {}", path.strip_prefix(root).unwrap_or(&path).display());
+    println!("stored as {}", path.strip_prefix(root).unwrap_or(&path).display());
     for part in result["parts"].as_array().into_iter().flatten() {
         println!(
             "  {}: {}",

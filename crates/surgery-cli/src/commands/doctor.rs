@@ -37,7 +37,7 @@ pub fn run(as_json: bool) -> Outcome {
             }));
         } else {
             let command = name.rebuild_command();
-            lines.push(format!("{:<8} not compiled in; build with it: {command}", name.feature()));
+            lines.push(format!("{:<8} not compiled in; build it with: {command}", name.feature()));
             backends.push(json!({ "name": name.feature(), "compiled": false, "rebuild": command }));
         }
     }
@@ -50,7 +50,9 @@ pub fn run(as_json: bool) -> Outcome {
             let offline = if hub.offline.is_some() { ", offline" } else { "" };
             lines.push(format!("hub      {}, {access}{offline}", hub.endpoint));
             lines.push(format!("         models in {}", hub.cache.display()));
-            lines.extend(hub.offline.map(|variable| format!("         {variable} forbids asking the hub")));
+            lines.extend(
+                hub.offline.map(|variable| format!("         {variable} forbids requests to the hub")),
+            );
             let origin = token.as_ref().map(|token| token.origin.as_str());
             lines.push(match origin {
                 Some(origin) => format!("         token from {origin}"),

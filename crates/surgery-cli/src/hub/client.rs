@@ -129,8 +129,8 @@ impl<'a> Client<'a> {
             let wait = wait.unwrap_or(FIRST_WAIT * 2u32.pow(failures - 1));
             if failures == ATTEMPTS || wait > LONGEST_WAIT {
                 let when = match wait > LONGEST_WAIT {
-                    true => format!(" in {} s, as it asks", wait.as_secs()),
-                    false => " later; what has arrived is kept".into(),
+                    true => format!(" in {} s, as the hub requests", wait.as_secs()),
+                    false => " later; the downloaded part is kept".into(),
                 };
                 return Err(Error::Network {
                     what: format!("{} of {}", file, self.name),
@@ -224,7 +224,7 @@ impl<'a> Client<'a> {
         }
         let mut text = Vec::new();
         response.into_body().into_reader().take(LISTING_LIMIT).read_to_end(&mut text).map_err(|error| {
-            let problem = format!("the list of its files broke off ({error})");
+            let problem = format!("the listing of its files was interrupted ({error})");
             Trouble::Transient { problem, wait: None, progress: false }
         })?;
         let entries: Vec<Entry> = serde_json::from_slice(&text).map_err(|error| Error::Network {
@@ -246,17 +246,20 @@ impl<'a> Client<'a> {
         if from > 0 {
             request = request.header("range", format!("bytes={from}-"));
         }
-        request.body(()).map_err(ureq::Error::from).and_then(|request| self.agent.run(request)).map_err(|error| {
-            let problem = format!("{} does not answer ({error})", origin(url).unwrap_or(url));
-            if is_transient(&error) {
-                return Trouble::Transient { problem, wait: None, progress: false };
-            }
-            Trouble::Permanent(Error::Network {
-                what: self.name.to_string(),
-                problem,
-                remedy: "check the network, HF_ENDPOINT and HTTPS_PROXY; what is in the cache needs no network".into(),
-            })
-        })
+        request.body(()).map_err(ureq::Error::from).and_then(|request| self.agent.run(request)).map_err(
+            |error| {
+                let problem = format!("{} does not answer ({error})", origin(url).unwrap_or(url));
+                if is_transient(&error) {
+                    return Trouble::Transient { problem, wait: None, progress: false };
+                }
+                Trouble::Permanent(Error::Network {
+                    what: self.name.to_string(),
+                    problem,
+                    remedy: "check the network, HF_ENDPOINT and HTTPS_PROXY; cached models need no network"
+                        .into(),
+                })
+            },
+        )
     }
 
     fn is_endpoint(&self, url: &str) -> bool {
@@ -282,12 +285,12 @@ impl<'a> Client<'a> {
             }
             401 | 403 => Error::Network {
                 what,
-                problem: format!("is gated or private, or is not there ({problem})"),
+                problem: format!("is gated or private, or does not exist ({problem})"),
                 remedy: format!(
                     "check the name, accept the licence at {}/{repository}, and set HF_TOKEN to a token that may read it{}",
                     self.hub.endpoint,
                     match &self.token {
-                        Some(token) => format!(" (that of {} may not)", token.origin),
+                        Some(token) => format!(" (the token from {} may not)", token.origin),
                         None if self.hub.sends_token => String::new(),
                         None => " (HF_HUB_DISABLE_IMPLICIT_TOKEN, which forbids sending one, must be unset)"
                             .into(),

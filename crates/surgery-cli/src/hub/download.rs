@@ -94,8 +94,7 @@ impl<'a> Download<'a> {
 
     fn required(&self, revision: &str, file: &str) -> Result<Described> {
         let described = self.client.describe(revision, file)?;
-        described
-            .ok_or_else(|| self.missing(file, "a repository and revision that are there and hold a model"))
+        described.ok_or_else(|| self.missing(file, "an existing repository and revision with a model"))
     }
 
     fn missing(&self, file: &str, expected: &str) -> Error {
@@ -211,7 +210,10 @@ impl<'a> Download<'a> {
                     Ok(0) => break,
                     Ok(count) => count,
                     Err(error) => {
-                        return Err(passing(format!("broke off at {have} of {} bytes ({error})", file.size)));
+                        return Err(passing(format!(
+                            "was interrupted at {have} of {} bytes ({error})",
+                            file.size
+                        )));
                     }
                 };
                 have += count as u64;

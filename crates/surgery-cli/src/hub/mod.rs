@@ -107,7 +107,7 @@ impl Hub {
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Error::Network {
                 what: format!("the hub's token in {origin}"),
-                problem: "holds characters that no token has".into(),
+                problem: "contains characters that are not allowed in a token".into(),
                 remedy: "set HF_TOKEN to a token from the hub's settings".into(),
             });
         }
@@ -122,7 +122,7 @@ impl Hub {
                 Some(variable) => Err(Error::Network {
                     what: name.to_string(),
                     problem: format!(
-                        "the cache {} does not have {lacking}, and {variable} forbids asking the hub",
+                        "the cache {} does not have {lacking}, and {variable} forbids requests to the hub",
                         self.cache.display()
                     ),
                     remedy: format!("unset {variable}, or give a local folder"),

@@ -63,7 +63,7 @@ fn biographies(args: &ImportAuthors, draft: &mut Draft) -> Result<()> {
         return Err(Error::Data {
             path: folder.label(&file),
             problem: format!(
-                "has {} lines, and {} has {} rows{}",
+                "has {} lines, but {} has {} rows{}",
                 names.len(),
                 table.file,
                 table.len(),

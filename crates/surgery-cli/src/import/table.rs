@@ -115,7 +115,7 @@ fn cells(record: Record, expected: Option<usize>) -> Result<Vec<String>, (String
     let found = record.cells.len();
     if let Some(expected) = expected.filter(|&expected| expected != found) {
         let why = if found > expected { "; a cell that holds a comma needs quotes around it" } else { "" };
-        return Err((format!("the row has {found} cells, and the header has {expected}{why}"), None));
+        return Err((format!("the row has {found} cells, but the header has {expected}{why}"), None));
     }
     let text = |(index, cell)| String::from_utf8(cell).map_err(|_| ("is not UTF-8".into(), Some(index)));
     record.cells.into_iter().enumerate().map(text).collect()

@@ -67,7 +67,11 @@ fn entry(name: &str, info: TensorInfo, expected: u64, data: u64) -> Result<Entry
         return Err(format!("ends at byte {end}, before it begins at {start}"));
     }
     if start != expected {
-        let what = if start < expected { "overlaps the one before it" } else { "leaves a hole before it" };
+        let what = if start < expected {
+            "overlaps the previous tensor"
+        } else {
+            "leaves a gap after the previous tensor"
+        };
         return Err(format!("starts at byte {start} and {what}, which ends at {expected}"));
     }
     if end > data {

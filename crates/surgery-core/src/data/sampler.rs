@@ -138,7 +138,7 @@ impl Sampler {
         let Position(mut positions) = position;
         let is_ours = |name: &String| self.streams.keys().any(|set| set.name() == name);
         if let Some(other) = positions.keys().find(|name| !is_ours(name)) {
-            return Err(format!("is of another set: {other}"));
+            return Err(format!("has another set: {other}"));
         }
         for (set, (stream, _)) in &mut self.streams {
             let position =
