@@ -126,7 +126,10 @@ fn groups(measured: &Measured) -> Vec<Group> {
             bars.push(Bar::whole("PyTorch, one by one", peer.single_seconds));
         }
         groups.push(Group {
-            title: format!("{shape}: {} questions, {} steps, again {} questions", job.questions, job.steps),
+            title: format!(
+                "{shape}: {0} questions, {1} steps, {0} questions again",
+                job.questions, job.steps
+            ),
             bars,
         });
     }
