@@ -17,7 +17,7 @@ use crate::attention::{Attended, Inputs};
 use crate::elementwise;
 use crate::embedding::{Occurrences, embedding_vjp};
 use crate::products;
-use crate::rows::{self, Target};
+use crate::rows::{self, Held};
 use crate::tensor::zeros_in_a_row;
 
 /// A GPU without a graph.
@@ -54,7 +54,7 @@ type Losses<B> = (Tensor<B, 1>, Tensor<B, 2>);
 /// The losses of logits and, where there are coefficients, their gradient.
 fn losses<R: CubeRuntime, T: BoolElement>(
     logits: Tensor<Plain<R, T>, 2>,
-    held: Target<R>,
+    held: Held<R>,
     coefficients: Option<&[f32]>,
 ) -> Losses<Plain<R, T>> {
     let device = logits.device();
@@ -65,10 +65,10 @@ fn losses<R: CubeRuntime, T: BoolElement>(
 }
 
 /// Token ids on the device.
-fn tokens<R: CubeRuntime, T: BoolElement>(tokens: &[u32], logits: &Tensor<Plain<R, T>, 2>) -> Target<R> {
+fn tokens<R: CubeRuntime, T: BoolElement>(tokens: &[u32], logits: &Tensor<Plain<R, T>, 2>) -> Held<R> {
     let tokens: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
     let tokens = Tensor::<Plain<R, T>, 1, Int>::from_data(tokens.as_slice(), &logits.device());
-    Target::Tokens(tokens.into_primitive())
+    Held::Tokens(tokens.into_primitive())
 }
 
 impl<R: CubeRuntime, T: BoolElement> Kernels<Plain<R, T>> for Fused {
@@ -137,7 +137,7 @@ impl<R: CubeRuntime, T: BoolElement> Kernels<Plain<R, T>> for Fused {
         reference_hidden: Tensor<Plain<R, T>, 2>,
         reference_head: Tensor<Plain<R, T>, 2>,
     ) -> Tensor<Plain<R, T>, 1> {
-        let reference = Target::Reference(primitive(Self::logits(reference_hidden, reference_head)));
+        let reference = Held::Reference(primitive(Self::logits(reference_hidden, reference_head)));
         losses(Self::logits(hidden, head), reference, None).0
     }
 
@@ -155,7 +155,7 @@ impl<R: CubeRuntime, T: BoolElement> Kernels<Plain<R, T>> for Fused {
         reference: Tensor<Plain<R, T>, 2>,
         coefficients: &[f32],
     ) -> (Tensor<Plain<R, T>, 1>, Tensor<Plain<R, T>, 2>) {
-        losses(logits, Target::Reference(primitive(reference)), Some(coefficients))
+        losses(logits, Held::Reference(primitive(reference)), Some(coefficients))
     }
 
     fn squared_norm(x: Tensor<Plain<R, T>, 1>) -> Tensor<Plain<R, T>, 1> {
