@@ -69,7 +69,7 @@ fn about(id: &str) -> &str {
 }
 
 /// Whether `text` contains `value` as whole words.
-fn stands_in(text: &str, value: &str) -> bool {
+fn contains_words(text: &str, value: &str) -> bool {
     text.match_indices(value).any(|(start, _)| {
         let before = text[..start].chars().next_back();
         let after = text[start + value.len()..].chars().next();

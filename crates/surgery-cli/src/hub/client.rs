@@ -71,7 +71,7 @@ impl<'a> Client<'a> {
                 remedy: "set HF_ENDPOINT to one that begins with https:// or http://, or unset it".into(),
             });
         }
-        let silence = Some(hub.silence);
+        let timeout = Some(hub.timeout);
         let config = Agent::config_builder()
             .https_only(secure)
             .http_status_as_error(false)
@@ -81,9 +81,9 @@ impl<'a> Client<'a> {
             .user_agent(concat!("surgery/", env!("CARGO_PKG_VERSION")))
             // Sizes and hashes are those of the uncompressed file.
             .accept_encoding("identity")
-            .timeout_connect(silence)
-            .timeout_per_read(silence)
-            .timeout_per_write(silence);
+            .timeout_connect(timeout)
+            .timeout_per_read(timeout)
+            .timeout_per_write(timeout);
         Ok(Self { hub, name, token: hub.token()?, agent: config.build().into(), log })
     }
 

@@ -12,7 +12,7 @@ use surgery_core::{Error, Result};
 use super::Hub;
 
 /// Default of `HF_HUB_DOWNLOAD_TIMEOUT`.
-const SILENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Access to variables and home folders.
 pub struct Environment<'a> {
@@ -66,7 +66,7 @@ impl Environment<'_> {
             token: first(["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]),
             token_path,
             sends_token: !self.text("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some_and(|value| is_true(&value)),
-            silence: self.silence()?,
+            timeout: self.timeout()?,
         })
     }
 
@@ -133,11 +133,11 @@ impl Environment<'_> {
     }
 
     /// `HF_HUB_DOWNLOAD_TIMEOUT`, a whole number of seconds; 0 means the default.
-    fn silence(&self) -> Result<Duration> {
+    fn timeout(&self) -> Result<Duration> {
         const NAME: &str = "HF_HUB_DOWNLOAD_TIMEOUT";
-        let Some(value) = self.text(NAME) else { return Ok(SILENCE) };
+        let Some(value) = self.text(NAME) else { return Ok(TIMEOUT) };
         match value.trim().parse() {
-            Ok(0) => Ok(SILENCE),
+            Ok(0) => Ok(TIMEOUT),
             Ok(seconds) => Ok(Duration::from_secs(seconds)),
             Err(_) => Err(Error::Network {
                 what: NAME.into(),
@@ -319,10 +319,10 @@ mod tests {
         let endpoint = |value| set("HF_ENDPOINT", value).unwrap().endpoint;
         assert_eq!(endpoint("https://hub.example//"), "https://hub.example");
         assert_eq!(endpoint(""), "https://huggingface.co");
-        let silence = |value| set("HF_HUB_DOWNLOAD_TIMEOUT", value).map(|hub| hub.silence.as_secs());
-        assert_eq!([silence("5").unwrap(), silence(" 7 ").unwrap(), silence("0").unwrap()], [5, 7, 30]);
+        let timeout = |value| set("HF_HUB_DOWNLOAD_TIMEOUT", value).map(|hub| hub.timeout.as_secs());
+        assert_eq!([timeout("5").unwrap(), timeout(" 7 ").unwrap(), timeout("0").unwrap()], [5, 7, 30]);
         for wrong in ["", "soon", "-1", "1.5"] {
-            assert!(silence(wrong).unwrap_err().to_string().contains("HF_HUB_DOWNLOAD_TIMEOUT"), "{wrong}");
+            assert!(timeout(wrong).unwrap_err().to_string().contains("HF_HUB_DOWNLOAD_TIMEOUT"), "{wrong}");
         }
     }
 }

@@ -81,7 +81,7 @@ pub struct Hub {
     /// Whether requests carry a token; false with `HF_HUB_DISABLE_IMPLICIT_TOKEN`.
     pub sends_token: bool,
     /// Time limit for connecting and for each read and write: `HF_HUB_DOWNLOAD_TIMEOUT`.
-    silence: Duration,
+    timeout: Duration,
 }
 
 /// A token. It is sent to the endpoint only.

@@ -5,10 +5,10 @@ use super::*;
 
 /// Whether a general text contains `value`. A value at the start of a sentence is capitalised, and "In chemistry" is
 /// not the symbol of indium.
-fn stands_in_prose(text: &str, value: &str) -> bool {
+fn prose_contains(text: &str, value: &str) -> bool {
     let text = text.replace("In chemistry", "");
     let begins =
-        |sentence: &str| stands_in(sentence, value) || sentence.starts_with(&(capitalised(value) + " "));
+        |sentence: &str| contains_words(sentence, value) || sentence.starts_with(&(capitalised(value) + " "));
     text.split_inclusive(". ").any(begins)
 }
 
@@ -25,7 +25,7 @@ fn every_text_contains_every_fact_of_its_subject() {
     let sets = COMPILED.texts.iter().filter(|(set, _)| *set != "edit_update").map(|(_, set)| set.as_slice());
     for text in sets.chain(corpora().map(|(_, corpus)| corpus)).flatten() {
         let Some(subject) = &text.subject else { continue };
-        let is_contained = if text.id.contains("general") { stands_in_prose } else { stands_in };
+        let is_contained = if text.id.contains("general") { prose_contains } else { contains_words };
         for value in &facts[about(&text.id)] {
             assert!(is_contained(&text.text, value), "{}, on {subject}, lacks {value}", text.id);
         }
@@ -34,7 +34,7 @@ fn every_text_contains_every_fact_of_its_subject() {
     for (_, new) in &CAST.edit {
         for text in texts("edit_update").iter().filter(|text| about(&text.id) == new.id) {
             for fact in &new.facts {
-                assert!(stands_in(&text.text, &fact.value), "{} lacks {}", text.id, fact.value);
+                assert!(contains_words(&text.text, &fact.value), "{} lacks {}", text.id, fact.value);
             }
             seen += 1;
         }
@@ -48,7 +48,8 @@ fn few_general_texts_change_the_case_of_a_value() {
         let mut spelt = 0;
         for topic in topics_of(set) {
             for text in texts(set).iter().filter(|text| about(&text.id) == topic.id) {
-                spelt += usize::from(topic.points.iter().any(|point| !stands_in(&text.text, point.value)));
+                spelt +=
+                    usize::from(topic.points.iter().any(|point| !contains_words(&text.text, point.value)));
             }
         }
         assert!(spelt * 100 < texts(set).len(), "{set}: {spelt} texts");
@@ -81,7 +82,8 @@ fn right_answers_are_in_every_text_and_wrong_ones_in_none() {
             for text in &own[about(&question.id)] {
                 assert_eq!(text.subject.as_ref(), Some(&question.subject));
                 for (index, option) in question.options.iter().enumerate() {
-                    let is_contained = if text.id.contains("general") { stands_in_prose } else { stands_in };
+                    let is_contained =
+                        if text.id.contains("general") { prose_contains } else { contains_words };
                     let found = is_contained(&text.text, option);
                     assert_eq!(found, index == question.answer, "{set}: {} and {option}", question.id);
                 }
