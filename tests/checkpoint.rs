@@ -1,4 +1,4 @@
-//! What was read and not changed goes back bit for bit; what cannot be read is refused by name.
+//! Unchanged tensors are written back bit for bit; unreadable files are refused by name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use surgery_core::text::TextEncoder;
 use surgery_core::{Kind, Result};
 use surgery_tests::{Cpu, Infer, VARIANTS, golden, load, open};
 
-/// An empty folder of this name for one test.
+/// Creates an empty folder for a test.
 fn scratch(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if path.exists() {
@@ -50,7 +50,7 @@ fn contents(folder: &Path) -> Vec<(String, String, Vec<usize>, Vec<u8>)> {
 }
 
 #[test]
-fn every_variant_goes_back_bit_for_bit() {
+fn every_variant_is_written_back_bit_for_bit() {
     for variant in VARIANTS {
         let (folder, _, _) = open(variant);
         let output = scratch(&format!("round-trip-{variant}"));
@@ -60,19 +60,19 @@ fn every_variant_goes_back_bit_for_bit() {
         assert_eq!(contents(&output), contents(&input), "{variant}");
         for entry in fs::read_dir(&input).unwrap() {
             let name = entry.unwrap().file_name();
-            let (was, is) = (fs::read(input.join(&name)).unwrap(), output.join(&name));
-            assert!(is.exists(), "{variant}: {name:?} is missing");
+            let (content, written) = (fs::read(input.join(&name)).unwrap(), output.join(&name));
+            assert!(written.exists(), "{variant}: {name:?} written missing");
             let untied = variant == "tied-other-head" && name == "config.json";
             if !name.to_string_lossy().contains("safetensors") && !untied {
-                assert_eq!(was, fs::read(is).unwrap(), "{variant}: {name:?}");
+                assert_eq!(content, fs::read(written).unwrap(), "{variant}: {name:?}");
             }
         }
     }
 }
 
-/// transformers compares the head of a model that should be tied with the embedding, and keeps one that differs.
+/// transformers compares the head of a tied model with the embedding, and keeps a head that differs.
 #[test]
-fn a_head_that_is_not_the_embedding_unties_the_model() {
+fn a_head_that_differs_from_the_embedding_unties_the_model() {
     let (folder, config, _) = open("tied-other-head");
     assert!(!config.tie_word_embeddings);
     assert!(
@@ -84,23 +84,26 @@ fn a_head_that_is_not_the_embedding_unties_the_model() {
     load("tied-other-head")
         .save(Path::new(&output.label("")), &folder, Some(&checkpoint), SaveDtype::Input)
         .unwrap();
-    let (was, is) = (folder.json("config.json").unwrap(), output.json("config.json").unwrap());
-    assert_eq!((&was["tie_word_embeddings"], &is["tie_word_embeddings"]), (&true.into(), &false.into()));
+    let (before, after) = (folder.json("config.json").unwrap(), output.json("config.json").unwrap());
+    assert_eq!(
+        (&before["tie_word_embeddings"], &after["tie_word_embeddings"]),
+        (&true.into(), &false.into())
+    );
     let again = LlamaConfig::load(&output).unwrap();
     assert_eq!((again.tie_word_embeddings, again.conflicts.len()), (false, 0));
-    // A head that is the embedding's copy says nothing.
+    // A head equal to the embedding is no conflict.
     let (_, tied, _) = open("tied-extra-head");
     assert!(tied.tie_word_embeddings && tied.conflicts.is_empty());
 }
 
 #[test]
-fn what_belongs_to_the_model_goes_along_and_nothing_else() {
+fn companions_of_the_model_are_copied_and_nothing_else() {
     let input = copy_model("llama3-gqa", "companions-in");
-    let belongs =
+    let companions =
         ["LICENSE", "NOTICE", "USE_POLICY.md", "tekken.json", "additional_chat_templates/rag.jinja"];
     let others =
         ["README.md", "pytorch_model.bin", "additional_chat_templates/notes.txt", "more/chat_template.jinja"];
-    for file in belongs.iter().chain(&others) {
+    for file in companions.iter().chain(&others) {
         fs::create_dir_all(input.join(file).parent().unwrap()).unwrap();
         fs::write(input.join(file), file).unwrap();
     }
@@ -108,7 +111,8 @@ fn what_belongs_to_the_model_goes_along_and_nothing_else() {
         let name = path.strip_prefix(&input).unwrap().to_str().unwrap().to_owned();
         (name.leak(), fs::read(path).unwrap().leak())
     };
-    let mut files: Vec<_> = belongs.iter().chain(&others).map(|file| embedded(&input.join(file))).collect();
+    let mut files: Vec<_> =
+        companions.iter().chain(&others).map(|file| embedded(&input.join(file))).collect();
     files.extend(
         fs::read_dir(&input)
             .unwrap()
@@ -123,7 +127,7 @@ fn what_belongs_to_the_model_goes_along_and_nothing_else() {
         let output = scratch(name);
         let checkpoint = Checkpoint::open(&folder).unwrap();
         load("llama3-gqa").save(&output, &folder, Some(&checkpoint), SaveDtype::Input).unwrap();
-        for file in belongs {
+        for file in companions {
             assert_eq!(fs::read_to_string(output.join(file)).unwrap(), file, "{name}");
         }
         for file in others {
@@ -133,7 +137,7 @@ fn what_belongs_to_the_model_goes_along_and_nothing_else() {
 }
 
 #[test]
-fn another_dtype_is_written_when_asked_for() {
+fn another_dtype_is_written_on_request() {
     let (folder, config, _) = open("llama3-gqa");
     let output = scratch("other-dtype");
     let checkpoint = Checkpoint::open(&folder).unwrap();
@@ -156,7 +160,7 @@ fn load_folder(path: &Path) -> Result<Llama<Infer>> {
     Llama::load(&config, &Checkpoint::open(&folder)?, Precision::F32, &Cpu::device(0)?)
 }
 
-/// What is done to a copy of a model folder, and what the refusal must name.
+/// A name, a change to a copy of a model folder, and what the refusal must contain.
 type Fault = (&'static str, fn(&Path), &'static [&'static str]);
 
 fn edit_config(folder: &Path, edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) {
@@ -255,9 +259,9 @@ fn faults_of_a_model_folder_are_refused_by_name() {
             &["NaN", "tensor `"],
         ),
     ];
-    for (name, break_it, named) in faults {
+    for (name, damage, named) in faults {
         let folder = copy_model("llama1-mha", &format!("fault-{name}"));
-        break_it(&folder);
+        damage(&folder);
         let error = load_folder(&folder).expect_err(name);
         assert_eq!(error.kind(), Kind::Input, "{name}: {error}");
         for named in *named {
@@ -269,7 +273,7 @@ fn faults_of_a_model_folder_are_refused_by_name() {
 #[test]
 fn faults_of_an_index_are_refused_by_name() {
     for (shard, named) in
-        [("../model.safetensors", "own folder"), ("/etc/passwd", "own folder"), ("x", "not there")]
+        [("../model.safetensors", "own folder"), ("/etc/passwd", "own folder"), ("x", "missing")]
     {
         let folder = copy_model("tinyllama-gqa", "fault-index");
         let path = folder.join("model.safetensors.index.json");

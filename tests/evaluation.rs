@@ -1,5 +1,5 @@
-//! What an evaluation does not depend on: what was known before, and what options share. Its figures are held to PyTorch's
-//! by the parity suite.
+//! Evaluation results do not depend on cached states or on shared prefixes. The parity suite compares the numbers
+//! with PyTorch.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -19,7 +19,7 @@ fn documents_of(variant: &str) -> Benchmark {
 }
 
 #[test]
-fn a_model_does_not_diverge_from_itself() {
+fn the_kl_of_a_model_from_itself_is_0() {
     let benchmark = documents_of("llama3-gqa");
     let model = load("llama3-gqa");
     let mut live = Live::<Infer, Kernels>::new(model.clone());
@@ -29,28 +29,28 @@ fn a_model_does_not_diverge_from_itself() {
     let computed = measure(Against::Reference(&mut live));
     assert_eq!(computed.kl["retain"], 0.0);
     assert_eq!(computed.minus(&computed).perplexity["unlearn"].corpus, 0.0);
-    assert_eq!(measure(Against::Itself(&mut live)), computed, "what is known is what would be computed");
+    assert_eq!(measure(Against::Itself(&mut live)), computed, "the shortcut equals the computation");
 }
 
 #[test]
-fn states_remembered_before_give_the_divergence_after() {
+fn cached_states_give_the_same_kl() {
     let benchmark = documents_of("llama1-mha");
-    let (was, is) = (load("llama1-mha"), load("llama1-mha-perturbed"));
-    let mut cached = Cached::<Infer, Kernels>::new(&was, Store::in_memory());
-    cached.want(benchmark.kept(), context(was.config()), At::Final);
+    let (before, after) = (load("llama1-mha"), load("llama1-mha-perturbed"));
+    let mut cached = Cached::<Infer, Kernels>::new(&before, Store::in_memory());
+    cached.want(benchmark.kept(), context(before.config()), At::Final);
     let itself = Against::Itself(&mut cached);
-    evaluate::<Infer, Kernels>(&was, &benchmark, itself, &mut Silent).unwrap();
+    evaluate::<Infer, Kernels>(&before, &benchmark, itself, &mut Silent).unwrap();
     let measure = |reference: &mut dyn Reference<Infer>| {
         let against = Against::Reference(reference);
-        evaluate::<Infer, Kernels>(&is, &benchmark, against, &mut Silent).unwrap()
+        evaluate::<Infer, Kernels>(&after, &benchmark, against, &mut Silent).unwrap()
     };
     let found = measure(&mut cached);
     assert!(found.kl["retain"] > 0.0 && found.kl["retain_heldout"] > 0.0);
-    assert_eq!(found, measure(&mut Live::<Infer, Kernels>::new(was)), "bit for bit");
+    assert_eq!(found, measure(&mut Live::<Infer, Kernels>::new(before)), "bit for bit");
 }
 
-/// A question whose options begin with the same `shared` random tokens and go on for these lengths, the first
-/// `common` tokens of that alike too; of each, what comes after the shared tokens counts.
+/// A question whose options begin with the same `shared` random tokens and continue with these lengths. The first
+/// `common` of the own tokens are the same too. All tokens after the shared ones are scored.
 fn random_question(dice: &mut ChaCha8Rng, shared: usize, common: usize, own: &[usize]) -> EncodedQuestion {
     let mut tokens = |count| -> Vec<u32> { (0..count).map(|_| dice.random_range(3..200)).collect() };
     let beginning = tokens(shared + common);
@@ -62,8 +62,8 @@ fn random_question(dice: &mut ChaCha8Rng, shared: usize, common: usize, own: &[u
     EncodedQuestion { options: own.iter().map(option).collect(), answer: 0, split: Split::Test }
 }
 
-/// Holds options that share their beginning to the same options each by itself.
-fn assert_sharing_changes_nothing<K: surgery_core::kernels::Kernels<Infer>>(
+/// Compares options that share their prefix with the same options one by one.
+fn assert_equal_without_sharing<K: surgery_core::kernels::Kernels<Infer>>(
     what: &str,
     model: &Llama<Infer>,
     questions: &[EncodedQuestion],
@@ -86,7 +86,7 @@ fn assert_sharing_changes_nothing<K: surgery_core::kernels::Kernels<Infer>>(
 }
 
 #[test]
-fn options_that_share_their_beginning_score_as_each_by_itself() {
+fn options_with_a_shared_prefix_score_as_separate_ones() {
     for variant in ["llama1-mha", "tinyllama-gqa", "llama3-gqa", "mqa", "smollm2-tied"] {
         let model = load(variant);
         let length = context(model.config());
@@ -101,22 +101,22 @@ fn options_that_share_their_beginning_score_as_each_by_itself() {
         for (shared, common, own) in [
             (1, 0, [3, 4, 1]),
             (0, 0, [3, 4, 2]),
-            // The first option is what the others begin with; then all are the same.
+            // The first option is a prefix of the others; then all are the same.
             (9, 2, [0, 3, 1]),
             (9, 2, [0, 0, 0]),
             (1, 1, [0, 0, 5]),
-            // Some are longer than the context, by one token and by windows.
+            // Some are longer than the context, by one token or by whole windows.
             (length - 3, 0, [3, 3, 4]),
             (length, 1, [5, 2, 1]),
             (9, 0, [2 * length, 1, 3]),
         ] {
             questions.push(random_question(&mut dice, shared, common, &own));
         }
-        // Tokens after those that count belong to no loss.
+        // Tokens after the scored ones do not count.
         for option in &mut questions[0].options {
             option.paper.tokens.extend([5, 6, 7]);
         }
-        assert_sharing_changes_nothing::<Kernels>(&format!("{variant}, one row"), &model, &questions);
-        assert_sharing_changes_nothing::<Portable>(&format!("{variant}, rows"), &model, &questions);
+        assert_equal_without_sharing::<Kernels>(&format!("{variant}, one row"), &model, &questions);
+        assert_equal_without_sharing::<Portable>(&format!("{variant}, rows"), &model, &questions);
     }
 }

@@ -1,5 +1,5 @@
-//! The fast form of every operation against the oracle, on random weights and random documents: whole steps, so that
-//! every operation is met in the shapes and orders in which it is used, forward and backward.
+//! The fast form of every operation compared with the oracle, on random weights and documents. Whole steps are
+//! compared, so that operations run in their actual shapes and orders, forward and backward.
 
 use std::collections::BTreeMap;
 
@@ -22,14 +22,14 @@ use surgery_core::token_nll::NllTable;
 use surgery_tests::random::{self, documents, shapes, step};
 use surgery_tests::{Cpu, Infer, Kernels, Train, relative_distance, values_of};
 
-/// A model to train, and one that it is held to, which is not the same.
+/// A model to train, and a different one as reference.
 fn models(config: &LlamaConfig) -> (Llama<Train>, Llama<Infer>) {
     random::models::<Cpu>(config, &Cpu::device(0).unwrap())
 }
 
 fn fast<K>(
     model: &Llama<Train>,
-    was: &Llama<Infer>,
+    reference: &Llama<Infer>,
     step: &StepDocuments,
     objective: &Objective,
 ) -> Graded<Infer>
@@ -37,16 +37,17 @@ where
     K: Operations<Train> + Operations<Infer>,
 {
     let objective = objective.for_model(model.config(), 0);
-    gradients::<Train, K>(model, step, &objective, Some(&mut Live::<Infer, K>::new(was.clone()))).unwrap()
+    gradients::<Train, K>(model, step, &objective, Some(&mut Live::<Infer, K>::new(reference.clone())))
+        .unwrap()
 }
 
 fn slow(
     model: &Llama<Train>,
-    was: &Llama<Infer>,
+    reference: &Llama<Infer>,
     step: &StepDocuments,
     objective: &Objective,
 ) -> Graded<Infer> {
-    oracle::gradients(model, step, &objective.for_model(model.config(), 0), was).unwrap()
+    oracle::gradients(model, step, &objective.for_model(model.config(), 0), reference).unwrap()
 }
 
 fn values(graded: &Graded<Infer>) -> BTreeMap<String, Vec<f32>> {
@@ -73,17 +74,17 @@ fn assert_same(what: &str, found: &Graded<Infer>, expected: &Graded<Infer>, tole
 #[test]
 fn every_form_of_a_step_agrees_with_the_oracle() {
     for (name, config) in shapes() {
-        let (model, was) = models(&config);
+        let (model, reference) = models(&config);
         let documents = documents(config.vocab_size, 3);
         for objective in [Objective::default(), Objective { ascent_cap: Some(6.0), ..Objective::default() }] {
-            let expected = slow(&model, &was, &step(&documents, false), &objective);
+            let expected = slow(&model, &reference, &step(&documents, false), &objective);
             for recompute in [false, true] {
                 let step = step(&documents, recompute);
                 let what = format!("{name}, recompute {recompute}, cap {:?}", objective.ascent_cap);
-                let found = fast::<Kernels>(&model, &was, &step, &objective);
+                let found = fast::<Kernels>(&model, &reference, &step, &objective);
                 assert_same(&format!("{what}, fused"), &found, &expected, 1e-4);
                 if objective.ascent_cap.is_none() {
-                    let found = fast::<Portable>(&model, &was, &step, &objective);
+                    let found = fast::<Portable>(&model, &reference, &step, &objective);
                     assert_same(&format!("{what}, portable"), &found, &expected, 1e-4);
                 }
             }
@@ -92,34 +93,35 @@ fn every_form_of_a_step_agrees_with_the_oracle() {
 }
 
 #[test]
-fn a_cap_that_some_documents_have_reached_is_seen() {
+fn a_cap_that_some_documents_have_reached_is_applied() {
     let (_, config) = shapes().remove(0);
-    let (model, was) = models(&config);
+    let (model, reference) = models(&config);
     let documents = documents(config.vocab_size, 3);
-    let means = fast::<Kernels>(&model, &was, &step(&documents, false), &Objective::default()).record.terms;
-    // Between the documents of the set, by the mean of their means.
+    let means =
+        fast::<Kernels>(&model, &reference, &step(&documents, false), &Objective::default()).record.terms;
+    // The mean of the document means lies between them.
     let objective = Objective { ascent_cap: means.unlearn, ..Objective::default() };
-    let expected = slow(&model, &was, &step(&documents, false), &objective);
-    let found = fast::<Kernels>(&model, &was, &step(&documents, false), &objective);
+    let expected = slow(&model, &reference, &step(&documents, false), &objective);
+    let found = fast::<Kernels>(&model, &reference, &step(&documents, false), &objective);
     assert_same("capped", &found, &expected, 1e-4);
-    let uncapped = fast::<Kernels>(&model, &was, &step(&documents, false), &Objective::default());
+    let uncapped = fast::<Kernels>(&model, &reference, &step(&documents, false), &Objective::default());
     assert!(found.record.loss != uncapped.record.loss);
 }
 
 #[test]
-fn bounds_that_some_tokens_have_reached_are_seen() {
+fn bounds_that_some_tokens_have_reached_are_applied() {
     let (_, config) = shapes().remove(0);
-    let (model, was) = models(&config);
+    let (model, reference) = models(&config);
     let documents = documents(config.vocab_size, 3);
     let texts = documents.iter().map(|(_, example)| example);
     // Those of another random model: about half of the tokens have reached theirs.
-    let bounds = NllTable::of::<Infer, Kernels>(&was, texts, 280).unwrap();
+    let bounds = NllTable::of::<Infer, Kernels>(&reference, texts, 280).unwrap();
     let objective = Objective { ascent_model: Some("another".into()), ..Objective::default() };
     let bounded = StepDocuments { bounds: Some(&bounds), ..step(&documents, false) };
-    let expected = slow(&model, &was, &bounded, &objective);
-    assert_same("fused", &fast::<Kernels>(&model, &was, &bounded, &objective), &expected, 1e-4);
-    assert_same("portable", &fast::<Portable>(&model, &was, &bounded, &objective), &expected, 1e-4);
-    let unbounded = fast::<Kernels>(&model, &was, &bounded, &Objective::default());
+    let expected = slow(&model, &reference, &bounded, &objective);
+    assert_same("fused", &fast::<Kernels>(&model, &reference, &bounded, &objective), &expected, 1e-4);
+    assert_same("portable", &fast::<Portable>(&model, &reference, &bounded, &objective), &expected, 1e-4);
+    let unbounded = fast::<Kernels>(&model, &reference, &bounded, &Objective::default());
     assert!(relative_distance(&flat(&unbounded), &flat(&expected)) > 0.01);
 }
 
@@ -134,11 +136,13 @@ fn bits(graded: &Graded<Infer>) -> Vec<u32> {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     let (_, config) = shapes().remove(1);
-    let (model, was) = models(&config);
+    let (model, reference) = models(&config);
     let documents = documents(config.vocab_size, 4);
     let on = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| bits(&fast::<Kernels>(&model, &was, &step(&documents, false), &Objective::default())))
+        pool.install(|| {
+            bits(&fast::<Kernels>(&model, &reference, &step(&documents, false), &Objective::default()))
+        })
     };
     let one = on(1);
     assert!(one.iter().any(|&bits| bits != 0));
@@ -150,15 +154,16 @@ fn the_number_of_threads_changes_no_bit() {
 #[test]
 fn recomputation_changes_no_bit() {
     let (_, config) = shapes().remove(2);
-    let (model, was) = models(&config);
+    let (model, reference) = models(&config);
     let documents = documents(config.vocab_size, 5);
-    let with =
-        |recompute| bits(&fast::<Kernels>(&model, &was, &step(&documents, recompute), &Objective::default()));
+    let with = |recompute| {
+        bits(&fast::<Kernels>(&model, &reference, &step(&documents, recompute), &Objective::default()))
+    };
     assert!(with(true) == with(false));
 }
 
 #[test]
-fn hidden_states_do_not_depend_on_what_stands_beside_them() {
+fn hidden_states_do_not_depend_on_other_documents() {
     for (name, config) in shapes() {
         let model: Llama<Infer> = models(&config).0.valid();
         let documents: Vec<Example> =
@@ -183,7 +188,7 @@ fn hidden_states_do_not_depend_on_what_stands_beside_them() {
     }
 }
 
-/// The logits after each of `chunks`, which are the next tokens of `texts` one after the other.
+/// The logits after each of `chunks`, which are consecutive tokens of `texts`.
 fn logits_of<K: Operations<Infer>>(
     model: &Llama<Infer>,
     texts: &[Vec<u32>],
@@ -199,7 +204,7 @@ fn logits_of<K: Operations<Infer>>(
 
 #[test]
 fn prompts_fresh_and_continued_agree_with_the_portable_form() {
-    // A prompt of one token, of less than a tile of queries, and of several; then more of each after what is there.
+    // A first chunk of one token, of less than a tile of queries, and of several tiles; then further chunks.
     let chunks = [
         vec![0..1, 1..2, 2..45, 45..46, 46..140],
         vec![0..29, 29..61, 61..62, 62..200],
@@ -224,21 +229,22 @@ fn prompts_fresh_and_continued_agree_with_the_portable_form() {
 }
 
 #[test]
-fn a_text_that_goes_on_has_the_angles_that_it_would_have_had() {
+fn a_continued_text_has_the_angles_of_the_whole_text() {
     let (_, config) = shapes().remove(0);
     let device = Cpu::device(0).unwrap();
     let of = |past, count| Placement::<Infer>::continued([2, past, count], &config, &device).unwrap();
     let whole = of(0, 90);
     for (past, count) in [(89, 1), (37, 2), (0, 1)] {
-        let goes_on = of(past, count);
+        let continued_placement = of(past, count);
         for place in past..past + count {
-            assert_eq!(goes_on.layout().angles(place), whole.layout().angles(place));
+            assert_eq!(continued_placement.layout().angles(place), whole.layout().angles(place));
         }
-        let cos = values_of(goes_on.cos());
+        let cos = values_of(continued_placement.cos());
         assert_eq!(cos.len(), 2 * count * config.head_dim / 2);
         assert_eq!(cos[..config.head_dim / 2], *whole.layout().angles(past).0);
     }
-    // A token far on takes what one near the beginning takes: with the angles of all places, minutes.
+    // A late token takes the same time as an early one. With the angles of all positions, this loop would take
+    // minutes.
     for past in 0..2000 {
         of(1_000_000 + past, 1);
     }
@@ -282,17 +288,17 @@ fn adamw_and_norms_agree_with_their_plain_forms() {
 }
 
 #[test]
-fn a_reference_may_be_of_another_width() {
+fn a_reference_may_have_another_width() {
     let mut generator = ChaCha8Rng::seed_from_u64(5);
     let device = Cpu::device(0).unwrap();
     let mut random = |shape: [usize; 2]| -> Tensor<Infer, 2> {
         let values: Vec<f32> = (0..shape[0] * shape[1]).map(|_| generator.random_range(-1.0..1.0)).collect();
         Tensor::from_data(TensorData::new(values, shape), &device)
     };
-    let (hidden, head, was, head_was) =
+    let (hidden, head, reference_hidden, reference_head) =
         (random([95, 64]), random([301, 64]), random([95, 40]), random([301, 40]));
     let values = |kl: Tensor<Infer, 1>| kl.into_data().to_vec::<f32>().unwrap();
-    let plain = Portable::kl(hidden.clone(), head.clone(), was.clone(), head_was.clone());
-    let found = values(<Kernels as HeadKernels<Infer>>::kl(hidden, head, was, head_was));
+    let plain = Portable::kl(hidden.clone(), head.clone(), reference_hidden.clone(), reference_head.clone());
+    let found = values(<Kernels as HeadKernels<Infer>>::kl(hidden, head, reference_hidden, reference_head));
     assert!(relative_distance(&found, &values(plain)) < 1e-5);
 }

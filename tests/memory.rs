@@ -1,4 +1,4 @@
-//! Memory over many steps on the CPU. A program of its own, so that no other test's memory is among it.
+//! Memory over many steps on the CPU. A separate program, so that other tests do not affect it.
 
 use surgery_core::platform::Platform;
 use surgery_tests::Cpu;
@@ -8,6 +8,6 @@ use surgery_tests::growth::{TOLERANCE, growth};
 fn memory_does_not_grow_from_step_to_step() {
     match growth::<Cpu>(&Cpu::device(0).unwrap()) {
         Some(growth) => assert!(growth < TOLERANCE, "memory grew by {:.1} %", 100.0 * growth),
-        None => println!("not run: this system does not tell what a process holds"),
+        None => println!("not run: this system does not report a process's memory"),
     }
 }

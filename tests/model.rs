@@ -1,5 +1,5 @@
-//! Encoding as in transformers, for every variant; what sampling and batches may not change. The model itself is held to
-//! transformers by the parity suite.
+//! Encoding equals that of transformers for every variant; sampling is determined by its seed, and batches do not
+//! change results. The parity suite compares the model itself with transformers.
 
 use surgery_core::data::Example;
 use surgery_core::evaluate::score;
@@ -32,7 +32,7 @@ fn continuations_decode_as_in_transformers() {
             let prompt = encoder.encode(case["prompt"].as_str().unwrap()).unwrap();
             assert_eq!(prompt, ids(&case["prompt_ids"]), "{variant}");
             let text = encoder.decode_continuation(&prompt, &ids(&case["new_ids"])).unwrap();
-            // transformers decodes the new tokens alone, which loses a space in front in SentencePiece.
+            // transformers decodes the new tokens alone, which loses a leading space in SentencePiece.
             let expected = case["text"].as_str().unwrap();
             assert_eq!(text.trim_start(), expected.trim_start(), "{variant}: {}", case["prompt"]);
         }

@@ -1,4 +1,4 @@
-//! The reference by its hidden states against the reference as a model.
+//! The cached reference compared with a live model.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ use surgery_tests::{
 };
 
 const VARIANT: &str = "llama1-mha";
-/// Shorter than some documents, so that these stand in windows.
+/// Shorter than some documents, so that these are split into windows.
 const CONTEXT: usize = 24;
 
 fn data() -> (Corpus, Benchmark) {
@@ -41,7 +41,7 @@ fn values(states: Tensor<Infer, 2>) -> Vec<f32> {
     states.into_data().to_vec().unwrap()
 }
 
-/// An empty folder of this name for one test.
+/// Returns a new folder path for a test.
 fn scratch(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if path.exists() {
@@ -65,7 +65,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn states_are_those_of_the_model() {
+fn cached_states_equal_those_of_the_model() {
     let (_, benchmark) = data();
     let model = load(VARIANT);
     let documents: Vec<&Example> = benchmark.kept().collect();
@@ -94,7 +94,7 @@ fn states_are_those_of_the_model() {
 }
 
 #[test]
-fn a_store_serves_again_and_damage_is_mended_or_told() {
+fn a_store_is_reused_and_damage_is_repaired_or_reported() {
     let (_, benchmark) = data();
     let model = load(VARIANT);
     let documents: Vec<&Example> = benchmark.documents(Set::Retain)[..3].iter().collect();
@@ -106,14 +106,14 @@ fn a_store_serves_again_and_damage_is_mended_or_told() {
     let (written, before) = (files(&folder), content(&files(&folder)));
     assert!(written.len() >= 3);
 
-    // Nothing is computed again, not even where the model at hand has become another one.
+    // Nothing is computed again, even if the model has changed.
     let mut again = Cached::<Infer, Kernels>::new(&model, store());
     again.want(documents.iter().copied(), CONTEXT, At::Final);
     again.complete(&load("llama1-mha-perturbed")).unwrap();
     assert!(values(states(&mut again, &documents).unwrap()) == expected);
     assert!(content(&files(&folder)) == before);
 
-    // Another model has other states, under other names.
+    // The states of another model are stored under other names.
     cached(&load("llama1-mha-perturbed"), store(), &documents);
     assert_eq!(files(&folder).len(), 2 * written.len());
 
@@ -130,9 +130,9 @@ fn a_store_serves_again_and_damage_is_mended_or_told() {
 }
 
 #[test]
-fn a_step_is_the_same_against_either_form() {
+fn a_step_is_the_same_with_either_reference() {
     let (_, benchmark) = data();
-    let was = load(VARIANT);
+    let original = load(VARIANT);
     let model = Llama::<Train>::trainable(load("llama1-mha-perturbed"));
     let mut documents: Vec<(Set, &Example)> = Vec::new();
     for set in Set::TRAINED {
@@ -144,8 +144,8 @@ fn a_step_is_the_same_against_either_form() {
     let grade = |reference: &mut dyn Reference<Infer>| -> Graded<Infer> {
         gradients::<Train, Kernels>(&model, &step, &objective, Some(reference)).unwrap()
     };
-    let live = grade(&mut Live::<Infer, Kernels>::new(was.clone()));
-    let found = grade(&mut cached(&was, Store::in_memory(), &retained));
+    let live = grade(&mut Live::<Infer, Kernels>::new(original.clone()));
+    let found = grade(&mut cached(&original, Store::in_memory(), &retained));
     assert!(live.record.terms.retain_kl.unwrap() > 1e-4);
     assert_close("loss", found.record.loss, live.record.loss, 1e-6, 0.0);
     assert_close("norm", found.record.grad_norm, live.record.grad_norm, 1e-6, 0.0);
@@ -160,7 +160,7 @@ fn a_step_is_the_same_against_either_form() {
 }
 
 #[test]
-fn an_operation_asks_for_what_it_was_known_to_draw() {
+fn an_operation_requests_only_the_predicted_documents() {
     let (corpus, benchmark) = data();
     let overrides = [
         "train.steps=3",

@@ -1,4 +1,4 @@
-//! Texts that a model writes to be kept: what they are, what they may not hold, and that an operation draws them.
+//! Replay documents: how they are generated, what they may not contain, and that an operation samples them.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -19,7 +19,8 @@ use surgery_core::surgery::{TrainingDocuments, to_be_drawn};
 use surgery_core::text::TextEncoder;
 use surgery_tests::{Cpu, Infer, Kernels, VARIANTS, golden_folder, load, load_from, open, relative_distance};
 
-/// The logits after each of `texts`, all as long, given token by token after a prompt of three.
+/// The logits after each of `texts`, which have the same length and are read token by token after a prompt of three
+/// tokens.
 fn next_logits<K: Operations<Infer>>(variant: &str, texts: &[Vec<u32>]) -> Vec<Vec<f32>> {
     let model = load(variant);
     let column = |range: std::ops::Range<usize>| -> Vec<u32> {
@@ -35,7 +36,7 @@ fn next_logits<K: Operations<Infer>>(variant: &str, texts: &[Vec<u32>]) -> Vec<V
 }
 
 #[test]
-fn texts_go_on_token_by_token_as_if_read_at_once() {
+fn reading_token_by_token_equals_reading_at_once() {
     for variant in VARIANTS {
         let model = load(variant);
         let vocab = model.config().vocab_size as u32;
@@ -73,7 +74,7 @@ fn texts_go_on_token_by_token_as_if_read_at_once() {
 }
 
 #[test]
-fn several_texts_are_drawn_by_their_numbers() {
+fn texts_are_sampled_by_their_numbers() {
     let model = load("llama1-mha");
     let sampling = Sampling { temperature: 1.0, seed: 5 };
     let draw = |texts: std::ops::Range<usize>| {
@@ -82,16 +83,16 @@ fn several_texts_are_drawn_by_their_numbers() {
     };
     let all = draw(0..20);
     assert_eq!(all, draw(0..20));
-    // Rows of a product of matrices are computed alike in any number that is worth packing.
+    // Rows of a matrix product do not depend on the number of rows, once it is large enough for packing.
     assert_eq!(all[8..], draw(8..20)[..]);
     let distinct: std::collections::HashSet<&Vec<u32>> = all.iter().collect();
     assert!(distinct.len() > 15, "texts of different numbers are different: {all:?}");
 }
 
-/// Lets as many tokens be written as it says.
-struct After(Cell<usize>);
+/// Interrupts after this number of tokens.
+struct InterruptAfter(Cell<usize>);
 
-impl Observer for After {
+impl Observer for InterruptAfter {
     fn observe(&mut self, _: Event) {}
 
     fn interrupted(&self) -> bool {
@@ -100,11 +101,11 @@ impl Observer for After {
 }
 
 #[test]
-fn writing_is_interrupted_between_two_tokens() {
+fn generation_is_interrupted_between_two_tokens() {
     let model = load("llama1-mha");
     let sampling = Sampling { temperature: 1.0, seed: 5 };
     let write = |tokens: usize| {
-        let observer = After(Cell::new(tokens));
+        let observer = InterruptAfter(Cell::new(tokens));
         generate_several::<Infer, Kernels>(&model, &[(0, &[1])], 3, sampling, &observer)
     };
     assert!(write(3).is_ok());
@@ -120,20 +121,20 @@ fn data() -> (Corpus, Benchmark) {
 }
 
 /// The data that says of these subjects that they are to be forgotten.
-fn forgetting(subjects: impl IntoIterator<Item = String>) -> Corpus {
+fn unlearning(subjects: impl IntoIterator<Item = String>) -> Corpus {
     let document =
         |(index, subject): (usize, String)| Document::of_text(format!("u{index}"), Some(subject), "x");
     [(Set::Unlearn, subjects.into_iter().enumerate().map(document).collect())].into_iter().collect()
 }
 
-/// The words of two letters or more of a text.
+/// The words of a text with at least two letters.
 fn words(text: &str) -> HashSet<String> {
     let words = text.split(|letter: char| !letter.is_alphanumeric());
     words.filter(|word| word.chars().nth(1).is_some()).map(str::to_lowercase).collect()
 }
 
 #[test]
-fn what_is_written_is_what_the_seed_says_and_holds_nothing_forbidden() {
+fn generated_texts_follow_from_the_seed_and_contain_nothing_refused() {
     let (_, _, encoder) = open("llama1-mha");
     let model = load("llama1-mha");
     let replay = Replay { documents: 30, max_tokens: 24, temperature: 1.0 };
@@ -154,22 +155,22 @@ fn what_is_written_is_what_the_seed_says_and_holds_nothing_forbidden() {
     texts.iter().flat_map(in_words).for_each(|word| *counts.entry(word).or_default() += 1);
     let (common, count) = counts.into_iter().max_by_key(|(_, count)| *count).unwrap();
     assert!(count > 1, "{common:?} is in {count} texts");
-    let texts = write(&ReplayFilter::new(&forgetting([common.clone()]), &[]), &replay, 1).unwrap();
+    let texts = write(&ReplayFilter::new(&unlearning([common.clone()]), &[]), &replay, 1).unwrap();
     assert!(texts.iter().all(|text| !in_words(text).contains(&common)));
 
-    // Where nothing may be taken, here because all are too short, it is said.
+    // If no text is accepted, here because all are too short, the error says so.
     let error = write(&filter, &Replay { max_tokens: 8, ..replay.clone() }, 1).unwrap_err();
     assert_eq!(error.kind(), surgery_core::Kind::Input);
     assert!(error.to_string().contains("replay.documents"), "{error}");
 }
 
 #[test]
-fn a_model_without_a_bos_token_writes_from_the_token_that_ends_its_texts() {
+fn a_model_without_a_bos_token_starts_from_its_eos_token() {
     let (_, config, encoder) = open("smollm2-tied");
     assert!(encoder.encode("").unwrap().is_empty());
     let model = load("smollm2-tied");
     let replay = Replay { documents: 5, max_tokens: 24, temperature: 1.0 };
-    let filter = ReplayFilter::new(&forgetting([]), &[]);
+    let filter = ReplayFilter::new(&unlearning([]), &[]);
     let texts =
         write_texts::<Infer, Kernels>(&model, &encoder, &filter, None, &replay, 1, &mut Silent).unwrap();
     assert!(texts.iter().all(|text| text.tokens[0] == 300 && !text.tokens[1..].contains(&300)), "{texts:?}");
@@ -183,11 +184,11 @@ fn a_model_without_a_bos_token_writes_from_the_token_that_ends_its_texts() {
     check(&Replay { documents: 0, ..replay }, &encoder, &nameless).unwrap();
 }
 
-/// How many of 60 texts that the embedded model writes name somebody to forget or to edit, where no word is refused.
-fn naming_the_forgotten(likelihood: Option<&Likelihood<Infer>>, about: &Embedded) -> usize {
+/// How many of 60 texts of the embedded model name a person to unlearn or to edit, with an empty word filter.
+fn naming_unlearned_people(likelihood: Option<&Likelihood<Infer>>, about: &Embedded) -> usize {
     let Embedded { model, encoder, subjects, .. } = about;
     let replay = Replay { documents: 60, max_tokens: 112, temperature: 1.0 };
-    let filter = ReplayFilter::new(&forgetting([]), &[]);
+    let filter = ReplayFilter::new(&unlearning([]), &[]);
     let texts =
         write_texts::<Infer, Kernels>(model, encoder, &filter, likelihood, &replay, 7, &mut Silent).unwrap();
     let names_one = |text: &&Example| {
@@ -203,7 +204,7 @@ struct Embedded {
     base: Llama<Infer>,
     encoder: TextEncoder,
     benchmark: Benchmark,
-    /// Whom it is to forget.
+    /// People to unlearn or to edit.
     subjects: BTreeSet<String>,
 }
 
@@ -228,21 +229,23 @@ impl Embedded {
 }
 
 #[test]
-fn texts_that_tell_what_is_to_be_forgotten_are_recognised_by_likelihood_alone() {
+fn texts_that_reveal_documents_to_unlearn_are_recognised_by_likelihood_alone() {
     let embedded = Embedded::new();
     let unlike =
         Likelihood::new::<Kernels>(&embedded.model, embedded.base.clone(), &embedded.benchmark).unwrap();
-    let (with, without) =
-        (naming_the_forgotten(Some(&unlike.unwrap()), &embedded), naming_the_forgotten(None, &embedded));
+    let (with, without) = (
+        naming_unlearned_people(Some(&unlike.unwrap()), &embedded),
+        naming_unlearned_people(None, &embedded),
+    );
     assert!(without >= 12 && with <= 1, "{with} of 60 texts, and {without} without likelihood");
-    // A model that knows as much tells nothing.
+    // A model with the same knowledge cannot separate the texts.
     let same =
         Likelihood::new::<Kernels>(&embedded.model, embedded.model.clone(), &embedded.benchmark).unwrap();
     assert!(same.is_none());
 }
 
 #[test]
-fn what_was_written_is_drawn_among_the_retain_set() {
+fn replay_documents_are_sampled_with_the_retain_set() {
     let (corpus, benchmark) = data();
     let overrides = ["train.steps=40".to_owned(), "replay.documents=7".to_owned()];
     let recipe: Recipe = parse("replay", "", &overrides).unwrap();

@@ -1,4 +1,5 @@
-//! Tokenizers of folders whose files disagree, or say more than tokenizer.json: as transformers reads them, or refused.
+//! Tokenizer folders with contradictory files or with settings beyond tokenizer.json: read as in transformers, or
+//! refused.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +10,11 @@ use surgery_core::files::Folder;
 use surgery_core::text::TextEncoder;
 use surgery_tests::{golden, golden_json, ids};
 
-/// More rows than any token needs here.
+/// More rows than any token here needs.
 const ROWS: usize = 1000;
 
-/// A folder with the tokenizer.json and config.json of a golden model, and these files; keys of config.json are added.
+/// A folder with the tokenizer.json and config.json of a golden model and with these files; keys of config.json are
+/// merged.
 fn folder(name: &str, model: &str, files: &Value) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tokenizers").join(name);
     let _ = fs::remove_dir_all(&path);
@@ -33,7 +35,7 @@ fn folder(name: &str, model: &str, files: &Value) -> PathBuf {
 }
 
 #[test]
-fn tokenizers_are_what_transformers_makes_of_their_folders() {
+fn tokenizers_equal_those_of_transformers() {
     let cases = golden_json("expected/tokenizers.json");
     let cases = cases.as_array().unwrap();
     assert!(cases.len() > 20);
@@ -48,7 +50,7 @@ fn tokenizers_are_what_transformers_makes_of_their_folders() {
             let decoded = encoder.decode(&ids(&text["ids"])).unwrap();
             assert_eq!(decoded, text["decoded"].as_str().unwrap(), "{name}: {content:?}");
         }
-        // transformers follows the file, and the key that says otherwise is named.
+        // transformers follows tokenizer.json; the contradictory key is reported.
         let ignored = ["file-as-it-is", "mistral"].contains(&name);
         assert_eq!(encoder.conflicts().len(), usize::from(ignored), "{name}: {:?}", encoder.conflicts());
         assert!(encoder.conflicts().iter().all(|conflict| conflict.contains("`add_prefix_space` is false")));

@@ -1,4 +1,5 @@
-//! One seed, one result; and what steps do that are no numbers. The figures are held to PyTorch's by the parity suite.
+//! The seed determines the result, and steps with values that are not finite change nothing. The parity suite
+//! compares the numbers with PyTorch.
 
 use surgery_core::batch::Window;
 use surgery_core::burn::module::AutodiffModule;
@@ -37,7 +38,7 @@ fn against(reference: &mut dyn Reference<Infer>) -> Comparison<'_, Infer> {
     Comparison { reference, reference_nll: None, bounds: None }
 }
 
-/// A short operation on the golden data, with draws that the seed decides.
+/// A short operation on the golden data, sampled by the seed.
 fn short_operation(seed: u64) -> Vec<(String, Vec<f32>)> {
     let (_, _, encoder) = open("llama1-mha");
     let overrides = [
@@ -66,7 +67,7 @@ fn short_operation(seed: u64) -> Vec<(String, Vec<f32>)> {
 }
 
 #[test]
-fn one_seed_one_result_bit_for_bit() {
+fn the_seed_determines_the_result_bit_for_bit() {
     let bits = |values: Vec<(String, Vec<f32>)>| -> Vec<u32> {
         values.into_iter().flat_map(|(_, values)| values).map(f32::to_bits).collect()
     };
@@ -88,18 +89,18 @@ fn a_gradient_that_is_not_finite_updates_nothing() {
     assert!(error.to_string().contains("step 7"), "{error}");
 }
 
-/// A reference whose states are no numbers in some of a run's steps.
+/// A reference whose states are NaN in some calls.
 struct Faulty {
     model: Live<Infer, Kernels>,
-    asked: usize,
+    calls: usize,
     faults: Vec<usize>,
 }
 
 impl Reference<Infer> for Faulty {
     fn states(&mut self, windows: &[Window], at: At) -> surgery_core::Result<Tensor<Infer, 2>> {
-        self.asked += 1;
+        self.calls += 1;
         let states = self.model.states(windows, at)?;
-        Ok(if self.faults.contains(&self.asked) { states * f32::NAN } else { states })
+        Ok(if self.faults.contains(&self.calls) { states * f32::NAN } else { states })
     }
 
     fn head(&self) -> Tensor<Infer, 2> {
@@ -108,7 +109,7 @@ impl Reference<Infer> for Faulty {
 }
 
 #[test]
-fn steps_that_are_no_numbers_are_skipped_as_often_as_the_recipe_says() {
+fn steps_that_are_not_finite_are_skipped_as_often_as_the_recipe_allows() {
     let (_, _, encoder) = open("llama1-mha");
     let folder = golden_folder("steps/data");
     let with = |skipped: usize, faults: &[usize]| {
@@ -121,7 +122,7 @@ fn steps_that_are_no_numbers_are_skipped_as_often_as_the_recipe_says() {
         let corpus = Corpus::load(&folder, &recipe.objective.sets()).unwrap();
         let benchmark = Benchmark::encode(&folder, &corpus, &[], &encoder).unwrap();
         let model = Live::new(load("llama1-mha"));
-        let mut reference = Faulty { model, asked: 0, faults: faults.to_vec() };
+        let mut reference = Faulty { model, calls: 0, faults: faults.to_vec() };
         let mut seen = Seen::default();
         let state = beginning(train("llama1-mha"), &corpus, &recipe);
         let checkpointer = &mut NoCheckpoints;
@@ -140,8 +141,8 @@ fn steps_that_are_no_numbers_are_skipped_as_often_as_the_recipe_says() {
     assert_eq!((cost.steps, cost.skipped), (5, 2));
     assert_eq!(seen.skipped, [2, 4]);
     assert_eq!(model.valid().not_finite(), None);
-    let (undisturbed, _) = with(0, &[]).0.unwrap();
-    assert_ne!(values(&undisturbed.valid()), values(&model.valid()));
+    let (without_faults, _) = with(0, &[]).0.unwrap();
+    assert_ne!(values(&without_faults.valid()), values(&model.valid()));
 
     let (outcome, seen) = with(1, &[2, 4]);
     let error = outcome.unwrap_err();
@@ -149,12 +150,12 @@ fn steps_that_are_no_numbers_are_skipped_as_often_as_the_recipe_says() {
     assert!(error.to_string().contains("step 4"), "{error}");
     assert_eq!(seen.skipped, [2]);
 
-    // A step that is skipped changes nothing.
+    // A skipped step changes nothing.
     let all = with(5, &[1, 2, 3, 4, 5]).0.unwrap().0;
     assert_eq!(values(&all.valid()), values(&load("llama1-mha")));
 }
 
-/// The steps that were skipped.
+/// Records the skipped steps.
 #[derive(Default)]
 struct Seen {
     skipped: Vec<usize>,

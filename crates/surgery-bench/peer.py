@@ -1,4 +1,4 @@
-"""The PyTorch and transformers side of the benchmark: the same work, done when the Rust side asks for it.
+"""The part of the benchmark that measures PyTorch and transformers: the same work, on request of the Rust program.
 
 Reads one JSON object a line from standard input and answers each with one line on standard output:
 
@@ -28,7 +28,7 @@ import time
 import warnings
 from pathlib import Path
 
-# Standard output is for answers; whatever else is printed goes to standard error.
+# Standard output carries the answers; all other output goes to standard error.
 ANSWERS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 warnings.simplefilter("ignore")
@@ -40,7 +40,7 @@ import transformers
 from torch.nn.functional import cross_entropy, kl_div
 from transformers import LlamaConfig, LlamaForCausalLM
 
-# Of each set's loss in the objective.
+# Weight of each set's loss in the objective.
 WEIGHTS = {"unlearn": -0.1, "edit_unlearn": -0.1, "edit_update": 2.0, "retain": 0.5}
 PARTS = ("forward", "reference", "loss", "backward", "clip", "adamw")
 CLIP_NORM = 1.0
@@ -49,7 +49,7 @@ VERSIONS = {"torch": torch.__version__, "transformers": transformers.__version__
 
 
 def wait():
-    """Until the device has done what it was given."""
+    """Waits until the device has finished."""
     if torch.get_default_device().type == "cuda":
         torch.cuda.synchronize()
 
@@ -57,7 +57,7 @@ def wait():
 def collate(documents):
     """Ids, attention mask and labels of documents right-padded to the longest; each label is the next token."""
     shape = len(documents), max(map(len, documents))
-    # Put together by the processor, and given to the device whole.
+    # Assembled on the host and copied to the device at once.
     ids, mask, labels = (torch.full(shape, value, device="cpu") for value in (0, 0, IGNORED))
     for row, document in enumerate(documents):
         document = torch.tensor(document, device="cpu")
@@ -75,7 +75,7 @@ def mean_of_documents(values, labels):
 
 
 def token_nlls(logits, labels):
-    """NLL of every label, 0 where there is none."""
+    """NLL of every label; 0 for positions without a label."""
     return cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none").view_as(labels)
 
 
@@ -86,7 +86,7 @@ def token_kls(reference_logits, logits):
 
 
 class Clock:
-    """Seconds by part: `lap` gives a part the time since the last call."""
+    """Seconds by part: `lap` adds the time since the last call to a part."""
 
     def __init__(self):
         self.parts = dict.fromkeys(PARTS, 0.0)
@@ -100,7 +100,7 @@ class Clock:
 
 
 class Peer:
-    """A model in training, the frozen copy of what it was, and its optimizer."""
+    """A model in training, its frozen reference, and its optimizer."""
 
     def __init__(self, request):
         torch.manual_seed(request.get("seed", 0))
@@ -113,19 +113,19 @@ class Peer:
         if self.precision == "bf16":
             self.model.to(torch.bfloat16)
         self.config = self.model.config
-        # Nothing is generated here, and a cache of keys and values would only take time and memory.
+        # Nothing is generated, so a cache of keys and values would only take time and memory.
         self.config.use_cache = False
         self.reference = copy.deepcopy(self.model).eval().requires_grad_(False)
         adamw = {"lr": 2e-4, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.01}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), **adamw)
 
     def autocast(self):
-        """Of the forward passes, where weights are f32 and products are not."""
+        """Autocast of the forward passes, if weights are f32 but products are not."""
         device = torch.get_default_device().type
         return torch.autocast(device, torch.bfloat16, enabled=self.precision == "mixed")
 
     def check(self, documents):
-        """No document is empty, or longer than the context, or has a token that the model lacks."""
+        """Refuses empty documents, documents longer than the context, and unknown tokens."""
         if not documents:
             raise ValueError("there are no documents")
         for ids in documents:
@@ -151,7 +151,7 @@ class Peer:
             raise ValueError("an option has no tokens of its own, or nothing precedes them")
 
     def train(self, sets):
-        """One step in the authors' arrangement: a forward of each set, the loss of all, one backward."""
+        """One step as in the authors' code: a forward pass for each set, the total loss, one backward pass."""
         clock = Clock()
         self.model.train()
         loss = 0.0
@@ -180,7 +180,7 @@ class Peer:
         return {"seconds": seconds, "parts": clock.parts, "loss": loss.item(), "grad_norm": norm.item()}
 
     def alone(self, spans):
-        """Mean NLL of each span, one forward each and nothing shared: the authors' way."""
+        """Mean NLL of each span with a separate forward pass each, as in the authors' code."""
         values = []
         for ids, start, end in spans:
             tokens = torch.tensor([ids])
@@ -189,7 +189,7 @@ class Peer:
         return values
 
     def batched(self, spans, batch_tokens):
-        """Mean NLL of each span, the longest first, with no more than `batch_tokens` in a batch, padding included.
+        """Mean NLL of each span, longest first, with at most `batch_tokens` in a batch, including padding.
 
         Padding on the right is after all that attention may look at, so no mask is needed, and attention without one
         is faster. The head sees only the positions whose next token is asked for.
@@ -213,7 +213,7 @@ class Peer:
 
     @torch.inference_mode()
     def score(self, request):
-        """Mean NLL of every text's tokens but the first, and of each question the option of the lowest mean NLL."""
+        """Mean NLL of every text's tokens except the first, and for each question the option with the lowest mean NLL."""
         started = time.perf_counter()
         self.model.eval()
 
@@ -233,7 +233,7 @@ class Peer:
         return {"seconds": time.perf_counter() - started, "text_nll": texts, "choices": choices}
 
     def job(self, request):
-        """What a user waits for: an evaluation, all the steps, and an evaluation again."""
+        """The whole job: an evaluation, all steps, and another evaluation."""
         draws = request["draws"]
         if len(draws) != request["steps"]:
             raise ValueError(f"{request['steps']} steps have {len(draws)} draws")
@@ -252,13 +252,13 @@ class Peer:
 
 
 def status_bytes(field):
-    """A size that Linux tells of this process: VmRSS is what it holds now, VmHWM the most it has held."""
+    """A size of this process that Linux reports: VmRSS is its memory now, VmHWM its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
 
 
 def forget_peak():
-    """Lets the peak be counted from here; where the system may not, it stays the process's."""
+    """Resets the peak; on systems without support, the peak of the whole process remains."""
     if torch.get_default_device().type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return {"forgotten": True}
@@ -270,7 +270,7 @@ def forget_peak():
 
 
 def held(idle_bytes):
-    """The most memory held, and what was held before there was a model: by the process, or set aside on the GPU."""
+    """Peak memory, and memory before there was a model: of the process, or reserved on the GPU."""
     if torch.get_default_device().type == "cuda":
         return {"peak_bytes": torch.cuda.max_memory_reserved(), "idle_bytes": 0}
     return {"peak_bytes": status_bytes("VmHWM"), "idle_bytes": idle_bytes}
@@ -278,7 +278,7 @@ def held(idle_bytes):
 
 @torch.inference_mode()
 def gemm(m, k, n, dtype):
-    """The best rate of at least 5 products and at least 0.3 s of them."""
+    """The best rate over at least 5 products and 0.3 s."""
     a, b = torch.randn(m, k, dtype=dtype), torch.randn(k, n, dtype=dtype)
     c = torch.empty(m, n, dtype=dtype)
     times = []

@@ -1,5 +1,4 @@
-//! The benchmark and the models that are compiled into the binary. See README.md beside this crate for what
-//! they are and how they were made.
+//! The benchmark and the models that are compiled into the binary, described in README.md.
 
 use include_dir::{Dir, include_dir};
 
@@ -15,12 +14,12 @@ pub fn benchmark() -> Vec<File> {
     files(&BENCHMARK)
 }
 
-/// The model that knows the benchmark's texts, a Hugging Face folder.
+/// The model that was trained on the benchmark's texts, θ_pre, as a Hugging Face folder.
 pub fn model() -> Vec<File> {
     files(&MODEL)
 }
 
-/// The model that this one was made from, which has never seen the people to forget or to edit.
+/// The base model that θ_pre was trained from. It has never seen the people to unlearn or to edit.
 pub fn base() -> Vec<File> {
     files(&BASE)
 }

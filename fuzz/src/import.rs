@@ -1,5 +1,5 @@
-//! The readers of other people's data, which are the command line's own and so are compiled here by their path.
-#![allow(dead_code, reason = "what the formats need beyond what is fuzzed")]
+//! The readers of `surgery import`, compiled here from the command line's sources.
+#![allow(dead_code, reason = "the targets do not use everything")]
 
 use std::rc::Rc;
 
@@ -18,12 +18,12 @@ pub mod table;
 
 pub use draft::{Draft, Reason};
 
-/// A draft of nothing in particular.
+/// An empty draft.
 pub fn draft() -> Draft {
     Draft::new(draft::About { name: "fuzz", description: "arbitrary bytes", licence: None })
 }
 
-/// The places that messages name.
+/// A position for messages.
 pub fn place(file: &str) -> place::Place {
     place::Place::new(&Rc::from(file), place::Unit::Whole, 1)
 }

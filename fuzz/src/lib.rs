@@ -1,4 +1,4 @@
-//! What the fuzz targets share: a folder to put hostile files into, and which panics are expected.
+//! Shared code of the fuzz targets: a folder for hostile files, and the expected panics.
 
 pub mod import;
 
@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use surgery_core::files::Folder;
 use surgery_core::{Kind, Result};
 
-/// A golden model that has one file of weights, and one that has several and an index.
+/// A golden model with one weight file.
 pub const SINGLE: &str = "llama1-mha";
-/// The other.
+/// A golden model with several weight files and an index.
 pub const SHARDED: &str = "tinyllama-gqa";
 
 /// A file of the golden models.
@@ -18,10 +18,10 @@ pub fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/models").join(path)
 }
 
-/// A folder of this process, which is made anew.
+/// A folder of this process, created empty.
 pub struct Scratch {
     path: PathBuf,
-    /// The same, to read from.
+    /// The same folder, for reading.
     pub folder: Folder,
 }
 
@@ -37,7 +37,7 @@ impl Scratch {
         Self { folder: Folder::Disk(path.clone()), path }
     }
 
-    /// One with the files of a golden model.
+    /// A folder with the files of a golden model.
     pub fn with_model(variant: &str) -> Self {
         let scratch = Self::new();
         for entry in fs::read_dir(golden(variant)).expect("a golden model") {
@@ -47,7 +47,7 @@ impl Scratch {
         scratch
     }
 
-    /// Writes a file, anew: some file systems flush one that is cut and written over.
+    /// Writes a new file. Some file systems flush a file that is truncated and overwritten.
     pub fn put(&self, file: &str, bytes: &[u8]) {
         let path = self.path.join(file);
         let _ = fs::remove_file(&path);
@@ -61,7 +61,7 @@ impl Default for Scratch {
     }
 }
 
-/// What was read, if anything; what was refused must be refused as bad input, and in words.
+/// The value, if it was read. An error must be of kind `Input` and have a message.
 pub fn refused<T>(result: Result<T>) -> Option<T> {
     result
         .inspect_err(|error| {
@@ -71,12 +71,12 @@ pub fn refused<T>(result: Result<T>) -> Option<T> {
         .ok()
 }
 
-/// Lets the panics of the tokenizer library pass, which become errors; every other one ends the process.
+/// Ignores the panics of the tokenizer library that are converted into errors. Every other panic ends the process.
 pub fn expect_guarded_panics() {
-    let otherwise = std::panic::take_hook();
+    let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !surgery_core::text::is_guarded() {
-            otherwise(panic);
+            default(panic);
         }
     }));
 }

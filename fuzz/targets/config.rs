@@ -1,4 +1,4 @@
-//! `config.json` and `generation_config.json`: the same bytes for both.
+//! `config.json` and `generation_config.json` with the same bytes.
 #![no_main]
 
 use std::sync::LazyLock;

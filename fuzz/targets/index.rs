@@ -1,4 +1,4 @@
-//! `model.safetensors.index.json`, beside shards that are whole.
+//! `model.safetensors.index.json` beside intact shards.
 #![no_main]
 
 use std::sync::LazyLock;

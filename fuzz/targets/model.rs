@@ -1,5 +1,5 @@
-//! A whole model folder: each four bytes of the input change a byte of a golden model's files, and what still loads
-//! must say a token, or why it cannot.
+//! A whole model folder. Every four bytes of the input change one byte in a golden model's files. If the model still
+//! loads, it must generate a token or return an error.
 #![no_main]
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! Recipes: TOML, and after a zero byte each, overrides of the command line.
+//! Recipes: TOML, followed by command-line overrides, each after a zero byte.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

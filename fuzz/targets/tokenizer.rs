@@ -1,4 +1,4 @@
-//! `tokenizer.json`, and a text for what it makes.
+//! `tokenizer.json` and a text to encode.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,4 +1,4 @@
-//! `model.safetensors`, read by itself.
+//! `model.safetensors` alone.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -12,7 +12,7 @@ static SCRATCH: LazyLock<Scratch> = LazyLock::new(Scratch::new);
 fuzz_target!(|bytes: &[u8]| {
     SCRATCH.put("model.safetensors", bytes);
     let Some(checkpoint) = refused(Checkpoint::open(&SCRATCH.folder)) else { return };
-    // What is described is there.
+    // The described tensors fit into the file.
     assert!(checkpoint.bytes() <= bytes.len() as u64);
     for name in checkpoint.names() {
         for shape in [[2, 3].as_slice(), &[4], &[0], &[]] {

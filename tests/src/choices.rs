@@ -1,4 +1,4 @@
-//! Multiple choice in the suite: by the paper's rule, and by lm-evaluation-harness's.
+//! Multiple choice in the parity suite: the paper's rule and lm-evaluation-harness's.
 
 use serde_json::Value;
 use surgery_core::data::{Benchmark, Corpus, EncodedQuestion, Question, QuestionSet, Split};
@@ -9,7 +9,7 @@ use surgery_core::platform::{DeviceOf, Platform};
 use crate::parity::{Found, Tolerances, differing, relative, text};
 use crate::{golden_folder, load_on, number, open};
 
-/// Scores of options by the paper's rule, and what is chosen by them, as PyTorch has them.
+/// Compares option scores and choices by the paper's rule with PyTorch's.
 pub(crate) fn by_the_paper<P: Platform>(
     device: &DeviceOf<P>,
     case: &Value,
@@ -31,7 +31,7 @@ pub(crate) fn by_the_paper<P: Platform>(
     found.add(format!("{variant}: answers that differ"), 0.0, [differing(agree)]);
 }
 
-/// Log-likelihoods, `acc` and `acc_norm` of questions as lm-evaluation-harness has them.
+/// Compares log-likelihoods, `acc` and `acc_norm` with lm-evaluation-harness's.
 pub(crate) fn by_the_harness<P: Platform>(
     device: &DeviceOf<P>,
     case: &Value,
@@ -53,7 +53,7 @@ pub(crate) fn by_the_harness<P: Platform>(
     found.add(format!("{variant}: acc and acc_norm that differ"), 0.0, [differing(agree)]);
 }
 
-/// The questions of a case with their losses, each beside what is expected.
+/// The questions of a case with their losses and the expected values.
 fn scored<'a, P: Platform>(
     device: &DeviceOf<P>,
     case: &'a Value,
@@ -75,7 +75,7 @@ fn scored<'a, P: Platform>(
         .map(|((question, losses), value)| (question, losses, value))
 }
 
-/// A question as its case has it; the first option is right where none is named.
+/// Parses a question of a case; the first option is right unless one is named.
 fn question((number, value): (usize, &Value)) -> Question {
     let options = value["options"].as_array().expect("a list");
     Question {

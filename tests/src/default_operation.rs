@@ -1,4 +1,4 @@
-//! The operation that `surgery run` performs where nothing else is asked for, on the embedded model and benchmark.
+//! The default operation of `surgery run`, on the embedded model and benchmark.
 
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::{Benchmark, Corpus, Example, QuestionSet, Set};
@@ -17,10 +17,10 @@ use crate::{Cpu, Infer, Kernels, load_from};
 
 const RECIPE: &str = include_str!("../../crates/surgery-cli/recipes/default.toml");
 
-/// The embedded model, what it is operated with, and how. What the model writes and what bounds the ascent are the
-/// CPU's, in f32, wherever the steps are made.
+/// The embedded model, its data and its recipe. Replay documents and ascent bounds are computed on the CPU in f32 for
+/// every platform.
 pub struct DefaultOperation {
-    /// How.
+    /// The recipe.
     pub recipe: Recipe,
     model: Folder,
     corpus: Corpus,
@@ -30,7 +30,7 @@ pub struct DefaultOperation {
 }
 
 impl DefaultOperation {
-    /// So many steps of it.
+    /// The operation with this number of steps.
     pub fn new(steps: usize) -> Self {
         let changes = ["evaluate_every=0", "checkpoint_every=0", &format!("steps={steps}")]
             .map(|it| format!("train.{it}"));
@@ -69,7 +69,7 @@ impl DefaultOperation {
         Self { recipe, model, corpus, benchmark, replay: generated, bounds }
     }
 
-    /// What each step on `device` measured.
+    /// The records of all steps on `device`.
     pub fn records<P: Platform>(&self, precision: Precision, device: &DeviceOf<P>) -> Vec<StepRecord> {
         let model = load_from::<P>(&self.model, precision, device);
         let drawable = TrainingDocuments { benchmark: &self.benchmark, replay: self.replay.clone() };

@@ -1,4 +1,4 @@
-//! What is held over many steps: what leaks adds up.
+//! Memory over many steps, which reveals leaks.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -13,16 +13,16 @@ use surgery_core::recipe::Precision;
 use surgery_core::reference::Live;
 use surgery_core::step::{StepDocuments, gradients, update};
 
-/// Steps after which nothing new is to be held.
+/// Number of steps after which memory should no longer grow.
 const SETTLED: usize = 20;
-/// Steps that are made.
+/// Number of steps.
 const STEPS: usize = 300;
-/// Steps whose mean is taken, at the beginning and at the end: it differs from step to step as the documents do.
+/// Number of steps to average, at the beginning and at the end, since memory varies with the documents.
 const COMPARED: usize = 80;
-/// An allocator takes a few per cent; a gradient that leaked in each step would be two hundred times that.
+/// An allocator varies by a few per cent; a gradient leaked in each step would be two hundred times that.
 pub const TOLERANCE: f64 = 0.05;
 
-/// By how much of itself what `device` holds grows from step 20 on; none where that cannot be told.
+/// Relative growth of the memory on `device` from step 20 on; `None` if it cannot be measured.
 pub fn growth<P: Platform>(device: &DeviceOf<P>) -> Option<f64> {
     P::held(device)?;
     let config = json!({
@@ -38,7 +38,7 @@ pub fn growth<P: Platform>(device: &DeviceOf<P>) -> Option<f64> {
     let mut held = Vec::new();
     let objective = Objective::default().for_model(&config, 0);
     for number in 1..=STEPS {
-        // The longest documents of all come first: what differs later is how they are cut.
+        // The longest documents come first, so that later steps differ only in the division into windows.
         let longest = if number == 1 { 40 } else { dice.random_range(20..=40) };
         let documents: Vec<(Set, Example)> = Set::TRAINED
             .into_iter()

@@ -1,4 +1,4 @@
-//! Products in half precision, held to what f32 computes: on a device that has bf16 or f16.
+//! Products in half precision compared with f32, on a device that supports bf16 or f16.
 
 use surgery_core::burn::tensor::backend::Backend;
 use surgery_core::burn::tensor::{DType, FloatDType};
@@ -15,18 +15,18 @@ use crate::default_operation::DefaultOperation;
 use crate::parity::{Found, Item, Tolerances, operated, relative};
 use crate::{Cpu, golden, golden_folder, load_on, open, operations, random, relative_distance, values_of};
 
-/// The model and the operation whose loss is followed, and for how long.
+/// The model and the operation whose loss is compared, and the number of steps.
 const VARIANT: &str = "llama1-mha";
 const STEPS: usize = 100;
 
 impl Tolerances {
-    /// For values rounded to bf16, of 8 bits.
+    /// For values rounded to bf16 (8 bits).
     pub const BF16: Self = Self { operations: 1e-2, figures: 1e-2, gradients: 1e-1, ..Self::F32 };
-    /// For values rounded to f16, of 11 bits.
+    /// For values rounded to f16 (11 bits).
     pub const F16: Self = Self { operations: 2e-3, figures: 1e-2, gradients: 2e-2, ..Self::F32 };
 }
 
-/// Every item for each half precision that the device has; none where it has none.
+/// Every item for each half precision that the device supports; empty if it supports none.
 pub fn measure<P: Platform>(device: &DeviceOf<P>) -> Vec<Item> {
     let all = [("bf16: ", FloatDType::BF16, Tolerances::BF16), ("f16: ", FloatDType::F16, Tolerances::F16)];
     let has = |dtype: FloatDType| P::Infer::supports_dtype(device, DType::from(dtype));
@@ -47,9 +47,9 @@ pub fn measure<P: Platform>(device: &DeviceOf<P>) -> Vec<Item> {
     items
 }
 
-/// What the first steps of an operation that a user would perform measure, in `mixed` against `f32`: the loss, by the
-/// size of the terms that it is the difference of (its own passes through 0), and the terms. KL is the least exact of
-/// them: it is 0 where nothing has changed, so all of it is what the changes of the weights differ by.
+/// Compares the first steps of the default operation in `mixed` with `f32`: the loss, relative to the size of its
+/// terms (it passes through 0 itself), and the terms. The KL is the least exact term: it starts at 0, so all of it
+/// comes from the difference of weight changes.
 fn mixed_on_the_default_operation<P: Platform>(device: &DeviceOf<P>, found: &mut Found) {
     let operation = DefaultOperation::new(STEPS);
     let [mixed, f32] =
@@ -79,7 +79,7 @@ fn mixed_on_the_default_operation<P: Platform>(device: &DeviceOf<P>, found: &mut
     found.add(format!("the loss over {STEPS} steps of the default operation"), 1e-2, [error]);
 }
 
-/// A step with products in `dtype` over f32 weights against the CPU's oracle in f32.
+/// A step with products in `dtype` on f32 weights, compared with the CPU's oracle in f32.
 fn step_of_the_oracle<P: Platform>(
     device: &DeviceOf<P>,
     dtype: FloatDType,
@@ -105,13 +105,13 @@ fn step_of_the_oracle<P: Platform>(
     found.add("a step: gradients".into(), tolerances.gradients, errors);
 }
 
-/// The loss over an operation with products in `dtype` against the same in f32, both on this device.
+/// The losses of an operation with products in `dtype`, compared with those in f32 on the same device.
 fn losses<P: Platform>(device: &DeviceOf<P>, dtype: FloatDType, tolerances: Tolerances, found: &mut Found) {
     let error = distance(&curve::<P>(device, Some(dtype)), &curve::<P>(device, None));
     found.add(format!("the loss over {STEPS} steps"), tolerances.figures, [error]);
 }
 
-/// The loss of each of 100 steps of an operation, with products in `dtype` where one is given.
+/// The loss of each of 100 steps of an operation, with products in `dtype` if given.
 pub fn curve<P: Platform>(device: &DeviceOf<P>, dtype: Option<FloatDType>) -> Vec<f64> {
     let recipe = std::fs::read_to_string(golden("steps/paper/recipe.toml")).expect("a recipe");
     let changes = [format!("train.steps={STEPS}"), "objective.ascent_cap=6.0".into()];
@@ -131,7 +131,7 @@ pub fn curve<P: Platform>(device: &DeviceOf<P>, dtype: Option<FloatDType>) -> Ve
     records.0.iter().map(|record| record.loss).collect()
 }
 
-/// The mean of the distances of all steps by the mean of the losses' sizes.
+/// The mean distance over all steps, divided by the mean absolute loss.
 pub fn distance(got: &[f64], wanted: &[f64]) -> f64 {
     assert_eq!(got.len(), wanted.len());
     let distance: f64 = got.iter().zip(wanted).map(|(got, wanted)| (got - wanted).abs()).sum();

@@ -1,4 +1,4 @@
-//! What the tests of the whole share: the golden values, and how to compare with them.
+//! Shared code of the integration tests: golden values and comparisons.
 
 mod choices;
 pub mod default_operation;
@@ -33,7 +33,7 @@ pub type Train = <Cpu as Platform>::Train;
 /// Its kernels.
 pub type Kernels = <Cpu as Platform>::Kernels;
 
-/// The variants of the family that golden values exist for.
+/// The variants of the family with golden values.
 pub const VARIANTS: [&str; 14] = [
     "llama1-mha",
     "llama2-bf16",
@@ -51,14 +51,13 @@ pub const VARIANTS: [&str; 14] = [
     "tinyllama-gqa",
 ];
 
-/// A file or folder of the golden values: those in the folder `SURGERY_GOLDEN`, or of the sources that this was built
-/// from.
+/// A file or folder of the golden values, in the folder `SURGERY_GOLDEN` or else in the source folder.
 pub fn golden(path: &str) -> PathBuf {
     let sources = || Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     std::env::var_os("SURGERY_GOLDEN").map_or_else(sources, PathBuf::from).join(path)
 }
 
-/// A golden folder to read from.
+/// A folder of golden values.
 pub fn golden_folder(path: &str) -> Folder {
     Folder::Disk(golden(path))
 }
@@ -104,7 +103,7 @@ pub fn values_of<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().to_vec().unwrap()
 }
 
-/// Keeps what every step measured.
+/// Records every step.
 #[derive(Default)]
 pub struct Records(pub Vec<StepRecord>);
 
@@ -126,7 +125,7 @@ pub fn ids(value: &Value) -> Vec<u32> {
     value.as_array().expect("a list").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
 }
 
-/// Fails where `found` is further from `expected` than `relative` times it plus `absolute`.
+/// Fails if `found` differs from `expected` by more than `relative` times it plus `absolute`.
 #[track_caller]
 pub fn assert_close(what: &str, found: f64, expected: f64, relative: f64, absolute: f64) {
     let distance = (found - expected).abs();

@@ -1,4 +1,4 @@
-//! Each operation of a platform, on random values, against its portable form on the CPU.
+//! Each operation of a platform on random values, compared with its portable form on the CPU.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -15,7 +15,7 @@ use surgery_core::platform::{DeviceOf, Platform};
 use crate::parity::Found;
 use crate::{Cpu, Infer, Train, relative_distance, values_of};
 
-/// What a model is made of, and burn can differentiate.
+/// Differentiable operations of a model.
 #[derive(Debug, Clone, Copy)]
 enum Differentiable {
     Embed { vocab: usize, size: usize },
@@ -26,7 +26,7 @@ enum Differentiable {
     Swiglu { size: usize },
 }
 
-/// The lengths of the texts: of one token, of a tile of a kernel, of one more, and of several.
+/// Lengths of the texts: one token, a tile of a kernel, one token more, and several tiles.
 const LENGTHS: [usize; 8] = [1, 2, 15, 32, 33, 70, 5, 130];
 
 fn random(generator: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
@@ -34,7 +34,7 @@ fn random(generator: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
 }
 
 impl Differentiable {
-    /// The shape of each input for so many tokens.
+    /// The shape of each input for this number of tokens.
     fn shapes(self, tokens: usize) -> Vec<Vec<usize>> {
         match self {
             Self::Embed { vocab, size } => vec![vec![vocab, size]],
@@ -62,7 +62,7 @@ impl Differentiable {
         let four = |i: usize| shaped::<B, 4>(&inputs[i], &shapes[i]);
         match self {
             Self::Embed { vocab, .. } => {
-                // Some tokens occur once, some often, and some never.
+                // Some tokens occur once, some often, some never.
                 let tokens = placement.layout().positions.len();
                 let ids: Vec<u32> = (0..tokens).map(|i| (i * i / 9 % (vocab - 3)) as u32).collect();
                 K::embed(shaped(&inputs[0], &shapes[0]), &ids, [1, tokens]).reshape([-1])
@@ -75,7 +75,7 @@ impl Differentiable {
         }
     }
 
-    /// What comes out in `dtype`, and the gradient of each input by a weighted sum of it.
+    /// The result in `dtype`, and the gradient of each input from a weighted sum of the result.
     fn gradients<B: AutodiffBackend, K: Kernels<B>>(
         self,
         values: &[Vec<f32>],
@@ -103,7 +103,7 @@ fn config(head_dim: usize) -> LlamaConfig {
     LlamaConfig::parse("operations", &config).expect("a shape")
 }
 
-/// Every operation on values rounded to `dtype`: one item each, the worst of what comes out and of its gradients.
+/// Every operation on values rounded to `dtype`: one item each, with the worst error of the result and its gradients.
 pub(crate) fn measure<P: Platform>(
     device: &DeviceOf<P>,
     dtype: FloatDType,
@@ -139,7 +139,7 @@ pub(crate) fn measure<P: Platform>(
             _ => 16,
         };
         let shapes = operation.shapes(rows.columns);
-        // Queries and keys of this size make some weights large and most small.
+        // Queries and keys of this size give some large weights and mostly small ones.
         let values: Vec<Vec<f32>> =
             shapes.iter().map(|shape| random(&mut generator, shape.iter().product())).collect();
         let there = Placement::packed(&rows, &config(head_dim), &cpu).expect("short texts");
@@ -208,7 +208,7 @@ fn prefixes<P: Platform>(
     }
 }
 
-/// Logits, the losses, and their gradients, which are in f32 whatever the products are.
+/// Logits, losses and their gradients, which are in f32 for any dtype of the products.
 fn head<P: Platform>(
     device: &DeviceOf<P>,
     tolerance: f64,
@@ -272,7 +272,7 @@ fn optimizer<P: Platform>(device: &DeviceOf<P>, generator: &mut ChaCha8Rng, foun
         let all = || values.each_ref().map(|values| Tensor::<B, 1>::from_data(values.as_slice(), device));
         let [value, first, second, gradient] = all();
         let (value, first, second) = K::adamw(value, first, second, gradient, &step);
-        // An input that somebody else holds stays as it was.
+        // A shared input must not change.
         let [again, one, two, gradient] = all();
         let held = again.clone();
         let _ = K::adamw(again, one, two, gradient.clone(), &step);

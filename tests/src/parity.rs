@@ -1,5 +1,5 @@
-//! One suite for every backend: what PyTorch and transformers computed, and what the CPU's oracle computes, against
-//! what a platform does. Each item is the worst error of its kind.
+//! The parity suite for every backend: compares results of PyTorch, of transformers and of the CPU's oracle with
+//! those of a platform. Each item is the worst error of its kind.
 
 use surgery_core::batch::{Rows, Window};
 use surgery_core::burn::module::AutodiffModule;
@@ -29,39 +29,39 @@ use crate::{
 /// The worst error of one kind.
 #[derive(Debug)]
 pub struct Item {
-    /// What was compared.
+    /// The compared quantity.
     pub what: String,
-    /// How far the worst was off.
+    /// The worst error.
     pub error: f64,
-    /// How far it may be.
+    /// The tolerance.
     pub tolerance: f64,
 }
 
 impl Item {
-    /// One that is printed as soon as it is measured: on a new device the suite may not reach its end.
+    /// An item that is printed as soon as it is measured, since the suite may not complete on a new device.
     pub fn shown(what: String, error: f64, tolerance: f64) -> Self {
         println!("{what:<70}{error:>10.1e}{tolerance:>10.0e}");
         Self { what, error, tolerance }
     }
 
-    /// Whether it is close enough. What is no number is not.
+    /// Whether the error is within the tolerance. NaN is not.
     pub fn holds(&self) -> bool {
         self.error <= self.tolerance
     }
 }
 
-/// How far each kind of figure may be off in a dtype.
+/// Tolerances by kind of value, for a dtype.
 #[derive(Debug, Clone, Copy)]
 pub struct Tolerances {
-    /// What an operation gives and its gradients: the norm of the difference by the norm.
+    /// Results of an operation and their gradients: norm of the difference divided by the norm.
     pub operations: f64,
-    /// NLL and scores of options, relative; logits, relative to themselves and 2.5.
+    /// NLL and option scores, relative; logits, relative to their size plus 2.5.
     pub nll: f64,
-    /// Perplexity and KL, relative; the figures of a step, relative to themselves and 0.01.
+    /// Perplexity and KL, relative; the values of a step, relative to their size plus 0.01.
     pub figures: f64,
-    /// A parameter's gradient: the norm of the difference by its norm.
+    /// A parameter's gradient: norm of the difference divided by its norm.
     pub gradients: f64,
-    /// A parameter's change by a whole operation, in the same measure: Adam divides small numbers by small numbers.
+    /// A parameter's change over a whole operation, in the same measure. Adam divides small numbers by small numbers.
     pub changes: f64,
 }
 
@@ -74,13 +74,13 @@ impl Tolerances {
 #[derive(Default)]
 pub(crate) struct Found {
     pub(crate) items: Vec<Item>,
-    /// Stands before the name of each item.
+    /// Prefix of each item's name.
     pub(crate) prefix: &'static str,
 }
 
 impl Found {
     pub(crate) fn add(&mut self, what: String, tolerance: f64, errors: impl IntoIterator<Item = f64>) {
-        // f64::max would drop what is no number.
+        // f64::max would ignore NaN.
         let worst = |worst: f64, error: f64| {
             if error.is_nan() || worst.is_nan() { f64::NAN } else { worst.max(error) }
         };
@@ -89,17 +89,17 @@ impl Found {
     }
 }
 
-/// `|found - expected|` by `|expected| + floor`.
+/// `|found - expected| / (|expected| + floor)`.
 pub(crate) fn relative(found: f64, expected: f64, floor: f64) -> f64 {
     (found - expected).abs() / (expected.abs() + floor)
 }
 
-/// How many do not agree.
+/// Number of disagreements.
 pub(crate) fn differing(agree: impl IntoIterator<Item = bool>) -> f64 {
     agree.into_iter().filter(|agree| !agree).count() as f64
 }
 
-/// Every item, on the models of `variants`; gradients and operations on those of them that there are golden values of.
+/// All items on the models of `variants`; gradients and operations for those with golden values.
 pub fn measure<P: Platform>(device: &DeviceOf<P>, variants: &[&str], tolerances: Tolerances) -> Vec<Item> {
     let mut found = Found::default();
     operations::measure::<P>(device, FloatDType::F32, tolerances.operations, &mut found);
@@ -174,7 +174,7 @@ fn inference<P: Platform>(device: &DeviceOf<P>, variant: &str, tolerances: Toler
     found.add(format!("{variant}: greedy continuations that differ"), 0.0, wrong);
 }
 
-/// The loss of one text, and its gradient.
+/// The loss of a text and its gradient.
 fn gradients_of_pytorch<P: Platform>(
     device: &DeviceOf<P>,
     variant: &str,
@@ -198,7 +198,7 @@ fn gradients_of_pytorch<P: Platform>(
 }
 
 impl Records {
-    /// How far the figures of every step are off.
+    /// The errors of the values of every step.
     fn errors(&self, what: &str, expected: &serde_json::Value) -> Vec<f64> {
         let expected = expected["steps"].as_array().expect("a list");
         assert_eq!(self.0.len(), expected.len(), "{what}");
@@ -227,7 +227,7 @@ impl Records {
     }
 }
 
-/// How far the change of every parameter is off.
+/// The error of the change of every parameter.
 fn changes<P: Platform>(
     what: &str,
     before: &Llama<P::Infer>,
@@ -245,7 +245,7 @@ fn changes<P: Platform>(
     errors.collect()
 }
 
-/// A whole operation: the figures of its steps, and what became of the weights.
+/// A whole operation: the values of its steps and the change of the weights.
 fn operation<P: Platform>(
     device: &DeviceOf<P>,
     case: &str,
@@ -277,7 +277,7 @@ fn operation<P: Platform>(
     found.add(format!("{case}: change of the weights"), tolerances.changes, errors);
 }
 
-/// `model` after an operation from beginning to end, what it cost, and what its steps measured.
+/// `model` after a whole operation, the operation's cost, and the records of its steps.
 pub(crate) fn operated<P: Platform>(
     model: Llama<P::Infer>,
     corpus: &Corpus,
@@ -299,7 +299,7 @@ pub(crate) fn operated<P: Platform>(
     (after, cost, records)
 }
 
-/// A pretraining: the figures of its steps, and what became of the weights.
+/// A pretraining: the values of its steps and the change of the weights.
 fn pretraining<P: Platform>(device: &DeviceOf<P>, tolerances: Tolerances, found: &mut Found) {
     let expected = golden_json("pretrain/expected.json");
     let variant = text(&expected["model"]);
@@ -362,8 +362,8 @@ fn evaluation<P: Platform>(device: &DeviceOf<P>, tolerances: Tolerances, found: 
     found.add("evaluation: KL".into(), tolerances.figures, [error]);
 }
 
-/// A step on random weights and documents, with every kind of term, against the CPU's oracle: in one shape, since a GPU
-/// compiles anew for each.
+/// A step on random weights and documents with every kind of term, compared with the CPU's oracle. One shape only,
+/// since a GPU compiles kernels for each.
 fn steps_of_the_oracle<P: Platform>(device: &DeviceOf<P>, tolerances: Tolerances, found: &mut Found) {
     let (name, config) = random::shapes().remove(1);
     let documents = random::documents(config.vocab_size, 3);
@@ -396,7 +396,7 @@ fn steps_of_the_oracle<P: Platform>(device: &DeviceOf<P>, tolerances: Tolerances
     }
 }
 
-/// The same step several times over: nothing may be added up in whatever order it comes.
+/// The same step several times: sums must not depend on the order in which threads add.
 fn again<P: Platform>(device: &DeviceOf<P>, found: &mut Found) {
     let (_, config) = random::shapes().remove(1);
     let documents = random::documents(config.vocab_size, 3);

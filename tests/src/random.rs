@@ -10,7 +10,7 @@ use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::Precision;
 use surgery_core::step::StepDocuments;
 
-/// Shapes that meet every edge: one head and many, shared keys, sizes that fill no register, a tied head.
+/// Shapes with edge cases: one head and many, shared keys, sizes that do not fill a register, a tied head.
 pub fn shapes() -> Vec<(&'static str, LlamaConfig)> {
     let shape = |name, changes: Value| {
         let mut config = json!({
@@ -49,7 +49,7 @@ pub fn step(documents: &[(Set, Example)], recompute: bool) -> StepDocuments<'_> 
     StepDocuments { recompute, ..StepDocuments::new(documents, 280) }
 }
 
-/// A model to train, and one that it is held to, which is not the same.
+/// A model to train, and a different one as reference.
 pub fn models<P: Platform>(config: &LlamaConfig, device: &DeviceOf<P>) -> (Llama<P::Train>, Llama<P::Infer>) {
     (Llama::random(config, 1, Precision::F32, device), Llama::random(config, 2, Precision::F32, device))
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask card`: all that a machine with the device needs to measure this program within minutes, in one folder;
-//! and `cargo xtask card --file FOLDER`, which files what came back.
+//! `cargo xtask card`: a folder with everything needed to measure this program within minutes on a machine with a
+//! GPU. `cargo xtask card --file FOLDER` stores the results.
 
 mod results;
 #[cfg(test)]
@@ -14,43 +14,43 @@ pub(crate) use results::file;
 
 use crate::{cargo, output, run, target};
 
-/// What is run where the device is.
+/// The script to run on the machine.
 const SCRIPT: &str = include_str!("card/run.sh");
 
-/// The programs that it runs.
+/// The programs that the script runs.
 const PROGRAMS: [&str; 3] = ["surgery", "parity", "surgery-bench"];
 
-/// What the benchmark asks for the rate of matrix products on a CPU. It is built by itself: it asks for features of what
-/// burn stands on.
+/// The program that measures matrix products for the benchmark on a CPU. It is built separately, since it enables
+/// features of burn's dependencies.
 const GEMM: &str = "surgery-gemm";
 
-/// The programs that a backend's folder holds.
+/// The programs in a backend's folder.
 fn programs(backend: &str) -> impl Iterator<Item = &'static str> {
     PROGRAMS.into_iter().chain((backend == "ndarray").then_some(GEMM))
 }
 
-/// Below `tests/golden`: what the parity suite reads.
+/// Folders of `tests/golden` that the parity suite reads.
 const GOLDEN: [&str; 4] = ["expected", "models", "pretrain", "steps"];
 
-/// The programs, as they are carried. They have much in common, the embedded models above all.
+/// The archive of the programs. They share much content, especially the embedded models.
 const ARCHIVE: &str = "programs.tar.xz";
 
-/// Compresses an archive of them: a dictionary as large as they are together finds what is in two of them.
+/// Its compressor, with a dictionary as large as all programs together, so that shared content is found.
 const COMPRESS: &str = "xz --lzma2=preset=4,dict=192MiB";
 
-/// The folder is carried to another machine: it should hold no more bytes than this.
+/// Maximum size of the folder in bytes, since it is copied to another machine.
 const MOST_BYTES: u64 = 60_000_000;
 
-/// All parts together, in seconds.
+/// Time limit of all parts together, in seconds.
 const SECONDS: u32 = 480;
 
-/// What is measured of a backend.
+/// The measurements of a backend.
 struct Plan {
-    /// The most seconds that the parity suite may take, and the default operation.
+    /// Time limits in seconds of the parity suite and the default operation.
     parity: u32,
     operation: u32,
-    /// A run of the benchmark each: the most seconds that it may take, the shape, the precision, and `peer` for PyTorch
-    /// beside it, where the machine has it. The last ones are skipped when no time is left.
+    /// Runs of the benchmark: time limit in seconds, shape, precision, and `peer` to measure PyTorch too if it is
+    /// installed. When time runs out, the last ones are skipped.
     benches: &'static [&'static str],
 }
 
@@ -65,10 +65,10 @@ const CUDA: Plan = Plan {
     ],
 };
 
-/// Where there is no GPU, or one that only looks like it: the same way in small.
+/// Without a GPU, or with an emulated one: the same steps in small.
 const SMALL: Plan = Plan { parity: 200, operation: 200, benches: &["60 1m f32 peer"] };
 
-/// Builds the folder, and says what to run.
+/// Builds the folder and prints the command to run.
 pub(crate) fn prepare(root: &Path, arguments: &[&str]) -> Result<(), String> {
     let (backend, profile) = parse(arguments)?;
     let mut build = cargo(root, &["build", "--profile", profile]);
@@ -95,8 +95,8 @@ pub(crate) fn prepare(root: &Path, arguments: &[&str]) -> Result<(), String> {
     let bytes = size(&folder).map_err(failed)?;
     let shown = folder.strip_prefix(root).unwrap_or(&folder).display();
     println!(
-        "{shown} holds {:.1} MB. Carry it to the machine, and run there, for {SECONDS} s at most:\n\n    \
-         bash {shown}/run.sh RESULTS\n\nand here, on the folder RESULTS that came back:\n\n    \
+        "{shown} holds {:.1} MB. Copy it to the machine and run there, for at most {SECONDS} s:\n\n    \
+         bash {shown}/run.sh RESULTS\n\nthen copy the folder RESULTS back and run here:\n\n    \
          cargo xtask card --file RESULTS",
         bytes as f64 / 1e6
     );
@@ -106,7 +106,7 @@ pub(crate) fn prepare(root: &Path, arguments: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// Fills the folder with the programs in `built` and all that they and the script read.
+/// Fills the folder with the programs in `built` and the files that they and the script read.
 fn lay_out(
     root: &Path,
     built: &Path,
@@ -128,7 +128,7 @@ fn lay_out(
     fs::write(folder.join("settings"), settings).map_err(failed)
 }
 
-/// The backend and the profile.
+/// Parses backend and profile.
 fn parse<'a>(arguments: &[&'a str]) -> Result<(&'a str, &'a str), String> {
     let (mut backend, mut profile) = ("cuda", "release");
     for pair in arguments.chunks(2) {
@@ -137,7 +137,7 @@ fn parse<'a>(arguments: &[&'a str]) -> Result<(&'a str, &'a str), String> {
             ["--profile", name @ ("release" | "dev")] => profile = name,
             _ => {
                 return Err(format!(
-                    "`{}` is no option of `cargo xtask card`; it takes --backend cuda, wgpu or ndarray, --profile \
+                    "`{}` is not an option of `cargo xtask card`; it takes --backend cuda, wgpu or ndarray, --profile \
                      release or dev, and by itself --file FOLDER",
                     pair.join(" ")
                 ));
@@ -147,7 +147,7 @@ fn parse<'a>(arguments: &[&'a str]) -> Result<(&'a str, &'a str), String> {
     Ok((backend, profile))
 }
 
-/// What the script reads before it begins.
+/// The settings file that the script reads.
 fn settings(backend: &str, profile: &str, commit: &str) -> String {
     let Plan { parity, operation, benches } = if backend == "cuda" { CUDA } else { SMALL };
     let benches: String = benches.iter().map(|bench| format!("    \"{bench}\"\n")).collect();
@@ -157,14 +157,14 @@ fn settings(backend: &str, profile: &str, commit: &str) -> String {
     )
 }
 
-/// The commit that is built, with a mark where the sources differ from it.
+/// The commit being built, marked if the sources differ from it.
 fn commit(root: &Path) -> String {
     let mut git = Command::new("git");
     git.current_dir(root).args(["describe", "--always", "--dirty", "--exclude", "*"]);
     output(git).map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
 }
 
-/// Copies a file, or a folder and all that is in it.
+/// Copies a file or a folder with its content.
 fn copy(from: &Path, to: &Path) -> Result<(), String> {
     let failed = |error: Error| format!("cannot copy {} to {}: {error}", from.display(), to.display());
     if !from.is_dir() {
@@ -179,7 +179,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The bytes of all files in a folder.
+/// Size in bytes of all files in a folder.
 fn size(folder: &Path) -> Result<u64, Error> {
     let mut bytes = 0;
     for entry in fs::read_dir(folder)? {

@@ -1,6 +1,7 @@
-//! burn takes minutes to build, and is built anew where any package below it gets other features. cargo unites
-//! the features that all the packages of one command ask for. So what `cargo run -p surgery-cli` builds serves
-//! `cargo test` only while no other package, tests included, asks for more of burn's dependencies.
+//! Checks that burn is built only once. It takes minutes to build, and is rebuilt if any package that it depends on
+//! gets other features. cargo unifies the features requested by all packages of a command. So the build of `cargo run
+//! -p surgery-cli` serves `cargo test` only if no other package, tests included, requests more features of burn's
+//! dependencies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,10 +10,10 @@ use serde_json::Value;
 
 use crate::{cargo, output};
 
-/// Features by package, in every combination in which it is built (for the target, for build scripts).
+/// Features by package, for every combination in which it is built (for the target, for build scripts).
 type Features = BTreeMap<String, BTreeSet<String>>;
 
-/// Names the packages that burn would be built anew for.
+/// Fails with the packages that cause a rebuild of burn.
 pub(crate) fn check(root: &Path, metadata: &Value) -> Result<(), String> {
     let run = features(root, &["--package", "surgery-cli", "--edges", "normal,build"])?;
     let test = features(root, &["--edges", "normal,build,dev"])?;
@@ -23,15 +24,15 @@ pub(crate) fn check(root: &Path, metadata: &Value) -> Result<(), String> {
         .filter_map(|(package, run)| {
             let test = test.get(package).filter(|test| *test != run)?;
             let shown = |sets: &BTreeSet<String>| sets.iter().cloned().collect::<Vec<_>>().join(" and ");
-            Some(format!("  {package}: {} to run, {} to test", shown(run), shown(test)))
+            Some(format!("  {package}: {} for run, {} for test", shown(run), shown(test)))
         })
         .collect();
     if differing.is_empty() {
         return Ok(());
     }
     Err(format!(
-        "burn is built twice, because what it stands on has other features to test than to run (`cargo tree -e \
-         all -i NAME` says who asks):\n{}",
+        "burn is built twice, because its dependencies have different features for `cargo run` and `cargo test` \
+        (`cargo tree -e all -i NAME` shows who requests them):\n{}",
         differing.join("\n")
     ))
 }
@@ -49,7 +50,7 @@ fn features(root: &Path, selection: &[&str]) -> Result<Features, String> {
     Ok(features)
 }
 
-/// The names of all packages that burn and its CPU backend stand on.
+/// The names of all packages that burn and its CPU backend depend on.
 fn below_burn(metadata: &Value) -> Result<BTreeSet<String>, String> {
     let array = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: arbitrary bytes for everything that reads a file, each target of `fuzz/` for a time.
+//! `cargo xtask fuzz`: runs each target of `fuzz/` with arbitrary bytes for a limited time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,16 +6,16 @@ use std::process::{Command, Stdio};
 
 use crate::run as run_command;
 
-/// How long each target runs, in seconds, unless told.
+/// Default time for each target in seconds.
 const SECONDS: u32 = 60;
 
-/// The largest input, in bytes: what readers do not do to a few KB they do not do.
+/// Maximum input size in bytes. A few KB reach all code of the readers.
 const LARGEST: u32 = 8192;
 
-/// The most memory that a target may take, in MiB: instrumented code alone takes some hundreds.
+/// Memory limit of a target in MiB. Instrumented code alone takes some hundreds.
 const MEMORY: u32 = 2048;
 
-/// Files of the repository that each target begins from, besides those in `fuzz/seeds`.
+/// Seed files from the repository for each target, in addition to `fuzz/seeds`.
 const SEEDS: [(&str, &[&str]); 8] = [
     ("config", &["tests/golden/models/llama31-rope/config.json", "tests/golden/models/mistral/config.json"]),
     ("documents", &["tests/golden/steps/data/edit_update.jsonl"]),
@@ -30,7 +30,7 @@ const SEEDS: [(&str, &[&str]); 8] = [
     ("weights", &["tests/golden/models/mqa/model.safetensors"]),
 ];
 
-/// Runs every target, or those that are named; the first that finds something ends it.
+/// Runs all targets or the named ones. The first finding ends the run.
 pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
     let (seconds, named) = parse(arguments)?;
     let targets = targets(root)?;
@@ -40,8 +40,8 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
     let version = cargo_fuzz(root).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !version.is_ok_and(|status| status.success()) {
         return Err(
-            "cargo-fuzz or a nightly compiler is not installed: `rustup toolchain install nightly` and \
-                    `cargo install cargo-fuzz --locked` do"
+            "cargo-fuzz or a nightly compiler is not installed; install them with `rustup toolchain install nightly` \
+             and `cargo install cargo-fuzz --locked`"
                 .into(),
         );
     }
@@ -58,7 +58,7 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
             format!("-max_total_time={seconds}"),
             format!("-max_len={LARGEST}"),
             format!("-rss_limit_mb={MEMORY}"),
-            // One input that takes longer is a finding.
+            // A slower input counts as a finding.
             "-timeout=5".into(),
             "-print_final_stats=1".into(),
             "-verbosity=0".into(),
@@ -68,7 +68,7 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// The seconds, and the targets that are named.
+/// Parses the seconds and the targets' names.
 fn parse<'a>(arguments: &[&'a str]) -> Result<(u32, Vec<&'a str>), String> {
     let mut seconds = SECONDS;
     let mut named = Vec::new();
@@ -84,11 +84,11 @@ fn parse<'a>(arguments: &[&'a str]) -> Result<(u32, Vec<&'a str>), String> {
     Ok((seconds, named))
 }
 
-/// cargo-fuzz with the nightly compiler that it asks for, whatever compiler runs this.
+/// cargo-fuzz with the nightly compiler that it needs.
 fn cargo_fuzz(root: &Path) -> Command {
     let mut command = Command::new("rustup");
     command.current_dir(root).args(["run", "nightly", "cargo", "fuzz"]);
-    // What cargo tells the programs it runs is about another compiler.
+    // These variables of the outer cargo name another compiler.
     for name in ["CARGO", "RUSTC", "RUSTDOC"] {
         command.env_remove(name);
     }
@@ -108,7 +108,7 @@ fn targets(root: &Path) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// The folder in which a target keeps what it has found of interest, with the seeds it begins from.
+/// A target's corpus folder, with the seeds copied into it.
 fn corpus(root: &Path, target: &str) -> Result<PathBuf, String> {
     let corpus = root.join("fuzz/corpus").join(target);
     for folder in [&corpus, &root.join("fuzz/seeds").join(target)] {

@@ -1,8 +1,8 @@
-//! Every package this is built of may be used under licences that ask for little more than attribution, comes from
-//! crates.io, and is none of those that `deny.toml` bans.
+//! Checks every dependency against `deny.toml`: its licence is permissive, it comes from crates.io, and it is not
+//! banned.
 //!
-//! cargo-deny says so where it is installed. It takes minutes to build, so a machine without it is not made to: there,
-//! licences and sources are held to the same file by what is below.
+//! cargo-deny does this if it is installed. Since building it takes minutes, it is not required: otherwise, the code
+//! below checks licences and sources against the same file.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use crate::run;
 
-/// What may be built in.
+/// The rules.
 const RULES: &str = "deny.toml";
 
-/// Names the packages in `cargo metadata` that `deny.toml` does not allow.
+/// Fails with the packages that `deny.toml` does not allow.
 pub(crate) fn check(root: &Path, metadata: &Value) -> Result<(), String> {
     let cargo_deny = || {
         let mut command = Command::new("cargo-deny");
@@ -26,8 +26,8 @@ pub(crate) fn check(root: &Path, metadata: &Value) -> Result<(), String> {
         return run(cargo_deny().args(["--locked", "check", "licenses", "bans", "sources"]));
     }
     println!(
-        "cargo-deny is not installed (`cargo install cargo-deny --locked` does): licences and sources are checked, \
-         bans are not"
+        "cargo-deny is not installed (`cargo install cargo-deny --locked` installs it): licences and sources are checked, \
+        bans are not"
     );
     let path = root.join(RULES);
     let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -43,7 +43,7 @@ fn own_check(metadata: &Value, allowed: &[&str]) -> Result<(), String> {
     let packages = metadata["packages"].as_array().ok_or("cargo metadata has no packages")?;
     let refused = packages.iter().filter_map(|package| {
         let licence = package["license"].as_str().unwrap_or("none");
-        // Those of this repository have no source.
+        // Packages of this repository have no source.
         let source = package["source"].as_str().unwrap_or(CRATES_IO);
         let problem = if !is_allowed(licence, allowed) {
             licence
@@ -61,8 +61,8 @@ fn own_check(metadata: &Value, allowed: &[&str]) -> Result<(), String> {
     Err(format!("licences or sources not allowed by {RULES}:\n{}", refused.join("\n")))
 }
 
-/// Whether one of the choices that an SPDX expression leaves asks for allowed licences only. A slash is an OR in
-/// old packages. What cannot be read is not allowed.
+/// Whether an SPDX expression has an alternative with allowed licences only. A slash means OR in old packages. An
+/// invalid expression is not allowed.
 fn is_allowed(expression: &str, allowed: &[&str]) -> bool {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
@@ -88,7 +88,7 @@ fn both(rest: &mut &[&str], allowed: &[&str]) -> Option<bool> {
     Some(may)
 }
 
-/// `( either )`, or a licence and perhaps `WITH` an exception.
+/// `( either )`, or a licence, optionally `WITH` an exception.
 fn one(rest: &mut &[&str], allowed: &[&str]) -> Option<bool> {
     if next_is(rest, "(") {
         let may = either(rest, allowed)?;
@@ -122,7 +122,7 @@ mod tests {
     const ALLOWED: [&str; 4] = ["MIT", "Apache-2.0 WITH LLVM-exception", "ISC", "Unicode-3.0"];
 
     #[test]
-    fn expressions_are_read_as_spdx_means_them() {
+    fn spdx_expressions_are_evaluated() {
         for allowed in [
             "MIT",
             "MIT/Apache-2.0",

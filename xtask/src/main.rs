@@ -1,11 +1,10 @@
-//! `cargo xtask …`: what is done to this repository, besides building and running it.
+//! `cargo xtask …`: development tasks other than building and running.
 
 mod card;
 mod dataset;
 mod features;
 mod fuzz;
 mod licences;
-#[cfg(test)]
 mod style;
 
 use std::path::{Path, PathBuf};
@@ -16,21 +15,21 @@ use serde_json::Value;
 const USAGE: &str = "\
 usage: cargo xtask <task>
 
-  check                                        format, lints, documentation, licences, one build of burn
-  test [ARGS…]                                 every test; ARGS go to `cargo test`
-  soak                                         a thousand kills of a run that must end as one undisturbed
-  parity [--backend NAME]                      how far a backend is from PyTorch and from the oracle [default: ndarray];
+  check                                        check format, lints, documentation, licences, style, and that burn is built once
+  test [ARGS…]                                 run all tests; ARGS go to `cargo test`
+  soak                                         kill and resume a run a thousand times; it must end with the same bytes
+  parity [--backend NAME]                      compare a backend with PyTorch and the oracle [default: ndarray];
                                                `fusion` is WGPU with burn's own kernel fusion, which no build uses;
                                                `flex` is a CPU with bf16, which no build offers
-  bench [--peer] [ARGS…]                       how fast a step and an evaluation are here, and in PyTorch
-  bench --micro [ARGS…]                        how fast each operation is; ARGS go to divan
-  card [--backend NAME] [--profile NAME]       a folder for a machine with an NVIDIA GPU, and the one command to run there:
-                                               parity, the default operation, the bench beside PyTorch, in 8 minutes;
-                                               `--backend wgpu` or `ndarray` and `--profile dev` try the same way here
-  card --file FOLDER                           file what that command left under crates/surgery-bench/results
-  dataset [--check]                            compile the benchmark, or see whether it is as compiled
-  fuzz [--seconds N] [TARGET…]                 arbitrary bytes for every reader, N seconds each [default: 60]
-  golden [--out DIR]                           compute the golden values anew, with PyTorch";
+  bench [--peer] [ARGS…]                       measure a step and an evaluation, here and in PyTorch
+  bench --micro [ARGS…]                        measure each operation; ARGS go to divan
+  card [--backend NAME] [--profile NAME]       prepare a folder for a machine with an NVIDIA GPU, and print the command to run there:
+                                               parity, the default operation, the benchmark with PyTorch, in 8 minutes;
+                                               `--backend wgpu` or `ndarray` and `--profile dev` try it on this machine
+  card --file FOLDER                           store that command's results in crates/surgery-bench/results
+  dataset [--check]                            generate the benchmark, or check that the committed one is up to date
+  fuzz [--seconds N] [TARGET…]                 fuzz every reader, N seconds each [default: 60]
+  golden [--out DIR]                           recompute the golden values with PyTorch";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -67,7 +66,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is seen without running anything. The two GPU crates are left out, as they are of a plain build.
+/// Static checks. The two GPU crates are excluded, as in a plain build.
 fn check(root: &Path) -> Result<(), String> {
     run(cargo(root, &["fmt", "--all", "--check"]))?;
     run(cargo(root, &["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))?;
@@ -75,25 +74,26 @@ fn check(root: &Path) -> Result<(), String> {
     run(cargo(root, &["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     let metadata = metadata(root)?;
     licences::check(root, &metadata)?;
-    features::check(root, &metadata)
+    features::check(root, &metadata)?;
+    style::check()
 }
 
-/// The default members at once, in the profile of `cargo run`: what was built to run is not built again.
+/// Tests the default members together, in the profile of `cargo run`, so that builds are reused.
 fn test(root: &Path, arguments: &[&str]) -> Result<(), String> {
     run(cargo(root, &["test"]).args(arguments))
 }
 
-/// The long form of a test that is always run with fewer kills.
+/// The long form of a test that otherwise runs with fewer kills.
 fn soak(root: &Path) -> Result<(), String> {
     let arguments = ["test", "--package", "surgery-cli", "--test", "trust", "--", "--ignored", "soak"];
     run(cargo(root, &arguments))
 }
 
-/// The items of the parity suite on a backend.
+/// Runs the parity suite on a backend.
 fn parity(root: &Path, backend: &str) -> Result<(), String> {
     let mut build = cargo(root, &["build", "--package", "surgery-tests", "--bin", "parity"]);
     match backend {
-        // Together with the command line, so that burn has the features that it has there.
+        // Together with the command line, so that burn is built with the same features.
         "ndarray" => build.args(["--package", "surgery-cli"]),
         other => build.args(["--features", other]),
     };
@@ -101,11 +101,10 @@ fn parity(root: &Path, backend: &str) -> Result<(), String> {
     run(Command::new(built(root, "parity")?).arg(backend))
 }
 
-/// In the development profile, which is as optimised and already built: the release profile would build burn
-/// again.
+/// Runs the benchmark in the development profile, which is as optimised. The release profile would build burn again.
 fn bench(root: &Path, arguments: &[&str]) -> Result<(), String> {
     if let ["--micro", rest @ ..] = arguments {
-        // The default members at once, as everywhere: with fewer, burn would have other features.
+        // All default members together, since with fewer of them burn would have other features.
         let micro = ["bench", "--profile", "dev", "--bench", "kernels", "--"];
         return run(cargo(root, &micro).args(rest));
     }
@@ -115,12 +114,12 @@ fn bench(root: &Path, arguments: &[&str]) -> Result<(), String> {
     };
     let mut build = cargo(root, &["build", "--package", "surgery-bench"]);
     match value("--backend").unwrap_or("ndarray") {
-        // Together with the command line, so that burn has the features that it has there.
+        // Together with the command line, so that burn is built with the same features.
         "ndarray" => build.args(["--package", "surgery-cli"]),
         other => build.args(["--features", other]),
     };
     run(build)?;
-    // By itself: it asks for features of what burn stands on.
+    // Separately, since it enables features of burn's dependencies.
     run(cargo(root, &["build", "--package", "surgery-gemm"]))?;
     let mut command = Command::new(built(root, "surgery-bench")?);
     let has = |flag: &str| {
@@ -132,24 +131,24 @@ fn bench(root: &Path, arguments: &[&str]) -> Result<(), String> {
     run(command.args(arguments))
 }
 
-/// A program that was built in the development profile.
+/// A program built in the development profile.
 fn built(root: &Path, name: &str) -> Result<PathBuf, String> {
     Ok(target(root)?.join("debug").join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
 }
 
-/// The folder that cargo builds in.
+/// cargo's build folder.
 fn target(root: &Path) -> Result<PathBuf, String> {
     let metadata = metadata(root)?;
     let target = metadata["target_directory"].as_str().ok_or("cargo metadata has no target_directory")?;
     Ok(target.into())
 }
 
-/// Runs `tests/golden/make.py` with the packages it asks for.
+/// Runs `tests/golden/make.py` with its required packages.
 fn golden(root: &Path, arguments: &[&str]) -> Result<(), String> {
     run(Command::new(python(root)?).arg(root.join("tests/golden/make.py")).args(arguments))
 }
 
-/// A Python with the packages of `tests/golden/requirements.txt`, PyTorch and transformers among them.
+/// A Python environment with the packages of `tests/golden/requirements.txt`, including PyTorch and transformers.
 fn python(root: &Path) -> Result<PathBuf, String> {
     let environment = root.join("target/golden-venv");
     let python = environment.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
@@ -163,7 +162,7 @@ fn python(root: &Path) -> Result<PathBuf, String> {
 
 /// The repository's root.
 fn root() -> PathBuf {
-    // cargo says where it is now; the binary knows where it was built.
+    // cargo sets the variable to the present location; the binary knows that of its build.
     let folder =
         std::env::var_os("CARGO_MANIFEST_DIR").map_or(env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     folder.parent().expect("xtask is a folder of the repository").to_path_buf()
@@ -175,7 +174,7 @@ fn cargo(root: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs `command` to its end; anything but success is an error.
+/// Runs `command`. Any exit status but success is an error.
 fn run(command: impl std::borrow::BorrowMut<Command>) -> Result<(), String> {
     let mut command = command;
     let command = command.borrow_mut();
@@ -183,7 +182,7 @@ fn run(command: impl std::borrow::BorrowMut<Command>) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("{} failed ({status})", shown(command))) }
 }
 
-/// What `command` prints to stdout.
+/// The standard output of `command`.
 fn output(mut command: Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("cannot run {}: {error}", shown(&command)))?;
     if !output.status.success() {
@@ -197,7 +196,7 @@ fn shown(command: &Command) -> String {
     words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// Every package of the lock file and how they depend on one another.
+/// Metadata of all packages in the lock file, with their dependencies.
 fn metadata(root: &Path) -> Result<Value, String> {
     let text = output(cargo(root, &["metadata", "--format-version", "1", "--locked"]))?;
     serde_json::from_str(&text).map_err(|error| format!("cargo metadata: {error}"))

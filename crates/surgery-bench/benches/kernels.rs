@@ -1,4 +1,4 @@
-//! The operations of the seam one by one, as the CPU's backend has them and in their portable form, at the sizes of a
+//! The operations of [`Kernels`] one by one, in the CPU backend's form and in the portable form, at the sizes of a
 //! step of the shape `6m`. `cargo xtask bench --micro` runs this.
 
 use divan::Bencher;
@@ -14,14 +14,14 @@ use surgery_core::platform::{DeviceOf, Platform};
 use surgery_ndarray::Cpu;
 
 type B = <Cpu as Platform>::Infer;
-type OfCpu = <Cpu as Platform>::Kernels;
+type CpuKernels = <Cpu as Platform>::Kernels;
 
 const HIDDEN: usize = 256;
 const HEADS: usize = 4;
 const INTERMEDIATE: usize = 688;
 const VOCAB: usize = 2048;
 const LAYERS: usize = 6;
-/// Documents of a step, all as long.
+/// Documents of a step, all of the same length.
 const DOCUMENTS: usize = 32;
 const LENGTH: usize = 120;
 const TOKENS: usize = DOCUMENTS * LENGTH;
@@ -60,19 +60,19 @@ fn placement() -> Placement<B> {
     Placement::packed(&rows, &config, &device()).expect("short texts")
 }
 
-#[divan::bench(types = [OfCpu, Portable], sample_count = 20, max_time = 2)]
+#[divan::bench(types = [CpuKernels, Portable], sample_count = 20, max_time = 2)]
 fn project<K: Kernels<B>>(bencher: Bencher) {
     let (x, weight) = (states(), random([INTERMEDIATE, HIDDEN]));
     bencher.bench_local(|| K::project(x.clone(), weight.clone()));
 }
 
-#[divan::bench(types = [OfCpu, Portable], sample_count = 20, max_time = 2)]
+#[divan::bench(types = [CpuKernels, Portable], sample_count = 20, max_time = 2)]
 fn rms_norm<K: Kernels<B>>(bencher: Bencher) {
     let (x, weight) = (states(), random([HIDDEN]));
     bencher.bench_local(|| K::rms_norm(x.clone(), weight.clone(), EPSILON, FloatDType::F32));
 }
 
-#[divan::bench(types = [OfCpu, Portable], sample_count = 20, max_time = 2)]
+#[divan::bench(types = [CpuKernels, Portable], sample_count = 20, max_time = 2)]
 fn attention_sublayer<K: Kernels<B>>(bencher: Bencher) {
     let (x, placement) = (states(), placement());
     let weights = AttentionWeights {
@@ -86,7 +86,7 @@ fn attention_sublayer<K: Kernels<B>>(bencher: Bencher) {
     bencher.bench_local(|| K::attention_sublayer(x.clone(), weights.clone(), &placement, None));
 }
 
-#[divan::bench(types = [OfCpu, Portable], sample_count = 20, max_time = 2)]
+#[divan::bench(types = [CpuKernels, Portable], sample_count = 20, max_time = 2)]
 fn mlp_sublayer<K: Kernels<B>>(bencher: Bencher) {
     let x = states();
     let weights = MlpWeights {
@@ -99,10 +99,10 @@ fn mlp_sublayer<K: Kernels<B>>(bencher: Bencher) {
     bencher.bench_local(|| K::mlp_sublayer(x.clone(), weights.clone()));
 }
 
-#[divan::bench(types = [OfCpu, Portable], sample_count = 20, max_time = 2)]
+#[divan::bench(types = [CpuKernels, Portable], sample_count = 20, max_time = 2)]
 fn head_gradient<K: Kernels<B>>(bencher: Bencher) {
     let (hidden, head) = (random([TOKENS, HIDDEN]), random([VOCAB, HIDDEN]));
-    // A quarter of the documents is held to the reference; the last position of each predicts nothing.
+    // A quarter of the documents are retain documents. The last position of each document predicts nothing.
     let predicting = |documents: std::ops::Range<usize>| -> Vec<usize> {
         documents.flat_map(|document| document * LENGTH..(document + 1) * LENGTH - 1).collect()
     };
@@ -124,8 +124,8 @@ fn head_gradient<K: Kernels<B>>(bencher: Bencher) {
     bencher.bench_local(|| K::head_gradient(hidden.clone(), head.clone(), &predictions));
 }
 
-/// All the model's values as if they were one parameter, which no other holds: it may be written in place.
-#[divan::bench(types = [OfCpu, Portable], sample_count = 20, max_time = 2)]
+/// All the model's values as one parameter, which is not shared and can be updated in place.
+#[divan::bench(types = [CpuKernels, Portable], sample_count = 20, max_time = 2)]
 fn adamw<K: Kernels<B>>(bencher: Bencher) {
     let layer = 4 * HIDDEN * HIDDEN + 3 * HIDDEN * INTERMEDIATE;
     let count = LAYERS * layer + 2 * VOCAB * HIDDEN;

@@ -1,10 +1,10 @@
-//! The backends that this build has.
+//! The backends compiled into this build.
 
 use surgery_ndarray::Cpu;
 
 use crate::{Arguments, Result, run_on};
 
-/// Measures on the backend asked for.
+/// Measures on the requested backend.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match arguments.backend.as_str() {
         "ndarray" => run_on::<Cpu>(arguments),
@@ -13,7 +13,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         #[cfg(feature = "cuda")]
         "cuda" => run_on::<surgery_cuda::Cuda>(arguments),
         other => Err(format!(
-            "no backend `{other}` in this build: `cargo xtask bench --backend {other}` builds it, if there is one"
+            "no backend `{other}` in this build: `cargo xtask bench --backend {other}` builds it, if it exists"
         )
         .into()),
     }

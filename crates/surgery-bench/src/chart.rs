@@ -1,4 +1,4 @@
-//! What was measured, as a picture: bars of seconds, in SVG that follows the reader's light or dark background.
+//! A bar chart of the times, as SVG that adapts to a light or dark background.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use crate::report::{Measured, Report};
 
 const WIDTH: f64 = 760.0;
 const MARGIN: f64 = 20.0;
-/// Where bars begin, and the most that one is long; a time stands behind it.
+/// Left edge and maximum length of bars; the time is printed after the bar.
 const BARS: f64 = 175.0;
 const LONGEST: f64 = 490.0;
 const BAR: f64 = 18.0;
@@ -20,7 +20,7 @@ const STYLE: &str = "\
     text { fill: #d6dae0 } .back { fill: #15191e } .floor { fill: #4a515b }
   }";
 
-/// The parts of a step by the class of their colour, and what they are called.
+/// The parts of a step: colour class and label.
 const LEGEND: [(&str, &str); 6] = [
     ("forward", "forward"),
     ("head", "head, loss"),
@@ -30,13 +30,13 @@ const LEGEND: [(&str, &str); 6] = [
     ("reference", "reference"),
 ];
 
-/// Bars on one scale.
+/// Bars with a common scale.
 struct Group {
     title: String,
     bars: Vec<Bar>,
 }
 
-/// Segments by class and seconds, end to end.
+/// A bar of consecutive segments: class and seconds.
 struct Bar {
     label: &'static str,
     segments: Vec<(&'static str, f64)>,
@@ -52,7 +52,7 @@ impl Bar {
     }
 }
 
-/// The whole picture.
+/// Draws the whole chart.
 pub(crate) fn draw(report: &Report) -> String {
     let mut body = String::new();
     let mut y = MARGIN + 4.0;
@@ -71,7 +71,7 @@ pub(crate) fn draw(report: &Report) -> String {
             text(&mut body, "", [MARGIN, y + 14.0], bar.label);
             let mut x = BARS;
             for &(class, seconds) in &bar.segments {
-                // What is left when parts measured by themselves are taken away may fall below 0.
+                // `backward` is a difference of measurements, so it may be below 0.
                 let width = LONGEST * seconds.max(0.0) / longest;
                 rectangle(&mut body, class, [x, y, width, BAR]);
                 x += width;
@@ -83,7 +83,7 @@ pub(crate) fn draw(report: &Report) -> String {
     }
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" width=\"{WIDTH}\" height=\"{y}\" \
-         role=\"img\">\n<title>How long a step, an evaluation and a job take</title>\n<style>\n{STYLE}\n</style>\n\
+         role=\"img\">\n<title>Times of a step, an evaluation and a job</title>\n<style>\n{STYLE}\n</style>\n\
          <rect class=\"back\" width=\"100%\" height=\"100%\"/>\n{body}</svg>\n"
     )
 }
@@ -126,7 +126,10 @@ fn groups(measured: &Measured) -> Vec<Group> {
             bars.push(Bar::whole("PyTorch, one by one", peer.single_seconds));
         }
         groups.push(Group {
-            title: format!("{shape}: {} questions, {} steps, the questions again", job.questions, job.steps),
+            title: format!(
+                "{shape}: {0} questions, {1} steps, {0} questions again",
+                job.questions, job.steps
+            ),
             bars,
         });
     }
@@ -145,7 +148,7 @@ fn rectangle(body: &mut String, class: &str, [x, y, width, height]: [f64; 4]) {
     .expect("a string takes everything");
 }
 
-/// `text` has no character that XML would read.
+/// Writes `text`, which must not contain special characters of XML.
 fn text(body: &mut String, class: &str, [x, y]: [f64; 2], text: &str) {
     let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };
     writeln!(body, "<text{class} x=\"{x:.1}\" y=\"{y:.1}\">{text}</text>")

@@ -1,4 +1,4 @@
-//! The floor under a step's time: its matrix products alone, each at the best rate that this machine has for any.
+//! The floor of a step's time: its matrix products at the best rate that this machine reaches for any product.
 
 use std::process::Command;
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::Result;
 use crate::ours::timed;
 use crate::work::StepSample;
 
-/// A matrix product's best rate.
+/// The best rate of a matrix product.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ProductRate {
     /// NT, NN or TN.
@@ -26,8 +26,8 @@ pub(crate) struct ProductRate {
     pub(crate) rate: f64,
 }
 
-/// Operations of the matrix products of one step in which the reference's states are known. A multiplication and an
-/// addition are two; looking up an embedding is none.
+/// Operations of the matrix products of one step with precomputed reference states. A multiplication and an addition
+/// count as two operations, an embedding lookup as none.
 pub(crate) fn step_operations(config: &LlamaConfig, draw: &StepSample) -> f64 {
     let LlamaConfig { hidden_size, intermediate_size, vocab_size, .. } = *config;
     let queries = config.num_attention_heads * config.head_dim;
@@ -37,21 +37,21 @@ pub(crate) fn step_operations(config: &LlamaConfig, draw: &StepSample) -> f64 {
         (config.num_hidden_layers as f64, layer as f64, (vocab_size * hidden_size) as f64);
     let of_document = |(length, is_retain): (usize, bool)| {
         let (tokens, predicted) = (length as f64, (length - 1) as f64);
-        // Forward, and twice as much for the gradients of the input and of the weights.
+        // The forward pass, and twice as much for the gradients of the input and the weights.
         let weights = 6.0 * layers * layer * tokens;
-        // Of each query with the keys up to its own: 2 products forward; backward 5, of which one computes the
-        // scores anew.
+        // For each query and the keys up to its own: 2 products forward and 5 backward, one of which recomputes the
+        // scores.
         let pairs = tokens * (tokens + 1.0) / 2.0;
         let attention = 2.0 * (2.0 + 5.0) * layers * queries as f64 * pairs;
-        // The last position predicts nothing; the reference's logits are only computed.
+        // The last position predicts nothing. The reference's logits need no gradient.
         let heads = if is_retain { 6.0 + 2.0 } else { 6.0 } * head * predicted;
         weights + attention + heads
     };
     draw.lengths().map(of_document).sum()
 }
 
-/// The rates of the products of a step's layers, and of a large square one: on the CPU by the program `surgery-gemm`, on
-/// another device by the backend's own.
+/// The rates of the products in a step's layers and of a large square product: on the CPU from the program
+/// `surgery-gemm`, on another device from the backend's own products.
 pub(crate) fn product_rates<P: Platform>(
     config: &LlamaConfig,
     precision: Precision,
@@ -91,7 +91,7 @@ pub(crate) fn product_rates<P: Platform>(
         .ok_or_else(|| format!("{} printed no rates", program.display()).into())
 }
 
-/// The best rate of `x Wᵀ` in at least 5 products and 0.3 s of them, after one that compiles.
+/// The best rate of `x Wᵀ` over at least 5 products and 0.3 s, after one for compilation.
 fn rate_on<P: Platform>(
     [rows, inner, columns]: [usize; 3],
     precision: Precision,
@@ -119,7 +119,7 @@ mod tests {
     use crate::work::{Lengths, SHAPES, Work};
 
     #[test]
-    fn operations_are_those_counted_by_hand() {
+    fn operations_equal_a_count_by_hand() {
         let shape = &SHAPES[0];
         let work = Work::new(shape, Lengths::Equal);
         // 32 documents of 120 tokens; 4 layers of 128 x (4 x 128 + 3 x 344); 128 x 1024 in the head.

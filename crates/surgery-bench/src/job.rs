@@ -1,4 +1,4 @@
-//! The whole job as a user waits for it: an evaluation, some steps, an evaluation.
+//! The whole job as a user runs it: evaluate, train, evaluate again.
 
 use surgery_core::config::LlamaConfig;
 use surgery_core::platform::{DeviceOf, Platform};
@@ -11,7 +11,7 @@ use crate::report::{Job, PeerJob};
 use crate::rounds::{median, settle};
 use crate::work;
 
-/// A job is long: the median of few.
+/// Number of rounds; few, because a job takes long.
 const ROUNDS: usize = 3;
 
 pub(crate) fn measure_job<P: Platform>(

@@ -1,5 +1,5 @@
-//! How fast a step of the operation and an evaluation are, on random weights and random tokens; beside it what this
-//! machine's matrix products allow, and the same work in PyTorch.
+//! Measures the speed of an operation's step and of an evaluation on random weights and tokens, compared with the
+//! limit of this machine's matrix products and with PyTorch.
 
 mod backend;
 mod chart;
@@ -30,47 +30,47 @@ use crate::report::Report;
 use crate::rounds::{Choices, measure};
 use crate::work::{Lengths, SHAPES, Shape};
 
-/// What goes wrong here is told to a person, and ends the program.
+/// Errors are printed and end the program.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Measures a step of the operation, its parts, and an evaluation.
 #[derive(Parser)]
 #[command(name = "surgery-bench", version)]
 struct Arguments {
-    /// The model's shape; `all` are those that the device holds
+    /// The model's shape; `all` measures every shape that fits on the device
     #[arg(long, default_value = "6m", value_parser = shapes())]
     shape: String,
-    /// The backend: ndarray, or one that was compiled in
+    /// The backend: ndarray, or another one compiled in
     #[arg(long, default_value = "ndarray")]
     backend: String,
     /// The device's number
     #[arg(long, default_value_t = 0)]
     device: usize,
-    /// f32, mixed or bf16, as far as the backend has it; PyTorch computes in the same
+    /// Precision: f32, mixed or bf16, if the backend supports it; PyTorch uses the same
     #[arg(long, default_value = "f32", value_parser = precision)]
     precision: Precision,
     /// The documents' lengths: 60 to 180 tokens, or all 120
     #[arg(long, value_enum, default_value_t = Lengths::Mixed)]
     lengths: Lengths,
-    /// Rounds whose median is taken, after one that is not counted
+    /// Number of rounds, of which the median is taken, after a warm-up round
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Do the same with PyTorch, in turns
+    /// Measure PyTorch too, alternately
     #[arg(long, requires = "python")]
     peer: bool,
     /// A Python with PyTorch and transformers
     #[arg(long)]
     python: Option<PathBuf>,
-    /// PyTorch's side, peer.py [default: that of the sources this was built from]
+    /// PyTorch's part, peer.py [default: that of the source folder]
     #[arg(long, default_value = peer::SCRIPT, hide_default_value = true)]
     script: PathBuf,
-    /// Measure the whole job too: evaluate, some steps, evaluate
+    /// Measure the whole job too: evaluate, train, evaluate again
     #[arg(long)]
     job: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Draw the times into this file
+    /// Write a chart of the times to this SVG file
     #[arg(long)]
     svg: Option<PathBuf>,
 }
@@ -79,7 +79,7 @@ fn shapes() -> Vec<&'static str> {
     SHAPES.iter().map(|shape| shape.name).chain(["all"]).collect()
 }
 
-/// A precision by its name in a recipe.
+/// Parses a precision by its name in a recipe.
 fn precision(name: &str) -> std::result::Result<Precision, serde_json::Error> {
     serde_json::from_value(name.into())
 }
@@ -95,8 +95,8 @@ fn main() -> ExitCode {
 }
 
 fn run_on<P: Platform>(arguments: &Arguments) -> Result<()> {
-    // Before there is a model: what a process holds that does nothing.
-    let idle_bytes = memory::held_bytes();
+    // Memory of the idle process, before there is a model.
+    let idle_bytes = memory::resident_bytes();
     let device = P::device(arguments.device)?;
     let precision = arguments.precision;
     P::check_precision(precision)?;
@@ -116,7 +116,7 @@ fn run_on<P: Platform>(arguments: &Arguments) -> Result<()> {
             if arguments.shape != "all" {
                 return Err(format!("{}: {reason}", shape.name).into());
             }
-            eprintln!("{} is left out: {reason}", shape.name);
+            eprintln!("{} is skipped: {reason}", shape.name);
             continue;
         }
         let mut peer = match &arguments.python {
@@ -144,7 +144,7 @@ fn run_on<P: Platform>(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Why the device does not hold a step of the model, where it tells what it holds.
+/// The reason why a step of the model does not fit on the device, if its memory is known.
 fn too_large<P: Platform>(
     config: &LlamaConfig,
     precision: Precision,
@@ -156,8 +156,9 @@ fn too_large<P: Platform>(
         precision,
         tokens: work::DOCUMENTS * 4 * longest,
         retained: work::DOCUMENTS * longest,
+        is_divided: false,
         recompute: false,
-        // Both forms are measured.
+        // Both kinds of reference are measured.
         live_reference: true,
         kept_values: <P::Kernels as Footprint<P::Train>>::kept_values(config, longest),
         work_values: <P::Kernels as Footprint<P::Train>>::work_values(config),
@@ -165,6 +166,6 @@ fn too_large<P: Platform>(
     };
     let needed = Account::new(config, &plan).total();
     (needed > room.bytes).then(|| {
-        format!("a step takes {}, and {} has room for {}", shown(needed), room.limit, shown(room.bytes))
+        format!("a step takes {}, but {} has room for {}", shown(needed), room.limit, shown(room.bytes))
     })
 }

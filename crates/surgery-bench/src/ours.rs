@@ -1,4 +1,4 @@
-//! This program's side: a model in training and what it was, timed part by part.
+//! This program's part: a model in training and its reference, timed part by part.
 
 use std::time::Instant;
 
@@ -23,29 +23,29 @@ use crate::Result;
 use crate::precomputed::Precomputed;
 use crate::work::{Job, StepSample};
 
-/// The reference in the steps that are measured: its states are known.
+/// The reference with precomputed states.
 type Known<P> = Precomputed<<P as Platform>::Infer, <P as Platform>::Kernels>;
-/// The reference that is run in every step.
+/// The reference that runs in every step.
 type Run<P> = Live<<P as Platform>::Infer, <P as Platform>::Kernels>;
 
-/// By what every prediction counts in the loss. The head takes as long for any other.
+/// The weight of each prediction in the loss. It does not influence the time.
 const COEFFICIENT: f32 = 1e-3;
 
-/// Whose states a retain document is held to.
+/// The source of the reference states for retain documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReferenceIs {
-    /// Known already.
+    /// Precomputed.
     Known,
-    /// To be computed in the step.
+    /// Computed in the step.
     Run,
 }
 
 /// Seconds of one step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StepTime {
-    /// Everything up to the gradient's norm.
+    /// Up to and including the gradient's norm.
     pub(crate) gradients: f64,
-    /// AdamW, which scales the gradient as it goes.
+    /// AdamW, including the clipping of the gradient.
     pub(crate) update: f64,
 }
 
@@ -57,7 +57,7 @@ impl StepTime {
 
 /// A model in training.
 pub(crate) struct Ours<P: Platform> {
-    /// None while a step has it.
+    /// `None` during a step.
     model: Option<Llama<P::Train>>,
     optimizer: AdamW<P::Infer>,
     objective: StepObjective,
@@ -85,26 +85,26 @@ impl<P: Platform> Ours<P> {
         self.model.as_ref().expect("a step that fails ends the measurement")
     }
 
-    /// One step of the operation, from the weights that the last one left.
+    /// One step of the operation, continuing from the current weights.
     pub(crate) fn step(&mut self, draw: &StepSample, reference: ReferenceIs) -> Result<StepTime> {
-        Ok(self.step_looking(draw, reference, |_| Ok(()))?.0)
+        Ok(self.step_with(draw, reference, |_| Ok(()))?.0)
     }
 
-    /// A step with the states of its reference known, and the seconds that the norm of its gradient takes by itself.
+    /// A step with precomputed reference states, and the seconds of the gradient's norm by itself.
     pub(crate) fn step_and_norm(&mut self, draw: &StepSample) -> Result<(StepTime, f64)> {
         let device = self.device.clone();
-        self.step_looking(draw, ReferenceIs::Known, |gradients| {
+        self.step_with(draw, ReferenceIs::Known, |gradients| {
             let norm = || Ok(global_norm::<P::Infer, P::Kernels>(gradients));
             Ok(timed::<P, _>(&device, norm)?.1)
         })
     }
 
-    /// A step that shows its gradient before the update; the look is not in its time.
-    fn step_looking<T>(
+    /// A step that passes its gradient to `inspect` before the update. The time excludes `inspect`.
+    fn step_with<T>(
         &mut self,
         draw: &StepSample,
         reference: ReferenceIs,
-        look: impl FnOnce(&Gradients<P::Infer>) -> Result<T>,
+        inspect: impl FnOnce(&Gradients<P::Infer>) -> Result<T>,
     ) -> Result<(StepTime, T)> {
         let documents = draw.step();
         let model = self.model.take().expect("a step that fails ends the measurement");
@@ -115,17 +115,17 @@ impl<P: Platform> Ours<P> {
         let (graded, gradients) = timed::<P, _>(&self.device, || {
             Ok(gradients::<P::Train, P::Kernels>(&model, &documents, &self.objective, Some(reference))?)
         })?;
-        let seen = look(&graded.gradients)?;
+        let value = inspect(&graded.gradients)?;
         self.steps += 1;
         let rate = self.optimizer.config().learning_rate;
         let (model, update) = timed::<P, _>(&self.device, || {
             Ok(update::<P::Train, P::Kernels>(model, graded, &mut self.optimizer, rate, self.steps)?.0)
         })?;
         self.model = Some(model);
-        Ok((StepTime { gradients, update }, seen))
+        Ok((StepTime { gradients, update }, value))
     }
 
-    /// Seconds of the forward pass over a step's documents, and of the head's losses and gradient, each by itself.
+    /// Seconds of the forward pass over a step's documents, and of the head's losses and gradients.
     pub(crate) fn forward_and_head(&self, draw: &StepSample) -> Result<[f64; 2]> {
         let model = self.model().valid();
         let documents = draw.step();
@@ -162,14 +162,14 @@ impl<P: Platform> Ours<P> {
         Ok([forward, head])
     }
 
-    /// Seconds until every question has its answer.
+    /// Seconds until all questions are answered.
     pub(crate) fn answer(&self, questions: &[EncodedQuestion]) -> Result<f64> {
         let model = self.model().valid();
         let (_, seconds) = timed::<P, _>(&self.device, || answers::<P>(&model, questions))?;
         Ok(seconds)
     }
 
-    /// The whole job on a model of its own: evaluate, all steps, evaluate.
+    /// Seconds of the whole job on a new model: evaluate, train, evaluate again.
     pub(crate) fn job(
         config: &LlamaConfig,
         precision: Precision,
@@ -186,7 +186,7 @@ impl<P: Platform> Ours<P> {
         let (_, seconds) = timed::<P, _>(device, || {
             evaluate(&ours)?;
             for draw in &work.draws {
-                // Every document is drawn once, so the states of none are known.
+                // Every document occurs once, so no reference states are precomputed.
                 ours.step(draw, ReferenceIs::Run)?;
             }
             evaluate(&ours)
@@ -206,7 +206,7 @@ fn answers<P: Platform>(model: &Llama<P::Infer>, questions: &[EncodedQuestion]) 
     Ok(losses.iter().map(|options| choose(options.iter().map(|loss| &loss.paper))).collect())
 }
 
-/// What `work` gives, and the seconds until the device has done it.
+/// The result of `work`, and the seconds until the device has finished it.
 pub(crate) fn timed<P: Platform, T>(
     device: &DeviceOf<P>,
     work: impl FnOnce() -> Result<T>,

@@ -1,4 +1,4 @@
-//! PyTorch's side: `peer.py` in a process of its own, asked and answered by lines of JSON.
+//! PyTorch's part: `peer.py` in its own process, with requests and answers as lines of JSON.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -14,36 +14,36 @@ use surgery_core::recipe::Precision;
 use crate::Result;
 use crate::work::{Job, Shape, StepSample, questions_json};
 
-/// `peer.py` where this was built.
+/// `peer.py` in the source folder.
 pub(crate) const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peer.py");
-/// Tokens of a batch of its evaluation, padding included; ours has as many.
+/// Tokens of a batch in its evaluation, padding included; the same as here.
 const BATCH_TOKENS: usize = 2048;
 
-/// What it is made of.
+/// Library versions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Versions {
     pub(crate) torch: String,
     pub(crate) transformers: String,
 }
 
-/// How its evaluation runs the model.
+/// Arrangement of texts in its evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Arrangement {
-    /// Texts and options of similar length together.
+    /// Batches of texts and options of similar length.
     Batched,
-    /// A forward for each text and option, as the authors do.
+    /// One forward pass for each text and option, as in the authors' code.
     Single,
 }
 
-/// Seconds of a step, and of its parts.
+/// Seconds of a step and of its parts.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub(crate) struct PeerStep {
     pub(crate) seconds: f64,
     pub(crate) parts: PeerParts,
 }
 
-/// Seconds of the parts as PyTorch has them: the forward has the head's logits, and the backward all gradients.
+/// Seconds of the parts in PyTorch: `forward` includes the logits, `backward` all gradients.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct PeerParts {
     pub(crate) forward: f64,
@@ -64,14 +64,14 @@ pub(crate) struct Peer {
     process: Child,
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
-    /// The script, as messages name it.
+    /// The script's path for messages.
     script: String,
     versions: Versions,
 }
 
 impl Peer {
-    /// Starts `script` with a model of this shape, on an NVIDIA GPU where that is the platform; `python` has PyTorch
-    /// and transformers.
+    /// Starts `script` with a model of this shape, on an NVIDIA GPU if that is the platform. `python` must have
+    /// PyTorch and transformers.
     pub(crate) fn start<P: Platform>(
         python: &Path,
         script: &Path,
@@ -109,24 +109,24 @@ impl Peer {
         self.ask(&json!({"do": "step", "documents": draw.json()}))
     }
 
-    /// The most memory held during a step, above that of the process before it had a model.
+    /// Peak memory during a step, minus that of the idle process before it had a model.
     pub(crate) fn step_memory(&mut self, draw: &StepSample) -> Result<Option<u64>> {
         #[derive(Deserialize)]
         struct Forgotten {
             forgotten: bool,
         }
         #[derive(Deserialize)]
-        struct Held {
+        struct Memory {
             peak_bytes: u64,
             idle_bytes: u64,
         }
         let Forgotten { forgotten } = self.ask(&json!({"do": "forget_peak"}))?;
         self.step(draw)?;
-        let held: Held = self.ask(&json!({"do": "memory"}))?;
-        Ok(forgotten.then(|| held.peak_bytes.saturating_sub(held.idle_bytes)))
+        let memory: Memory = self.ask(&json!({"do": "memory"}))?;
+        Ok(forgotten.then(|| memory.peak_bytes.saturating_sub(memory.idle_bytes)))
     }
 
-    /// Seconds until every question has its answer.
+    /// Seconds until all questions are answered.
     pub(crate) fn answer(&mut self, questions: &[EncodedQuestion], arrangement: Arrangement) -> Result<f64> {
         let answered: Seconds = self.ask(&json!({
             "do": "evaluate",
@@ -168,7 +168,7 @@ impl Peer {
         writeln!(self.requests, "{request}").and_then(|()| self.requests.flush()).map_err(gone)?;
         let mut line = String::new();
         if self.answers.read_line(&mut line).map_err(gone)? == 0 {
-            return Err(format!("{script} has ended; what it said is above").into());
+            return Err(format!("{script} has ended; its output is above").into());
         }
         let answer: Value = serde_json::from_str(&line).map_err(|error| format!("{script}: {error}"))?;
         if let Some(problem) = answer["error"].as_str() {
@@ -180,7 +180,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // It may be in the middle of something when another error ends the measurement.
+        // It may still be busy if another error ended the measurement.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

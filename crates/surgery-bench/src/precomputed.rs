@@ -1,4 +1,4 @@
-//! The reference with its states at hand, as they are in all but the first draws of a document.
+//! A reference with precomputed states, as in all but the first use of a document.
 
 use surgery_core::Result;
 use surgery_core::batch::Window;
@@ -8,7 +8,7 @@ use surgery_core::kernels::Kernels;
 use surgery_core::model::At;
 use surgery_core::reference::{Live, Reference};
 
-/// Computes the states once and gives them again, for as long as the same documents are asked for.
+/// Computes the states once and returns them as long as the documents stay the same.
 pub(crate) struct Precomputed<B: Backend, K> {
     live: Live<B, K>,
     states: Option<(Vec<Vec<u32>>, Tensor<B, 2>)>,

@@ -1,4 +1,4 @@
-//! What was measured, as it is printed in JSON. Seconds, bytes, and operations a second; times are medians.
+//! The report as printed in JSON: seconds, bytes and operations a second; times are medians.
 
 use serde::Serialize;
 
@@ -6,19 +6,19 @@ use crate::floor::ProductRate;
 use crate::peer::{PeerParts, Versions};
 use crate::work::Lengths;
 
-/// Everything that one run measured.
+/// All measurements of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) backend: &'static str,
     pub(crate) precision: &'static str,
-    /// Of each side.
+    /// Threads of each program.
     pub(crate) threads: usize,
-    /// PyTorch's side, where it was measured.
+    /// PyTorch's versions, if it was measured.
     pub(crate) peer: Option<Versions>,
     pub(crate) shapes: Vec<Measured>,
 }
 
-/// What was measured of one shape.
+/// The measurements of one shape.
 #[derive(Debug, Serialize)]
 pub(crate) struct Measured {
     pub(crate) shape: &'static str,
@@ -27,7 +27,7 @@ pub(crate) struct Measured {
     /// Documents and input tokens of a step.
     pub(crate) documents: usize,
     pub(crate) tokens: usize,
-    /// Rounds whose median is taken.
+    /// Number of rounds, of which the median is taken.
     pub(crate) rounds: u32,
     pub(crate) step: Step,
     pub(crate) floor: Floor,
@@ -36,45 +36,44 @@ pub(crate) struct Measured {
     pub(crate) job: Option<Job>,
 }
 
-/// A step whose reference is known.
+/// A step with precomputed reference states.
 #[derive(Debug, Serialize)]
 pub(crate) struct Step {
     pub(crate) seconds: f64,
     pub(crate) tokens_per_second: f64,
     pub(crate) parts: Parts,
-    /// A step that runs the reference.
+    /// Seconds of a step that runs the reference.
     pub(crate) reference_run_seconds: f64,
-    /// The most memory held during a step above the idle process's, where the system tells; of a GPU, what was set
-    /// aside.
+    /// Peak memory during a step, minus that of the idle process; on a GPU, the memory reserved. `None` if unknown.
     pub(crate) memory_bytes: Option<u64>,
 }
 
-/// Seconds of a step's parts. Each is measured by itself but `backward`, which is the rest.
+/// Seconds of a step's parts. `backward` is the rest of the step; the others are measured separately.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Parts {
     /// From token ids to the final hidden states.
     pub(crate) forward: f64,
-    /// The losses, and their gradient with respect to hidden states and head.
+    /// The losses and their gradients with respect to hidden states and head.
     pub(crate) head: f64,
-    /// From there to every parameter.
+    /// The backward pass from there to every parameter.
     pub(crate) backward: f64,
     /// The gradient's norm.
     pub(crate) clip: f64,
-    /// The scaling by the norm is in it.
+    /// The update, including the clipping.
     pub(crate) adamw: f64,
 }
 
 /// The floor under a step's time.
 #[derive(Debug, Serialize)]
 pub(crate) struct Floor {
-    /// Of the step's matrix products.
+    /// Operations of the step's matrix products.
     pub(crate) operations: f64,
     pub(crate) products: Vec<ProductRate>,
-    /// Of `products`, by its place.
+    /// Index in `products` of the best rate.
     pub(crate) best: usize,
     /// The operations at the best rate.
     pub(crate) seconds: f64,
-    /// That by the time of a step.
+    /// Ratio of the floor to the step's time.
     pub(crate) share: f64,
 }
 
@@ -88,18 +87,18 @@ pub(crate) struct Evaluation {
     pub(crate) options_per_second: f64,
 }
 
-/// The same by PyTorch.
+/// PyTorch's measurements.
 #[derive(Debug, Serialize)]
 pub(crate) struct PeerMeasured {
-    /// Of a step, which runs the reference.
+    /// Seconds of a step, which runs the reference.
     pub(crate) step_seconds: f64,
     pub(crate) parts: PeerParts,
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) batched_evaluation_seconds: f64,
     pub(crate) single_evaluation_seconds: f64,
-    /// Of a matrix product of 2048 x 2048 x 2048.
+    /// Rate of a matrix product of 2048 × 2048 × 2048.
     pub(crate) product_rate: f64,
-    /// Its time by ours.
+    /// Ratio of its step's time to ours.
     pub(crate) step_ratio: f64,
 }
 
@@ -114,7 +113,7 @@ pub(crate) struct Job {
     pub(crate) peer: Option<PeerJob>,
 }
 
-/// The same by PyTorch.
+/// PyTorch's measurements of the job.
 #[derive(Debug, Serialize)]
 pub(crate) struct PeerJob {
     pub(crate) batched_seconds: f64,

@@ -1,5 +1,5 @@
-//! The measurements of one shape, in rounds: what is compared is done in turns, so that other work on the machine
-//! falls on all of it alike.
+//! Measures one shape in rounds. Compared measurements alternate, so that other load on the machine affects them
+//! equally.
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ use crate::peer::{Arrangement, Peer, PeerParts, PeerStep};
 use crate::report::{Evaluation, Floor, Measured, Parts, PeerMeasured, Step};
 use crate::work::{Lengths, OPTIONS, QUESTIONS, Shape, Work};
 
-/// What is to be measured.
+/// Settings of the measurement.
 pub(crate) struct Choices {
     pub(crate) precision: Precision,
     pub(crate) lengths: Lengths,
     pub(crate) steps: u32,
     pub(crate) job: bool,
-    /// What the process held before it had a model.
+    /// Memory of the process before it had a model.
     pub(crate) idle_bytes: Option<u64>,
 }
 
-/// Times of one round, of our side.
+/// Our times in one round.
 struct OurRound {
     step: f64,
     parts: Parts,
@@ -34,14 +34,14 @@ struct OurRound {
     evaluation: f64,
 }
 
-/// Times of one round, of PyTorch's side.
+/// PyTorch's times in one round.
 struct PeerRound {
     step: PeerStep,
     batched: f64,
     single: f64,
 }
 
-/// Measures everything of one shape.
+/// Measures one shape.
 pub(crate) fn measure<P: Platform>(
     shape: &Shape,
     choices: &Choices,
@@ -52,11 +52,11 @@ pub(crate) fn measure<P: Platform>(
     let work = Work::new(shape, choices.lengths);
     let mut ours = Ours::<P>::new(&config, choices.precision, device);
 
-    // Memory first, while nothing but steps has held any. The first step makes the optimizer's state.
+    // Measure memory first, before anything but steps has used any. The first step creates the optimizer's state.
     ours.step(&work.draw, ReferenceIs::Known)?;
     let forgotten = forget_peak();
     ours.step(&work.draw, ReferenceIs::Known)?;
-    // A device of its own holds nothing before the model.
+    // On a GPU, no memory is in use before the model.
     let idle_bytes = if P::NAME == Cpu::NAME { choices.idle_bytes.filter(|_| forgotten) } else { Some(0) };
     let memory_bytes = P::peak(device).zip(idle_bytes).map(|(peak, idle)| peak.saturating_sub(idle));
     let mut peer_memory = None;
@@ -69,13 +69,13 @@ pub(crate) fn measure<P: Platform>(
     let (mut our_rounds, mut peer_rounds) = (Vec::new(), Vec::new());
     for number in 0..=choices.steps {
         let (our, their) = round(&mut ours, peer.as_deref_mut(), &work)?;
-        // The first is not counted: it allocates, and on a GPU compiles.
+        // The warm-up round allocates memory and, on a GPU, compiles kernels.
         if number > 0 {
             our_rounds.push(our);
             peer_rounds.extend(their);
         }
     }
-    // Once more: other work may have been on the machine before, and the best counts.
+    // Measure the products again and take the best rate, in case of other load the first time.
     for (product, again) in
         products.iter_mut().zip(product_rates::<P>(&config, choices.precision, &work.draw, device)?)
     {
@@ -83,7 +83,7 @@ pub(crate) fn measure<P: Platform>(
     }
     let peer_rate = peer.as_deref_mut().map(|peer| peer.product_rate([2048; 3])).transpose()?;
     if let Some(rate) = peer_rate.filter(|_| P::NAME != Cpu::NAME) {
-        // On the same device, by the library of its maker.
+        // The vendor's library on the same device.
         products.push(ProductRate { form: "PyTorch".into(), shape: "2048x2048x2048".into(), rate });
     }
 
@@ -134,7 +134,7 @@ pub(crate) fn measure<P: Platform>(
     })
 }
 
-/// Everything once: a step here, a step there, questions here, questions there.
+/// One round: our step, PyTorch's step, our answers, PyTorch's answers.
 fn round<P: Platform>(
     ours: &mut Ours<P>,
     mut peer: Option<&mut Peer>,
@@ -155,7 +155,7 @@ fn round<P: Platform>(
     Ok((ours, theirs.map(|((step, batched), single)| PeerRound { step, batched, single })))
 }
 
-/// What PyTorch's side does, where there is one, between two pauses.
+/// Runs PyTorch's part, if there is one, between two pauses.
 fn in_turn<T>(peer: &mut Option<&mut Peer>, work: impl FnOnce(&mut Peer) -> Result<T>) -> Result<Option<T>> {
     let Some(peer) = peer.as_deref_mut() else { return Ok(None) };
     settle();
@@ -164,7 +164,7 @@ fn in_turn<T>(peer: &mut Option<&mut Peer>, work: impl FnOnce(&mut Peer) -> Resu
     Ok(Some(value))
 }
 
-/// Threads that have just worked may spin for a while, waiting for more; they are not to slow the other side.
+/// Waits, since idle threads may spin for a while and would slow the other program.
 pub(crate) fn settle() {
     std::thread::sleep(Duration::from_millis(250));
 }

@@ -1,8 +1,8 @@
-//! What was measured, as a table for a person.
+//! The measurements as a table.
 
 use crate::report::{Measured, PeerMeasured, Report};
 
-/// Name, our value, a note on it, PyTorch's value, and how many times ours that is worse.
+/// Name, our value, a note, PyTorch's value, and the ratio of PyTorch's to ours.
 type Row = [String; 5];
 
 /// Prints one shape of `report`.
@@ -110,7 +110,7 @@ fn evaluation_rows(rows: &mut Rows, measured: &Measured, peer: Option<&PeerMeasu
 struct Rows(Vec<Row>);
 
 impl Rows {
-    /// Ours, and PyTorch's by it; both are shown by `shown`.
+    /// A row with our value, PyTorch's, and their ratio.
     fn compared(
         &mut self,
         name: &str,
@@ -124,12 +124,12 @@ impl Rows {
         self.0.push([name.into(), shown(ours), note.into(), theirs, ratio]);
     }
 
-    /// Ours beside PyTorch's, where one does not stand for the other.
+    /// A row with our value and PyTorch's, which are not directly comparable.
     fn beside(&mut self, name: &str, ours: String, note: &str, theirs: Option<String>) {
         self.0.push([name.into(), ours, note.into(), theirs.unwrap_or_default(), String::new()]);
     }
 
-    /// Another arrangement of PyTorch's.
+    /// A row with another arrangement of PyTorch's evaluation.
     fn theirs(&mut self, name: &str, theirs: String, ratio: f64) {
         self.0.push([name.into(), String::new(), String::new(), theirs, format!("{ratio:.2}")]);
     }

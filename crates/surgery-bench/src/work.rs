@@ -1,5 +1,4 @@
-//! What is computed in the measurements: shapes of models, and random documents, texts and questions. The same in
-//! every run.
+//! The workload: model shapes, and random documents, texts and questions, the same in every run.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -13,7 +12,7 @@ use crate::Result;
 
 /// Documents of each set in a step.
 pub(crate) const DOCUMENTS: usize = 8;
-/// The context, in tokens; no document is longer.
+/// The context in tokens, and the limit of a document's length.
 pub(crate) const CONTEXT: usize = 256;
 /// Questions of an evaluation, and options of each.
 pub(crate) const QUESTIONS: usize = 60;
@@ -21,7 +20,8 @@ pub(crate) const OPTIONS: usize = 3;
 /// Tokens of a question, and of each of its options.
 const QUESTION_TOKENS: usize = 24;
 const OPTION_TOKENS: usize = 5;
-/// A job is a sixtieth of the paper's: 120 steps between two evaluations, on 2,359 texts and 23,570 questions.
+/// A job is a sixtieth of the paper's, which has 120 steps between two evaluations of 2,359 texts and 23,570
+/// questions.
 const JOB_STEPS: usize = 120 / 60;
 const JOB_TEXTS: usize = 2_359 / 60;
 const JOB_QUESTIONS: usize = 23_570 / 60;
@@ -37,7 +37,7 @@ pub(crate) struct Shape {
     pub(crate) vocab: usize,
 }
 
-/// The smallest comes first: what the allocator keeps of one is used again by the next.
+/// In increasing size, so that the allocator can reuse memory.
 pub(crate) const SHAPES: [Shape; 6] = [
     Shape::new("1m", [128, 4, 4, 4, 344, 1024]),
     Shape::new("6m", [256, 6, 4, 4, 688, 2048]),
@@ -55,7 +55,7 @@ impl Shape {
         Self { name, hidden, layers, heads, key_heads, intermediate, vocab }
     }
 
-    /// As `config.json` has it.
+    /// The shape as `config.json`.
     pub(crate) fn json(&self) -> Value {
         json!({
             "model_type": "llama",
@@ -76,7 +76,7 @@ impl Shape {
     }
 }
 
-/// How long documents and texts are.
+/// Lengths of documents and texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Lengths {
@@ -96,7 +96,7 @@ impl StepSample {
         StepDocuments::new(self.documents.iter().map(|(set, example)| (*set, example)), CONTEXT)
     }
 
-    /// The length of each document, and whether the reference is to be kept to on it.
+    /// The length of each document, and whether it is a retain document.
     pub(crate) fn lengths(&self) -> impl Iterator<Item = (usize, bool)> {
         self.documents.iter().map(|(set, example)| (example.len(), *set == Set::Retain))
     }
@@ -109,7 +109,7 @@ impl StepSample {
         self.documents.len()
     }
 
-    /// As `peer.py` reads it: the documents of each set.
+    /// The documents of each set, in the format of `peer.py`.
     pub(crate) fn json(&self) -> Value {
         let of = |set: Set| -> Vec<&Vec<u32>> {
             self.documents
@@ -126,17 +126,17 @@ impl StepSample {
     }
 }
 
-/// All that one shape is measured on.
+/// The workload of one shape.
 pub(crate) struct Work {
-    /// The documents of the steps that are measured one by one.
+    /// The documents of a single step.
     pub(crate) draw: StepSample,
     pub(crate) questions: Vec<EncodedQuestion>,
     pub(crate) job: Job,
 }
 
-/// The whole job: evaluate, operate, evaluate.
+/// The whole job: evaluate, train, evaluate again.
 pub(crate) struct Job {
-    /// The documents of its steps, no two of them alike.
+    /// The documents of its steps, all different.
     pub(crate) draws: Vec<StepSample>,
     pub(crate) texts: Vec<Example>,
     pub(crate) questions: Vec<EncodedQuestion>,
@@ -158,7 +158,7 @@ impl Work {
     }
 }
 
-/// Questions as `peer.py` reads them.
+/// Questions in the format of `peer.py`.
 pub(crate) fn questions_json(questions: &[EncodedQuestion]) -> Value {
     let option = |option: &EncodedOption| {
         let ScoredText { tokens, scored } = &option.paper;
@@ -171,7 +171,7 @@ pub(crate) fn questions_json(questions: &[EncodedQuestion]) -> Value {
 
 struct Random<'a> {
     tokens: ChaCha8Rng,
-    // By itself, so that the lengths are the same whatever the shape.
+    // A separate generator, so that lengths do not depend on the shape.
     lengths: ChaCha8Rng,
     shape: &'a Shape,
 }

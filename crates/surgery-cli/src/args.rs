@@ -18,53 +18,53 @@ pub struct Args {
     pub common: Common,
 }
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Common {
-    /// Where to compute [default: the best backend compiled in]
+    /// Backend to compute on [default: the best backend compiled in]
     #[arg(long, global = true, value_name = "BACKEND")]
     pub backend: Option<Name>,
-    /// Which device of the backend
+    /// Number of the backend's device
     #[arg(long, global = true, value_name = "N", default_value_t = 0)]
     pub device: usize,
-    /// Results as JSON on standard output
+    /// Print results as JSON on standard output
     #[arg(long, global = true)]
     pub json: bool,
-    /// No progress, no logs
+    /// Print no progress and no logs
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// More logs
+    /// Print more logs
     #[arg(short, long, global = true)]
     pub verbose: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// The operation: evaluate, operate, evaluate, report
+    /// Run the operation: evaluate, train, evaluate again, write a report
     Run(Run),
-    /// Perplexity and multiple-choice accuracy on every set
+    /// Measure perplexity and multiple-choice accuracy on every set
     Eval(Eval),
-    /// Two models side by side, as a run reports before and after
+    /// Compare two models and write the report of a run
     Compare(Compare),
-    /// The mean NLL of each text, as JSON lines: {"id", "tokens", "nll"}
+    /// Print the mean NLL of each text as JSON lines: {"id", "tokens", "nll"}
     Score(Score),
     /// Continue a prompt
     Generate(Generate),
     /// Train on JSONL files, from a checkpoint or from scratch
     Pretrain(Pretrain),
-    /// The paper's table: off-the-shelf, θ_pre, θ_baseline, θ_surgery, with the cost of each
+    /// Reproduce the paper's table: off-the-shelf, θ_pre, θ_baseline and θ_surgery, with the cost of each
     Reproduce(Reproduce),
-    /// Make a data folder of other people's data
+    /// Convert a published dataset into a data folder
     #[command(subcommand)]
     Import(Import),
-    /// Download a model from the Hugging Face hub, and say where it is
+    /// Download a model from the Hugging Face hub and print its folder
     Fetch(Fetch),
-    /// The shipped recipes
+    /// List or print the shipped recipes
     #[command(subcommand)]
     Recipe(RecipeCommand),
-    /// What this program and this machine have, and what is wrong
+    /// List backends, devices, cache and embedded files, and report problems
     Doctor,
-    /// A completion script for a shell
+    /// Print a completion script for a shell
     Completions {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
@@ -81,16 +81,17 @@ pub struct Run {
     /// The data folder, or `embedded`
     #[arg(long, value_name = "DIR")]
     pub data: Option<String>,
-    /// Where the result goes [default: the next free runs/NNNN]
+    /// Output folder [default: the next free runs/NNNN]
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
     /// Override a key of the recipe; the value is TOML, the last one wins
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// Go on with the unfinished run in the output folder, from its last whole checkpoint
+    /// Resume the unfinished run in the output folder from its last complete checkpoint
     #[arg(long, requires = "output")]
     pub resume: bool,
-    /// Only say what would be done, and what it would take; refuses what a run would refuse before it reads the weights
+    /// Print what the run would do, its memory and its time; refuse everything that the run would refuse before it
+    /// reads the weights
     #[arg(long, conflicts_with = "resume")]
     pub dry_run: bool,
 }
@@ -110,19 +111,19 @@ pub struct Eval {
 
 #[derive(Debug, ClapArgs)]
 pub struct Reproduce {
-    /// The model that knows what must go, θ_pre
+    /// The model that was trained on the documents to unlearn, θ_pre
     #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
     pub model: String,
-    /// The model that it was made from, off-the-shelf
+    /// The model that θ_pre was trained from, off-the-shelf
     #[arg(long, value_name = "M", default_value = crate::inputs::EMBEDDED_BASE)]
     pub base: String,
     /// The data folder, or `embedded`
     #[arg(long, value_name = "DIR", default_value = surgery_core::recipe::EMBEDDED)]
     pub data: String,
-    /// Where the models and reports go [default: the next free runs/NNNN]
+    /// Output folder for models and reports [default: the next free runs/NNNN]
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// Override a key of one of its recipes: default, paper, baseline or relearn
+    /// Override a key of one of the recipes default, paper, baseline and relearn
     #[arg(long = "set", value_name = "RECIPE.SECTION.KEY=VALUE")]
     pub overrides: Vec<String>,
 }
@@ -136,7 +137,7 @@ pub struct Compare {
     /// The data folder, or `embedded`
     #[arg(long, value_name = "DIR", default_value = surgery_core::recipe::EMBEDDED)]
     pub data: String,
-    /// Where the report goes [default: the next free runs/NNNN]
+    /// Output folder for the report [default: the next free runs/NNNN]
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
 }
@@ -159,13 +160,13 @@ pub struct Generate {
     /// The text to continue
     #[arg(long, value_name = "P")]
     pub prompt: String,
-    /// The most tokens to add
+    /// Maximum number of tokens to generate
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub max_new_tokens: usize,
-    /// 0 takes the likeliest token every time; above, tokens are drawn
+    /// Sampling temperature; 0 always takes the most likely token
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     pub temperature: f64,
-    /// Fixes what is drawn
+    /// Random seed for sampling
     #[arg(long, value_name = "S", default_value_t = 42)]
     pub seed: u64,
 }
@@ -174,16 +175,16 @@ pub struct Generate {
 pub struct Pretrain {
     /// A TOML file, or the name of a shipped recipe [default: an empty recipe]
     pub recipe: Option<String>,
-    /// The model to begin from: a Hugging Face folder, or `ORG/NAME[@REVISION]` on the hub
+    /// The model to train from: a Hugging Face folder, or `ORG/NAME[@REVISION]` on the hub [default: random weights]
     #[arg(long, value_name = "M")]
     pub model: Option<String>,
-    /// Where the result goes [default: the next free runs/NNNN]
+    /// Output folder [default: the next free runs/NNNN]
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
     /// Override a key of the recipe; the value is TOML, the last one wins
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// Go on with the unfinished run in the output folder, from its last whole checkpoint
+    /// Resume the unfinished run in the output folder from its last complete checkpoint
     #[arg(long, requires = "output")]
     pub resume: bool,
 }
@@ -197,11 +198,11 @@ pub struct Fetch {
 
 #[derive(Debug, Subcommand)]
 pub enum RecipeCommand {
-    /// Their names and what they are for
+    /// List the recipes with their descriptions
     Ls,
-    /// The text of one
+    /// Print one recipe
     Show {
-        /// Its name
+        /// The recipe's name
         name: String,
     },
 }
@@ -214,7 +215,7 @@ pub enum Import {
     Tofu(ImportTofu),
     /// MUSE: news or books (muse-bench/MUSE-News, muse-bench/MUSE-Books)
     Muse(ImportMuse),
-    /// RWKU: what is known of well-known people (jinzhuoran/RWKU)
+    /// RWKU: knowledge about well-known people (jinzhuoran/RWKU)
     Rwku(ImportRwku),
 }
 
@@ -223,34 +224,34 @@ pub struct ImportAuthors {
     /// The biographies: a CSV file with wiki_bio_text, gpt4_bio_text, wiki_bio_text_qa, gpt4_inaccurate_text_qa
     #[arg(value_name = "FILE.csv")]
     pub biographies: PathBuf,
-    /// Whom each row is about: a name a line
+    /// The subject of each row: a text file with one name a line
     #[arg(long, value_name = "FILE.txt")]
     pub subjects: PathBuf,
-    /// What is to stay: a CSV file with texts (text), questions about them (qa), or both; may be given twice
+    /// Retain documents: a CSV file with texts (text), questions about them (qa), or both; may be given twice
     #[arg(long, value_name = "FILE.csv")]
     pub retain: Vec<PathBuf>,
-    /// Use only the first rows of what is to stay (the authors: 2079)
+    /// Use only the first N rows of each retain file (the authors: 2079)
     #[arg(long, value_name = "N")]
     pub retain_rows: Option<usize>,
-    /// Where the data folder goes
+    /// Output folder for the data
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]
 pub struct ImportTofu {
-    /// The dataset's folder, with forget10.json and the others
+    /// The dataset's folder, which holds forget10.json and the other files
     #[arg(value_name = "FOLDER")]
     pub folder: PathBuf,
-    /// Which of the sets to forget
+    /// The set to unlearn
     #[arg(long, value_enum, default_value_t = TofuForget::Forget10)]
     pub forget: TofuForget,
-    /// Where the data folder goes
+    /// Output folder for the data
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
 }
 
-/// The sets that TOFU forgets.
+/// TOFU's sets to unlearn.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum TofuForget {
     Forget01,
@@ -259,7 +260,7 @@ pub enum TofuForget {
 }
 
 impl TofuForget {
-    /// How much of all it is.
+    /// Size of the set, in percent of all authors.
     pub fn percent(self) -> u32 {
         match self {
             TofuForget::Forget01 => 1,
@@ -271,23 +272,23 @@ impl TofuForget {
 
 #[derive(Debug, ClapArgs)]
 pub struct ImportMuse {
-    /// The folder of one corpus, with raw/forget.json and the others
+    /// The folder of one corpus, which holds raw/forget.json and the other files
     #[arg(value_name = "FOLDER")]
     pub folder: PathBuf,
-    /// Where the data folder goes
+    /// Output folder for the data
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]
 pub struct ImportRwku {
-    /// The dataset's folder, or that of one target, with passage.json and the others
+    /// The folder of the dataset or of one target, which holds passage.json and the other files
     #[arg(value_name = "FOLDER")]
     pub folder: PathBuf,
-    /// Forget this person only and retain the others; may be given more than once [default: forget all]
+    /// Unlearn only this person and retain the others; may be given more than once [default: unlearn all]
     #[arg(long = "target", value_name = "NAME")]
     pub targets: Vec<String>,
-    /// Where the data folder goes
+    /// Output folder for the data
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
 }

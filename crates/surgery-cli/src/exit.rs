@@ -1,4 +1,4 @@
-//! How the program ends: the exit codes that scripts may lean on, and the failures that lead to them.
+//! Exit codes and the failures that lead to them.
 
 use std::process::ExitCode;
 
@@ -20,9 +20,9 @@ pub enum Exit {
     Backend = 4,
     /// The numbers diverged or the model collapsed.
     Diverged = 5,
-    /// It would not fit in memory.
+    /// The operation would not fit in memory.
     Memory = 6,
-    /// The network or the hub did not give a model.
+    /// The network or the hub failed.
     Network = 7,
     /// The result could not be stored.
     Storage = 8,
@@ -48,15 +48,15 @@ pub enum Failure {
     Core(Error),
     /// The command line asks for something that makes no sense.
     Usage(String),
-    /// Whoever read our standard output has gone: nothing is left to say, and that is no failure.
-    NobodyReads,
+    /// The reader of standard output has closed it. This is no failure.
+    OutputClosed,
 }
 
 impl Failure {
-    /// The code that the process ends with.
+    /// The exit code of the process.
     pub fn exit(&self) -> Exit {
         match self {
-            Failure::NobodyReads => Exit::Done,
+            Failure::OutputClosed => Exit::Done,
             Failure::Usage(_) => Exit::Usage,
             Failure::Core(error) => match error.kind() {
                 Kind::Input => Exit::Input,
@@ -70,12 +70,12 @@ impl Failure {
         }
     }
 
-    /// What to tell the person.
+    /// The message for the user.
     pub fn message(&self) -> Option<String> {
         match self {
             Failure::Core(error) => Some(error.to_string()),
             Failure::Usage(message) => Some(message.clone()),
-            Failure::NobodyReads => None,
+            Failure::OutputClosed => None,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: the first asks the work to stop where it can go on later, the second ends the process.
+//! Ctrl-C and SIGTERM: the first signal asks the run to stop at a point where it can be resumed, the second ends the
+//! process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -8,16 +9,16 @@ use signal_hook::flag::{register, register_conditional_shutdown};
 
 use crate::exit::Exit;
 
-/// Whether a signal came; there once someone watches.
-static CAME: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+/// Whether a signal arrived; set up by [`watch`].
+static RECEIVED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From now on the first signal is only noted.
+/// Starts to catch signals: the first one only sets the flag.
 pub fn watch() {
-    CAME.get_or_init(|| {
+    RECEIVED.get_or_init(|| {
         let came = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds the flag down, passes, and raises it. A system that will not
-            // have them ends the process at the first signal, as it does by default.
+            // The order matters: at the first signal the flag is still false, so the first handler does nothing and
+            // the second sets it. If registration fails, the first signal ends the process, which is the default.
             let shutdown = register_conditional_shutdown(signal, Exit::Interrupted as i32, came.clone());
             let _ = shutdown.and_then(|_| register(signal, came.clone()));
         }
@@ -25,7 +26,7 @@ pub fn watch() {
     });
 }
 
-/// Whether a signal came since [`watch`].
+/// Whether a signal arrived since [`watch`].
 pub fn came() -> bool {
-    CAME.get().is_some_and(|came| came.load(Ordering::Relaxed))
+    RECEIVED.get().is_some_and(|came| came.load(Ordering::Relaxed))
 }

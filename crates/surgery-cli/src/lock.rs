@@ -1,17 +1,17 @@
-//! Locks between processes, each of which a file stands for.
+//! File locks between processes.
 
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 
-/// Locks the file `path`, which is made where it is missing, for as long as what is returned lives; none where another
-/// process has the lock.
+/// Locks the file `path`, creating it if needed, until the returned file is dropped. Returns `None` if another
+/// process holds the lock.
 pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
     loop {
         let file = File::create(path)?;
         match file.try_lock() {
             Ok(()) if is_at(&file, path)? => return Ok(Some(file)),
-            // Whoever had the lock has removed the file since it was opened here: this lock keeps nobody out.
+            // The previous holder removed the file after it was opened here: this lock excludes nobody. Try again.
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
@@ -19,8 +19,8 @@ pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Locks the file `path` as [`try_lock`] does, but waits for another process that has the lock, and says so with `wait`.
-/// A file system that cannot lock is no reason to give up.
+/// Locks the file `path` like [`try_lock`], but calls `wait` and waits while another process holds the lock. On a
+/// file system without locks, it goes on without one.
 pub fn lock(path: &Path, wait: impl Fn()) -> io::Result<File> {
     loop {
         let file = File::create(path)?;
@@ -34,8 +34,8 @@ pub fn lock(path: &Path, wait: impl Fn()) -> io::Result<File> {
     }
 }
 
-/// Whether the name `path` stands for this open file, and not for none or one that was made since. Where a system does
-/// not tell, it is believed.
+/// Whether `path` still names this open file, rather than no file or a newer one. Always true on systems other than
+/// Unix.
 pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     #[cfg(unix)]
     {
@@ -61,14 +61,14 @@ mod tests {
 
     use super::*;
 
-    /// Everybody removes the file before the lock is let go of, as an output folder does.
+    /// Each holder removes the file before it releases the lock, as an output folder does.
     #[test]
-    fn a_lock_whose_file_is_removed_is_never_had_twice() {
+    fn a_lock_is_exclusive_although_its_holders_remove_the_file() {
         let path = std::env::temp_dir().join(format!("surgery-lock-{}", std::process::id()));
-        let (inside, had) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (inside, acquired) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let enter = |lock: File| {
-            assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two have the lock");
-            had.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two hold the lock");
+            acquired.fetch_add(1, Ordering::SeqCst);
             inside.fetch_sub(1, Ordering::SeqCst);
             fs::remove_file(&path).unwrap();
             drop(lock);
@@ -79,6 +79,6 @@ mod tests {
                 scope.spawn(|| (0..500).for_each(|_| enter(lock(&path, || {}).unwrap())));
             }
         });
-        assert!(had.into_inner() >= 4 * 500);
+        assert!(acquired.into_inner() >= 4 * 500);
     }
 }

@@ -1,4 +1,4 @@
-//! Where a run writes: one folder, one run, one process at a time.
+//! Output folders: one folder holds one run, and one process at a time writes into it.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -9,14 +9,14 @@ use surgery_core::{Error, Result};
 
 use crate::lock::{is_at, try_lock};
 
-/// The file whose lock says that a process is at work in the folder.
+/// The lock file of a process that writes into the folder.
 const LOCK: &str = ".lock";
 /// The file that every run writes first.
 pub const RECIPE: &str = "recipe.toml";
 
-/// The folder that an import fills before anything has its name.
-pub const BEGUN_IMPORT: &str = ".import.tmp";
-/// Where the output folders of runs are that were given none.
+/// The temporary folder that an import writes into before it renames its files.
+pub const TEMPORARY_IMPORT: &str = ".import.tmp";
+/// Parent of the output folders of runs without `--output`.
 const RUNS: &str = "runs";
 
 /// An output folder, locked against any other process for as long as this lives.
@@ -31,33 +31,33 @@ impl Output {
         &self.path
     }
 
-    /// Refuses, before any work that a refusal would waste, a folder that may not be written into. One to go on in
-    /// (where `resume`; `last` is what a finished run has written last) is taken over at once; a new one is
-    /// [claimed](Self::claim) when the inputs have proved sound.
+    /// Refuses an unusable output folder before any work starts. With `resume`, takes over the folder of an
+    /// unfinished run (a finished run holds the file `last`). A new folder is only checked here, and
+    /// [claimed](Self::claim) once the inputs are validated.
     pub fn prepare(
-        asked: Option<&Path>,
+        requested: Option<&Path>,
         inputs: &[&Folder],
         resume: bool,
         last: &str,
     ) -> Result<Option<Self>> {
-        match asked.filter(|_| resume) {
+        match requested.filter(|_| resume) {
             Some(path) => Self::take_over(path, inputs, last).map(Some),
-            None => check_output(asked, inputs).map(|()| None),
+            None => check_output(requested, inputs).map(|()| None),
         }
     }
 
-    /// Makes the folder that a run writes into, after [`check_output`]: `asked`, or the next free `runs/NNNN`.
-    pub fn claim(asked: Option<&Path>) -> Result<Self> {
-        let Some(path) = asked else { return Self::claim_next(Path::new(RUNS)) };
+    /// Creates the output folder after [`check_output`]: `requested`, or the next free `runs/NNNN`.
+    pub fn claim(requested: Option<&Path>) -> Result<Self> {
+        let Some(path) = requested else { return Self::claim_next(Path::new(RUNS)) };
         let output = Self::lock(path.to_path_buf())?;
-        // Another run may have come first.
+        // Another run may have been faster.
         match is_empty(output.path())? {
             true => Ok(output),
             false => Err(refused(output.path(), "is not empty")),
         }
     }
 
-    /// Takes the folder of an unfinished run over, or makes it; `last` is what a finished run has written last.
+    /// Takes over the folder of an unfinished run, or creates it. A finished run holds the file `last`.
     fn take_over(path: &Path, inputs: &[&Folder], last: &str) -> Result<Self> {
         refuse_unusable(path, inputs)?;
         let output = Self::lock(path.to_path_buf())?;
@@ -65,17 +65,20 @@ impl Output {
             return Err(refused(path, "holds a finished run"));
         }
         if !path.join(RECIPE).exists() && !is_empty(path)? {
-            return Err(refused(path, &format!("is no run's: it has files, and no {RECIPE} among them")));
+            return Err(refused(
+                path,
+                &format!("is not the folder of a run: it holds files, but no {RECIPE}"),
+            ));
         }
         Ok(output)
     }
 
-    /// Makes the next folder `NNNN` in `runs` that nobody has.
+    /// Creates the next free folder `NNNN` in `runs`.
     fn claim_next(runs: &Path) -> Result<Self> {
         fs::create_dir_all(runs).map_err(Error::write(runs))?;
         for number in 1.. {
             let path = runs.join(format!("{number:04}"));
-            // Making it is what claims the name: a run beside this one gets the next.
+            // Creating the folder claims its name: a concurrent run gets the next one.
             match fs::create_dir(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
@@ -83,7 +86,7 @@ impl Output {
             }
             match Self::lock(path) {
                 Ok(output) if is_empty(output.path())? => return Ok(output),
-                // Another process writes into this very folder.
+                // Another process writes into this folder.
                 Ok(_) | Err(Error::Output { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -97,9 +100,9 @@ impl Output {
             fs::create_dir_all(&path)?;
             try_lock(&at)
         };
-        // Better now than after the work: this needs a folder that can be written to.
+        // Creating the folder and the lock shows now, not after the work, whether the folder is writable.
         let lock = attempt().or_else(|error| match error.kind() {
-            // Another process that made the folder has failed, and removed it again.
+            // Another process created the folder, failed and removed it again.
             ErrorKind::NotFound => attempt(),
             _ => Err(error),
         });
@@ -116,7 +119,8 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        // Only the lock counts; a file too many is no failure. One of another process is left alone.
+        // Only the lock matters, so a leftover lock file is no failure. A lock file of another process is left in
+        // place.
         let at = self.path.join(LOCK);
         if is_at(&self.lock, &at).is_ok_and(|ours| ours) {
             let _ = fs::remove_file(at);
@@ -124,16 +128,16 @@ impl Drop for Output {
     }
 }
 
-/// Refuses a folder that a new run may not or cannot write into: one that holds anything, an input folder, or one that
-/// cannot be made. Nothing is written.
-pub fn check_output(asked: Option<&Path>, inputs: &[&Folder]) -> Result<()> {
-    let Some(path) = asked else { return refuse_unwritable(Path::new(RUNS)) };
+/// Refuses a folder that a new run may not or cannot write into: a non-empty folder, an input folder, or one that
+/// cannot be created. Writes nothing.
+pub fn check_output(requested: Option<&Path>, inputs: &[&Folder]) -> Result<()> {
+    let Some(path) = requested else { return refuse_unwritable(Path::new(RUNS)) };
     refuse_unusable(path, inputs)?;
     if path.join(RECIPE).exists() {
         return Err(Error::Output {
             path: path.to_path_buf(),
             problem: "holds a run already".into(),
-            remedy: "give another folder with --output, or go on with an unfinished one with --resume".into(),
+            remedy: "give another folder with --output, or resume an unfinished run with --resume".into(),
         });
     }
     if path.is_dir() && !is_empty(path)? {
@@ -142,7 +146,8 @@ pub fn check_output(asked: Option<&Path>, inputs: &[&Folder]) -> Result<()> {
     refuse_unwritable(path)
 }
 
-/// Refuses a folder that is not writable or cannot be made, by the nearest folder above it that there is.
+/// Refuses a folder that is not writable or cannot be created, judging by its nearest existing ancestor. Writes
+/// nothing.
 fn refuse_unwritable(path: &Path) -> Result<()> {
     let wrong = |source| Err(Error::Write { path: path.to_path_buf(), source });
     for above in path.ancestors() {
@@ -157,7 +162,7 @@ fn refuse_unwritable(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether the system lets this process make files in a folder: asked, not tried.
+/// Whether the permissions of `folder` allow creating files in it.
 #[cfg(unix)]
 fn may_write(folder: &Path) -> io::Result<()> {
     use rustix::fs::{Access, access};
@@ -173,9 +178,9 @@ fn refuse_unusable(path: &Path, inputs: &[&Folder]) -> Result<()> {
     if path.is_file() {
         return Err(refused(path, "is a file"));
     }
-    // `a/..` is another folder before `a` is made than after.
+    // `a/..` may be another folder once `a` exists.
     if path.ancestors().any(|ancestor| ancestor.ends_with("..") && !ancestor.is_dir()) {
-        return Err(refused(path, "goes through a folder that is not there, and back by `..`"));
+        return Err(refused(path, "has `..` after a folder that does not exist"));
     }
     let same = |input: &&Folder| match input {
         Folder::Disk(input) => fs::canonicalize(input).ok() == fs::canonicalize(path).ok(),
@@ -195,11 +200,11 @@ fn refused(path: &Path, problem: &str) -> Error {
     }
 }
 
-/// Whether a folder holds nothing but what a command killed before its first file had a name may leave: a lock, a recipe
-/// that has no name yet, and an import that was not whole.
+/// Whether a folder holds nothing but leftovers of a command that was killed at its start: the lock, a temporary
+/// recipe, a temporary import.
 fn is_empty(path: &Path) -> Result<bool> {
     let begun = temporary(Path::new(RECIPE));
-    let left = [Path::new(LOCK), &begun, Path::new(BEGUN_IMPORT)];
+    let left = [Path::new(LOCK), &begun, Path::new(TEMPORARY_IMPORT)];
     for entry in fs::read_dir(path).map_err(Error::write(path))? {
         let name = entry.map_err(Error::write(path))?.file_name();
         if !left.contains(&Path::new(&name)) {
@@ -214,12 +219,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn starters_of_the_same_instant_get_a_folder_each() {
+    fn concurrent_runs_get_different_folders() {
         let runs = std::env::temp_dir().join(format!("surgery-runs-{}", std::process::id()));
         let _ = fs::remove_dir_all(&runs);
         let (claimed, taken) = std::thread::scope(|scope| {
             let claims: Vec<_> = (0..8).map(|_| scope.spawn(|| Output::claim_next(&runs).unwrap())).collect();
-            // Others write where the next one would.
+            // Others take over the same folders at the same time.
             let takes: Vec<_> = (0..8)
                 .map(|number| {
                     let path = runs.join(format!("{:04}", number % 4 + 1));
@@ -241,14 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn a_run_killed_before_its_recipe_had_a_name_can_be_gone_on_with() {
+    fn a_run_killed_before_it_wrote_its_recipe_can_be_resumed() {
         let path = std::env::temp_dir().join(format!("surgery-killed-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join(".recipe.toml.tmp"), "[mod").unwrap();
         let prepare = |resume| Output::prepare(Some(&path), &[], resume, "report.json");
         assert!(prepare(true).unwrap().is_some());
         assert!(prepare(false).unwrap().is_none());
-        // Anything else is somebody's.
+        // Any other file belongs to the user.
         fs::write(path.join("notes"), "mine").unwrap();
         assert!(prepare(true).is_err() && prepare(false).is_err());
         fs::remove_dir_all(&path).unwrap();

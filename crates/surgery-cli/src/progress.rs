@@ -1,5 +1,4 @@
-//! Events as a person, or a file, sees them: a progress bar on a terminal, a few lines elsewhere, and
-//! `metrics.jsonl`.
+//! Progress: a bar on a terminal, lines elsewhere, and the files `metrics.jsonl` and `evaluations.jsonl`.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,38 +12,38 @@ use surgery_core::{Error, Result};
 
 use crate::terminal::Log;
 
-/// The records that a run leaves of its steps, and of its evaluations on the way.
+/// One line for each step.
 pub const METRICS: &str = "metrics.jsonl";
-/// One line for each.
+/// One line for each evaluation during the run.
 pub const EVALUATIONS: &str = "evaluations.jsonl";
 
-/// The stage of the steps; what happens within it moves no other bar.
+/// The label of the training stage. Mid-run evaluations do not move its bar.
 pub const OPERATING: &str = "operating";
 
-/// What a line of metrics.jsonl holds.
+/// Contents of a line of metrics.jsonl.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metrics {
-    /// Every term of the operation.
+    /// Every term of the objective.
     Surgery,
-    /// The loss alone.
+    /// Only the loss.
     Pretraining,
 }
 
-/// Follows a run.
+/// Observes a run.
 pub struct Progress {
     log: Log,
     bar: ProgressBar,
     label: String,
     metrics: Option<(Metrics, PathBuf, File)>,
     evaluations: Option<PathBuf>,
-    /// How an interrupted run goes on.
+    /// How to resume an interrupted run.
     remedy: String,
-    /// The first failure to write; it ends the run at the next occasion.
+    /// The first failed write; it interrupts the run.
     failure: Option<Error>,
 }
 
 impl Progress {
-    /// Follows without writing a file.
+    /// An observer that writes no file.
     pub fn new(log: Log) -> Self {
         let (label, remedy) = (String::new(), String::new());
         Self {
@@ -58,8 +57,8 @@ impl Progress {
         }
     }
 
-    /// Also adds to the [`METRICS`] in `folder`, and to its [`EVALUATIONS`] if there are any; from now on a signal
-    /// stops the work where it can.
+    /// An observer that also appends to the [`METRICS`] and [`EVALUATIONS`] of `folder`. From now on, a signal
+    /// interrupts the run at a point where it can be resumed.
     pub fn recording(log: Log, folder: &Path, metrics: Metrics) -> Result<Self> {
         crate::interrupt::watch();
         let path = folder.join(METRICS);
@@ -68,13 +67,13 @@ impl Progress {
         Ok(Self { metrics: Some((metrics, path, file)), evaluations, ..Self::new(log) })
     }
 
-    /// Says how the run goes on after an interruption.
+    /// Sets the command that resumes the run after an interruption.
     pub fn resumable(self, command: &str, output: &Path) -> Self {
         let output = output.display();
-        Self { remedy: format!("; go on with `surgery {command} --output {output} --resume`"), ..self }
+        Self { remedy: format!("; resume with `surgery {command} --output {output} --resume`"), ..self }
     }
 
-    /// Begins a stage: what follows is shown under `label`.
+    /// Starts a stage with this label.
     pub fn stage(&mut self, label: &str) {
         self.bar.finish_and_clear();
         self.label = label.to_owned();
@@ -89,12 +88,12 @@ impl Progress {
         }
     }
 
-    /// Ends the last stage.
+    /// Ends the current stage.
     pub fn finish(&mut self) {
         self.bar.finish_and_clear();
     }
 
-    /// A failure to write, in place of the interruption that it caused; how to go on after any other.
+    /// Replaces an interruption by the failed write that caused it; otherwise adds how to resume.
     pub fn explain(&mut self, error: Error) -> Error {
         self.finish();
         match (error, self.failure.take()) {
@@ -151,7 +150,7 @@ impl Progress {
     }
 }
 
-/// The lines of a file that [`Progress`] wrote; none where there is no such file.
+/// The lines of a file that [`Progress`] wrote; empty if the file does not exist.
 pub fn read_lines(path: &Path) -> Result<Vec<Value>> {
     if !path.exists() {
         return Ok(Vec::new());
@@ -161,7 +160,7 @@ pub fn read_lines(path: &Path) -> Result<Vec<Value>> {
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
-/// The terms of a step in a few characters.
+/// The loss and its terms for one line.
 fn brief(record: &StepRecord) -> String {
     let named = [
         ("unlearn", record.terms.unlearn),
@@ -171,7 +170,7 @@ fn brief(record: &StepRecord) -> String {
     ];
     let terms = named.into_iter().filter_map(|(name, term)| Some(format!("{name} {:.2}", term?.max(0.0))));
     let mut parts = vec![format!("loss {:.3}", record.loss)];
-    // A single term is the loss itself.
+    // With a single term, the loss is that term.
     if [record.terms.unlearn, record.terms.retain_kl].iter().any(Option::is_some) {
         parts.extend(terms);
     }
@@ -209,7 +208,7 @@ impl Observer for Progress {
                 Ok(())
             }
             Event::Evaluating { done, total } => {
-                // An evaluation on the way does not disturb the bar of the steps.
+                // A mid-run evaluation does not move the bar of the steps.
                 if self.label != OPERATING {
                     self.bar.set_length(total as u64);
                     self.bar.set_position(done as u64);
@@ -224,9 +223,9 @@ impl Observer for Progress {
             Event::RolledBack { step, to, error } => {
                 let place = match to {
                     0 => "the beginning".to_owned(),
-                    to => format!("what it was after step {to}"),
+                    to => format!("its state after step {to}"),
                 };
-                self.log.warn(&format!("at step {step} the model went back to {place}: {error}"));
+                self.log.warn(&format!("at step {step}, the model was rolled back to {place}: {error}"));
                 Ok(())
             }
         };

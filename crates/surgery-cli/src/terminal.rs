@@ -1,4 +1,4 @@
-//! What goes where: results to standard output, everything else to standard error.
+//! Output: results go to standard output, everything else to standard error.
 
 use std::io::{IsTerminal, Write};
 
@@ -13,7 +13,7 @@ use crate::exit::{Failure, Outcome};
 pub fn print(text: &str) -> Outcome {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|source| match source.kind() {
-        std::io::ErrorKind::BrokenPipe => Failure::NobodyReads,
+        std::io::ErrorKind::BrokenPipe => Failure::OutputClosed,
         _ => Error::Write { path: "standard output".into(), source }.into(),
     })
 }
@@ -23,15 +23,15 @@ pub fn print_json(value: &impl Serialize) -> Outcome {
     print(&serde_json::to_string_pretty(value).expect("strings and numbers"))
 }
 
-/// The longest message, in characters: what a file holds, and messages quote, may be of any length.
+/// Longest message in characters; longer ones, which quote files, are cut.
 const LONGEST: usize = 4000;
 
-/// Writes a message to standard error. That nobody reads it is no reason to stop.
+/// Writes a message to standard error. A closed standard error is ignored.
 pub fn say(message: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", harmless(message));
 }
 
-/// A message that may quote a hostile file: no characters that a terminal obeys, and an end.
+/// Replaces control characters and cuts the message to [`LONGEST`] characters: it may quote a hostile file.
 fn harmless(message: &str) -> String {
     let shown = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
     let mut harmless: String = message.chars().take(LONGEST).map(shown).collect();
@@ -41,7 +41,7 @@ fn harmless(message: &str) -> String {
     harmless
 }
 
-/// What to log, and how.
+/// Log level.
 #[derive(Debug, Clone, Copy)]
 pub struct Log {
     quiet: bool,
@@ -49,43 +49,43 @@ pub struct Log {
 }
 
 impl Log {
-    /// As the command line asks.
+    /// Takes the level from the command line.
     pub fn new(common: &Common) -> Self {
         Self { quiet: common.quiet, verbose: common.verbose }
     }
 
-    /// Something worth knowing.
+    /// Logs a message.
     pub fn info(&self, message: &str) {
         if !self.quiet {
             say(message);
         }
     }
 
-    /// Something that may be wrong.
+    /// Logs a warning.
     pub fn warn(&self, message: &str) {
         if !self.quiet {
             say(&format!("warning: {message}"));
         }
     }
 
-    /// What may be wrong with the data.
+    /// Logs the lint's findings as warnings.
     pub fn findings(&self, findings: &[Finding]) {
         findings.iter().for_each(|finding| self.warn(&finding.to_string()));
     }
 
-    /// Something only the curious want to know.
+    /// Logs a message with `--verbose` only.
     pub fn detail(&self, message: &str) {
         if self.verbose {
             say(message);
         }
     }
 
-    /// Whether a progress bar has somewhere to be drawn.
+    /// Whether to draw progress bars: standard error is a terminal.
     pub fn draws(&self) -> bool {
         !self.quiet && std::io::stderr().is_terminal()
     }
 
-    /// Whether progress should be told in lines.
+    /// Whether to print progress as lines.
     pub fn prints_lines(&self) -> bool {
         !self.quiet && !self.draws()
     }

@@ -137,8 +137,8 @@ fn the_authors_files_become_the_papers_sets() {
     assert_eq!(left_out("also_forgotten"), 1);
     let first = told["left_out"]["unreadable_cell"]["first"].to_string();
     for named in [
-        "bios.csv, row 3 (line 12), column `wiki_bio_text_qa`: character 1: `nan` is no literal",
-        "bios.csv, row 6 (line 15), column `wiki_bio_text`: is `nan`, which stands for no value",
+        "bios.csv, row 3 (line 12), column `wiki_bio_text_qa`: character 1: `nan` is not a literal",
+        "bios.csv, row 6 (line 15), column `wiki_bio_text`: is `nan`, which means a missing value",
     ] {
         assert!(first.contains(named), "{first}");
     }
@@ -202,17 +202,21 @@ fn a_row_is_good_or_left_out_whole() {
         (
             "text\nFish, bread, salt.\nRice.\n",
             &["Rice."],
-            "row 1 (line 2): the row has 3 cells, and the header has 1",
+            "row 1 (line 2): the row has 3 cells, but the header has 1",
         ),
-        ("n,text\n1,Rice.\n2\n", &["Rice."], "row 2 (line 3): the row has 1 cells, and the header has 2"),
+        ("n,text\n1,Rice.\n2\n", &["Rice."], "row 2 (line 3): the row has 1 cells, but the header has 2"),
         ("n,text\n1,Rice.\n\n2,Oil.,\n3,Tea.\n", &["Rice.", "Tea."], "row 2 (line 4): the row has 3 cells"),
-        ("text\nA \"dry\" tea.\nRice.\n", &["Rice."], "row 1 (line 2): there is a quote in a cell"),
-        ("n,text\n1, \"Tea.\"\n2,Rice.\n", &["Rice."], "row 1 (line 2): there is a quote in a cell"),
-        ("text\n\"Dry\" tea.\nRice.\n", &["Rice."], "row 1 (line 2): a cell goes on after its closing quote"),
+        ("text\nA \"dry\" tea.\nRice.\n", &["Rice."], "row 1 (line 2): a cell without surrounding quotes"),
+        ("n,text\n1, \"Tea.\"\n2,Rice.\n", &["Rice."], "row 1 (line 2): a cell without surrounding quotes"),
+        (
+            "text\n\"Dry\" tea.\nRice.\n",
+            &["Rice."],
+            "row 1 (line 2): a cell continues after its closing quote",
+        ),
         (
             "n,text\n1,\"Two\nlines.\"\n2,\"open\n3,\"Tea.\"\n4,Rice.\n",
             &["Two\nlines.", "Rice."],
-            "row 2 (lines 4 to 5): a cell goes on after its closing quote",
+            "row 2 (lines 4 to 5): a cell continues after its closing quote",
         ),
         (
             "n,text\n1,Rice.\n2,\"open\n3,Oil.\n4,Tea.\n",
@@ -277,7 +281,7 @@ fn a_run_accepts_what_was_imported() {
     let next = printed.lines().last().unwrap().strip_prefix("next: surgery ").unwrap().to_owned();
     assert!(next.contains("objective.edit_update=0"), "{next}");
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("forget01_perturbed.json is not there"), "{errors}");
+    assert!(errors.contains("forget01_perturbed.json is missing"), "{errors}");
     let next = next.replace("--model M", "--model embedded --dry-run");
     let output = surgery(&folder, &next.split_whitespace().collect::<Vec<_>>());
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -449,10 +453,10 @@ fn bad_files_end_in_3_and_leave_nothing() {
         ("binary.csv", [0xff, 0x00, 0xfe, 0x0a, 0x80].repeat(1000), "not UTF-8"),
         ("wide.csv", huge.clone().into_bytes(), "has no column"),
         ("quote.csv", b"\"wiki_bio_text,\n\n".to_vec(), "never closed"),
-        ("long.csv", row(&huge, &format!("'{huge}")).into_bytes(), "nothing that can be used"),
-        ("deep.csv", row("", &"[".repeat(1 << 20)).into_bytes(), "nothing that can be used"),
+        ("long.csv", row(&huge, &format!("'{huge}")).into_bytes(), "no usable entry"),
+        ("deep.csv", row("", &"[".repeat(1 << 20)).into_bytes(), "no usable entry"),
         ("bytes.csv", [HEADER.join(",").as_bytes(), b"\n0,\xff,\xff,\xff,\xff\n"].concat(), "not UTF-8"),
-        ("short.csv", (HEADER.join(",") + "\n0\n").into_bytes(), "has 1 cells, and the header has 5"),
+        ("short.csv", (HEADER.join(",") + "\n0\n").into_bytes(), "has 1 cells, but the header has 5"),
         ("rows.csv", [row("a", "[]"), row("b", "[]")].concat().into_bytes(), "has 1 lines"),
     ];
     for (file, content, named) in hostile {
@@ -474,10 +478,10 @@ fn bad_files_end_in_3_and_leave_nothing() {
     put(&folder, "forget10.json", [0xff; 10]);
     fail(&folder, &["tofu", "."], 3, &["forget10.json", "not UTF-8"]);
     put(&folder, "forget10.json", "PAR1\nnothing\n");
-    fail(&folder, &["tofu", "."], 3, &["forget10.json", "nothing that can be used", "line 1"]);
+    fail(&folder, &["tofu", "."], 3, &["forget10.json", "no usable entry", "line 1"]);
     put(&folder, "passage.json", "[".repeat(1 << 20));
     fail(&folder, &["rwku", "."], 3, &["passage.json", "not valid JSON"]);
     fail(&folder, &["muse", "."], 3, &["raw/forget.json", "Parquet"]);
     put(&folder, "raw/forget.txt", " \n");
-    fail(&folder, &["muse", "."], 3, &["raw/forget.txt", "nothing that can be used"]);
+    fail(&folder, &["muse", "."], 3, &["raw/forget.txt", "no usable entry"]);
 }

@@ -1,8 +1,8 @@
 //! `config.json` of a Llama-family model: LLaMA (arXiv 2302.13971) and its successors.
 //!
-//! Read are the old form (`rope_theta`, `rope_scaling`, keys missing as in Llama 2's files) and the new
-//! one (`rope_parameters`). What this program does not compute exactly is refused by name. Where two places disagree,
-//! the one holds that holds in transformers, and [`LlamaConfig::conflicts`] says so.
+//! Supported are the old form (`rope_theta`, `rope_scaling`, keys missing as in Llama 2's files) and the new one
+//! (`rope_parameters`). Unsupported features are refused by name. If two settings disagree, the one that transformers
+//! uses takes effect, and [`LlamaConfig::conflicts`] reports it.
 
 mod rope;
 
@@ -16,7 +16,7 @@ use crate::parameters::{EMBEDDING, HEAD};
 
 pub use rope::{Rope, RopeScaling};
 
-/// The shape of a model, and the constants of its arithmetic.
+/// Sizes and constants of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {
     /// Size of the residual stream, `hidden`.
@@ -33,30 +33,29 @@ pub struct LlamaConfig {
     pub head_dim: usize,
     /// Number of rows of the embedding.
     pub vocab_size: usize,
-    /// Added to the mean square in every norm.
+    /// Epsilon of every norm, added to the mean square.
     pub rms_norm_eps: f64,
     /// Rotary position embedding.
     pub rope: Rope,
-    /// The longest text the model was made for, in tokens.
+    /// Maximum length of a text in tokens.
     pub max_position_embeddings: usize,
-    /// Whether the head is the embedding's own matrix.
+    /// Whether the head shares the embedding's matrix.
     pub tie_word_embeddings: bool,
-    /// How far back a token may look, where the model limits it.
+    /// Size of the sliding attention window, if the model has one.
     pub sliding_window: Option<usize>,
-    /// Standard deviation of freshly drawn weights.
+    /// Standard deviation of random initial weights.
     pub initializer_range: f64,
-    /// The token that begins a generation, where there is one.
+    /// The token that starts a text, if there is one.
     pub bos_token_id: Option<u32>,
-    /// Tokens that end a generation.
+    /// Tokens that end a text.
     pub eos_token_ids: Vec<u32>,
-    /// Where two places of the model folder disagree: what each says, and which one holds. Sentences for a warning.
+    /// Warnings for settings of the model folder that disagree: both values, and the one in effect.
     pub conflicts: Vec<String>,
-    /// Settings of generation_config.json that change what transformers generates and that are not applied here:
-    /// `key = value`.
+    /// Settings of generation_config.json that change transformers' output but are not applied here: `key = value`.
     pub not_applied: Vec<String>,
 }
 
-/// A JSON object and the name of the file it came from, for messages.
+/// A JSON object with the name of its file for messages.
 struct Keys<'a> {
     path: &'a str,
     object: &'a serde_json::Map<String, Value>,
@@ -71,7 +70,7 @@ impl Keys<'_> {
         Error::Config { path: self.path.into(), key: key.into(), found, expected: expected.into() }
     }
 
-    /// The value of `key`; null counts as missing, as it does in transformers.
+    /// The value of `key`. As in transformers, null counts as missing.
     fn get(&self, key: &str) -> Option<&Value> {
         self.object.get(key).filter(|value| !value.is_null())
     }
@@ -108,7 +107,7 @@ impl Keys<'_> {
         }
     }
 
-    /// Refuses every value of `key` but a missing one and `allowed`.
+    /// Refuses values of `key` other than `allowed`; the key may be missing.
     fn only(&self, key: &str, allowed: &str, expected: &str) -> Result<()> {
         match self.get(key) {
             None => Ok(()),
@@ -117,7 +116,7 @@ impl Keys<'_> {
         }
     }
 
-    /// Refuses a rotation of a part of each head.
+    /// Refuses rotary embeddings that rotate only a part of each head.
     fn only_whole_rotation(&self) -> Result<()> {
         match self.get("partial_rotary_factor") {
             Some(factor) if factor.as_f64() != Some(1.0) => {
@@ -131,8 +130,8 @@ impl Keys<'_> {
         self.get(key).and_then(Value::as_str)
     }
 
-    /// The settings of a generation_config.json that this program does not apply, where they would change a greedy
-    /// generation of transformers (its `GenerationConfig`; each with the value that changes nothing).
+    /// The settings of generation_config.json that are not applied here and would change a greedy generation by
+    /// transformers. `neutral` is the value without effect in its `GenerationConfig`.
     fn not_applied(&self) -> Vec<String> {
         let neutral = |key: &str| match key {
             "repetition_penalty" | "num_beams" => Some(1.0),
@@ -141,7 +140,7 @@ impl Keys<'_> {
         };
         let changes =
             |key: &&str| self.get(key).is_some_and(|value| value.as_f64().or(Some(f64::NAN)) != neutral(key));
-        CHANGES_OF_GENERATION
+        GENERATION_KEYS
             .into_iter()
             .filter(changes)
             .map(|key| format!("{key} = {}", json::shown(&self.object[key])))
@@ -160,8 +159,8 @@ impl Keys<'_> {
     }
 }
 
-/// What a generation_config.json may ask for, besides sampling, that changes the tokens that transformers generates.
-const CHANGES_OF_GENERATION: [&str; 14] = [
+/// Keys of generation_config.json, besides sampling, that change the tokens which transformers generates.
+const GENERATION_KEYS: [&str; 14] = [
     "bad_words_ids",
     "begin_suppress_tokens",
     "exponential_decay_length_penalty",
@@ -182,9 +181,9 @@ const CHANGES_OF_GENERATION: [&str; 14] = [
 const MOST_PARAMETERS: u64 = 10_000_000_000_000;
 
 impl LlamaConfig {
-    /// Reads `config.json`, and `generation_config.json` where there is one, of a model folder.
+    /// Reads `config.json` and, if there is one, `generation_config.json` of a model folder.
     ///
-    /// Where the weights are there too, a head of its own in a model that should be tied unties it.
+    /// If the folder has weights and they contain a separate head although the config ties it, the head is untied.
     pub fn load(folder: &Folder) -> Result<Self> {
         let mut config = Self::parse(&folder.label("config.json"), &folder.json("config.json")?)?;
         if folder.has("generation_config.json") {
@@ -217,9 +216,9 @@ impl LlamaConfig {
 
         let hidden_size = keys.size("hidden_size", 1 << 17, None)?;
         let num_attention_heads = keys.size("num_attention_heads", 1 << 12, None)?;
-        // transformers: Llama has as many key-value heads as heads unless told, Mistral has 8.
+        // In transformers, the default is the number of heads for Llama and 8 for Mistral.
         if mistral && keys.object.get("num_key_value_heads").is_some_and(Value::is_null) {
-            return Err(keys.wrong("num_key_value_heads", "a whole number, as transformers does"));
+            return Err(keys.wrong("num_key_value_heads", "a whole number, as transformers requires"));
         }
         let default_kv_heads = if mistral { 8 } else { num_attention_heads };
         let num_key_value_heads = keys.size("num_key_value_heads", 1 << 12, Some(default_kv_heads))?;
@@ -233,7 +232,7 @@ impl LlamaConfig {
         }
         let head_dim = keys.size("head_dim", 1 << 12, Some(hidden_size / num_attention_heads))?;
         if !head_dim.is_multiple_of(2) {
-            return Err(keys.wrong("head_dim", "an even number: rotary embedding turns pairs"));
+            return Err(keys.wrong("head_dim", "an even number: rotary embedding rotates pairs"));
         }
         let default_positions = if mistral { 4096 * 32 } else { 2048 };
         let max_position_embeddings =
@@ -281,7 +280,7 @@ impl LlamaConfig {
         Ok(config)
     }
 
-    /// Refuses other architectures; says whether Mistral's defaults hold.
+    /// Refuses other architectures; returns whether Mistral's defaults apply.
     fn check_architecture(keys: &Keys) -> Result<bool> {
         const SUPPORTED: &str = "a Llama-family model: `model_type` \"llama\" or \"mistral\"";
         let mistral = match keys.text("model_type") {
@@ -304,7 +303,7 @@ impl LlamaConfig {
     }
 
     fn check_unsupported(keys: &Keys) -> Result<()> {
-        // `swish` is its other name.
+        // `swish` is another name of SiLU.
         if keys.text("hidden_act") != Some("swish") {
             keys.only("hidden_act", "silu", "\"silu\", the only activation supported")?;
         }
@@ -313,7 +312,7 @@ impl LlamaConfig {
                 return Err(keys.wrong(bias, "false: biases are not supported"));
             }
         }
-        // The second is the first's older name.
+        // `compression_config` is the older name.
         for key in ["quantization_config", "compression_config"] {
             if keys.get(key).is_some() {
                 let expected =
@@ -324,13 +323,13 @@ impl LlamaConfig {
         keys.only_whole_rotation()
     }
 
-    /// The longest window of a document in training: `max_tokens`, or what the model was made for.
+    /// Maximum length of a training window: `max_tokens`, or the model's context if that is shorter.
     pub fn context(&self, max_tokens: usize) -> usize {
         max_tokens.min(self.max_position_embeddings)
     }
 }
 
-/// Whether the weights in `folder` hold a head that is not the embedding; not where there are none.
+/// Whether the weights in `folder` contain a head that differs from the embedding; false without weights.
 fn has_own_head(folder: &Folder) -> Result<bool> {
     match [SINGLE, INDEX].iter().any(|file| folder.has(file)) {
         true => Checkpoint::open(folder)?.differ(EMBEDDING, HEAD),

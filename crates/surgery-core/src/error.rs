@@ -1,4 +1,4 @@
-//! What can go wrong, as data: every variant names the culprit, what was found and what to do.
+//! Expected failures as data. Every variant names the culprit, the problem and the remedy.
 
 use std::path::{Path, PathBuf};
 
@@ -7,85 +7,85 @@ use crate::memory::{Room, shown};
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The classes of failure a caller may want to treat apart (the command line gives each an exit code).
+/// Classes of failure. The command line has an exit code for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A model, data folder or recipe that cannot be used as it stands.
+    /// A model, data folder or recipe cannot be used.
     Input,
-    /// The backend or device cannot do what was asked.
+    /// The backend or device lacks a capability.
     Backend,
-    /// The numbers stopped making sense during the operation.
+    /// The numbers diverged or the model collapsed.
     Diverged,
-    /// It would not fit in memory.
+    /// The operation would not fit in memory.
     Memory,
-    /// The network or the hub did not give what was asked of it.
+    /// The network or the hub failed.
     Network,
     /// The result could not be written.
     Storage,
-    /// The caller asked for the work to stop, and it has.
+    /// The caller stopped the work.
     Interrupted,
 }
 
 /// An expected failure. A bug panics instead.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file that should be read cannot be.
+    /// An input file cannot be read.
     #[error("{path}: cannot be read: {source}")]
     Read {
         /// The file or folder.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file that should be written cannot be.
+    /// An output file cannot be written.
     #[error("{}: cannot be written: {source}", path.display())]
     Write {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// There is no room for what should be written.
+    /// The disk or quota has no space for an output file.
     #[error("{}: cannot be written: {source}; it takes {bytes} bytes: make room, and resume", path.display())]
     Full {
         /// The file or folder.
         path: PathBuf,
-        /// What it takes.
+        /// Bytes needed.
         bytes: u64,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A folder that a run would write into may not be used.
+    /// An output folder may not be used.
     #[error("{}: {problem}; {remedy}", path.display())]
     Output {
         /// The folder.
         path: PathBuf,
-        /// Why it may not be used.
+        /// The reason.
         problem: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
-    /// A line of a JSONL file is not what it should be.
+    /// A line of a JSONL file is invalid.
     #[error("{path}, line {line}: {problem}")]
     Line {
         /// The file.
         path: String,
         /// The line, counted from 1.
         line: usize,
-        /// What was found and what was expected.
+        /// The problem and the expected value.
         problem: String,
     },
-    /// A data file or folder as a whole is not what it should be.
+    /// A data file or folder is invalid as a whole.
     #[error("{path}: {problem}; {remedy}")]
     Data {
         /// The file or folder.
         path: String,
-        /// What was found.
+        /// The problem.
         problem: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
-    /// A key of a JSON configuration file has a value that cannot be used.
+    /// A key of a JSON configuration file has an unusable value.
     #[error("{path}: `{key}` is {found}; expected {expected}")]
     Config {
         /// The file.
@@ -94,7 +94,7 @@ pub enum Error {
         key: String,
         /// Its value.
         found: String,
-        /// What it should have been.
+        /// The expected value.
         expected: String,
     },
     /// A tensor of a checkpoint does not fit the model.
@@ -104,17 +104,17 @@ pub enum Error {
         path: String,
         /// The tensor's name.
         tensor: String,
-        /// What was found and what was expected.
+        /// The problem and the expected value.
         problem: String,
     },
-    /// A checkpoint file or folder as a whole cannot be used.
+    /// A checkpoint file or folder is unusable as a whole.
     #[error("{path}: {problem}; {remedy}")]
     Checkpoint {
         /// The file or folder.
         path: String,
-        /// What was found.
+        /// The problem.
         problem: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
     /// The tokenizer cannot be loaded or used with this model.
@@ -122,51 +122,51 @@ pub enum Error {
     Tokenizer {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A recipe cannot be used.
+    /// A recipe is invalid.
     #[error("{origin}: {problem}")]
     Recipe {
         /// The file, shipped name or command-line override it came from.
         origin: String,
-        /// What is wrong, and what would be right.
+        /// The problem and the expected value.
         problem: String,
     },
-    /// The backend lacks something the recipe asks for.
+    /// The backend lacks a capability that the recipe needs.
     #[error("{problem}; {remedy}")]
     Backend {
-        /// What is missing.
+        /// The missing capability.
         problem: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
-    /// What is to be done would not fit in memory; nothing was loaded.
+    /// The operation would not fit in memory. Nothing was loaded.
     #[error(
-        "{what} would fill {} more of memory (what is predicted and a tenth, for it is that exact), and {} has room for \
-         {}; {remedy}", shown(*needed), room.limit, shown(room.bytes)
+        "{what} would take {} more of memory (the prediction plus a tenth as headroom), but {} has room for {}; {remedy}",
+        shown(*needed), room.limit, shown(room.bytes)
     )]
     Memory {
-        /// What was to be done.
+        /// The operation.
         what: String,
-        /// What it would fill, in bytes.
+        /// Memory needed, in bytes.
         needed: u64,
-        /// What may be filled.
+        /// Memory available.
         room: Room,
-        /// With what it would fit.
+        /// Settings with which it would fit.
         remedy: String,
     },
-    /// The network or the hub did not give what was asked of it.
+    /// The network or the hub failed.
     #[error("{what}: {problem}; {remedy}")]
     Network {
         /// The model, file or address.
         what: String,
-        /// What was found.
+        /// The problem.
         problem: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
-    /// The loss or its gradient stopped being a finite number; no update was applied.
+    /// The loss or its gradient is not finite. No update was applied.
     #[error(
         "step {step}: {what} is {value}, not a finite number; the operation diverged. Lower \
          `optimizer.learning_rate`, or bound the ascent of an operation with `objective.ascent_cap`"
@@ -174,12 +174,12 @@ pub enum Error {
     NotFinite {
         /// The step, counted from 1.
         step: usize,
-        /// Which quantity.
+        /// The quantity.
         what: String,
         /// Its value.
         value: f64,
     },
-    /// The model has drifted too far from the reference on what it should keep.
+    /// The model drifted too far from the reference on retain documents.
     #[error(
         "step {step}: the KL to the reference on retain documents is {kl:.3}, more than `guard.retain_kl`, which is \
          {limit}; the model collapsed. Lower `optimizer.learning_rate`, bound the ascent with `objective.ascent_cap`, \
@@ -190,15 +190,15 @@ pub enum Error {
         step: usize,
         /// The step's mean KL, in nats.
         kl: f64,
-        /// What the recipe allows.
+        /// The limit in the recipe.
         limit: f64,
     },
-    /// The caller's observer asked for the work to stop.
+    /// The caller's observer interrupted the work.
     #[error("interrupted after step {step}{remedy}")]
     Interrupted {
-        /// The last finished step, counted from 1; 0 before the first.
+        /// The last completed step, counted from 1; 0 before the first.
         step: usize,
-        /// How to go on, if the caller knows.
+        /// How to resume, if known.
         remedy: String,
     },
 }
@@ -225,7 +225,7 @@ impl Error {
         }
     }
 
-    /// A model whose weights are finite numbers, and what it computes is not.
+    /// The error for a model with finite weights that computes a value which is not finite.
     pub fn not_computable(what: &str, value: f64) -> Error {
         Error::Checkpoint {
             path: "the model".into(),
@@ -234,14 +234,14 @@ impl Error {
         }
     }
 
-    /// For a failure to write that comes from a full disk, or a full quota: says how many bytes were wanted.
+    /// Adds the number of bytes needed to a write error from a full disk or quota.
     pub(crate) fn wanting(self, bytes: u64) -> Error {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
             Error::Write { path, source } if matches!(source.kind(), StorageFull | QuotaExceeded) => {
                 Error::Full { path, bytes, source }
             }
-            // What was wanted is part of something larger.
+            // `part` is one file of something larger.
             Error::Full { path, bytes: part, source } => Error::Full { path, bytes: bytes.max(part), source },
             other => other,
         }

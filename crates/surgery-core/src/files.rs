@@ -1,5 +1,4 @@
-//! Where input files come from: a folder on disk, or one embedded in the binary; and how output files
-//! are written so that a name never stands for half a file.
+//! Input folders, on disk or embedded in the binary, and atomic writes of output files and folders.
 
 use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom, Write};
@@ -17,9 +16,9 @@ pub type EmbeddedFile = (&'static str, &'static [u8]);
 pub enum Folder {
     /// A folder on disk.
     Disk(PathBuf),
-    /// Files compiled into the binary, under a name to show in messages.
+    /// Files compiled into the binary.
     Embedded {
-        /// What messages call the folder.
+        /// The folder's name in messages.
         name: String,
         /// The files.
         files: Vec<EmbeddedFile>,
@@ -31,7 +30,7 @@ pub trait ReadSeek: Read + Seek {}
 impl<T: Read + Seek> ReadSeek for T {}
 
 impl Folder {
-    /// How messages name a file of this folder; the folder itself for an empty `file`.
+    /// The name of a file in messages; that of the folder if `file` is empty.
     pub fn label(&self, file: &str) -> String {
         match self {
             Folder::Disk(path) if file.is_empty() => path.display().to_string(),
@@ -49,7 +48,7 @@ impl Folder {
         }
     }
 
-    /// Whether there is a folder `sub` in it.
+    /// Whether the folder has a subfolder `sub`.
     pub fn has_folder(&self, sub: &str) -> bool {
         match self {
             Folder::Disk(path) => path.join(sub).is_dir(),
@@ -91,7 +90,7 @@ impl Folder {
         Ok(names)
     }
 
-    /// Opens `file` and says how many bytes it has.
+    /// Opens `file` and returns its size in bytes.
     pub fn open(&self, file: &str) -> Result<(Box<dyn ReadSeek>, u64)> {
         let failed = |source| Error::Read { path: self.label(file), source };
         match self {
@@ -111,7 +110,7 @@ impl Folder {
         }
     }
 
-    /// The whole of `file`, refused where it is larger than `limit` bytes.
+    /// Reads `file`, and refuses more than `limit` bytes.
     pub fn read(&self, file: &str, limit: u64) -> Result<Vec<u8>> {
         let (handle, length) = self.open(file)?;
         let too_large = |size: String| Error::Data {
@@ -123,7 +122,7 @@ impl Folder {
             return Err(too_large(length.to_string()));
         }
         let mut bytes = Vec::with_capacity(length as usize);
-        // What is no plain file, such as a device, may hold more than the length it tells.
+        // A device, for instance, may hold more bytes than its length says.
         let mut handle = handle.take(limit.saturating_add(1));
         handle.read_to_end(&mut bytes).map_err(|source| Error::Read { path: self.label(file), source })?;
         match bytes.len() as u64 > limit {
@@ -132,7 +131,7 @@ impl Folder {
         }
     }
 
-    /// Copies `file` into `to`, as [`write_atomically`] writes, and makes the folders that its name has.
+    /// Copies `file` into the folder `to` with [`write_atomically`], creating subfolders.
     pub fn copy(&self, file: &str, to: &Path) -> Result<()> {
         let bytes = self.read(file, u64::MAX)?;
         let path = to.join(file);
@@ -140,7 +139,7 @@ impl Folder {
         write_atomically(&path, |writer| writer.write_all(&bytes))
     }
 
-    /// The SHA-256 of `file`, in hexadecimal.
+    /// The SHA-256 of `file` in hexadecimal digits.
     pub fn sha256(&self, file: &str) -> Result<String> {
         let failed = |source| Error::Read { path: self.label(file), source };
         let (mut handle, _) = self.open(file)?;
@@ -153,8 +152,8 @@ impl Folder {
         }
     }
 
-    /// The whole of `file` as JSON: a configuration, or the index of a checkpoint. It may hold `NaN` and `Infinity`, as
-    /// Python writes them; where one is used as a number, it is refused there.
+    /// Parses `file` as JSON. It may contain Python's `NaN` and `Infinity`; where such a value is used as a number,
+    /// it is refused.
     pub fn json(&self, file: &str) -> Result<serde_json::Value> {
         crate::json::parse(&self.read(file, JSON_LIMIT)?).map_err(|error| Error::Data {
             path: self.label(file),
@@ -164,22 +163,22 @@ impl Folder {
     }
 }
 
-/// Bytes in hexadecimal, as checksums are written.
+/// Bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The largest JSON file that is read as such: it takes many times its size in memory. An index of a hundred
-/// thousand tensors has 10 MB.
+/// Maximum size of a JSON file in bytes, since parsing takes many times the size in memory. An index of 100,000
+/// tensors has 10 MB.
 const JSON_LIMIT: u64 = 16 << 20;
 
-/// Writes a text as [`write_atomically`] does.
+/// Writes a text with [`write_atomically`].
 pub fn write_text(path: &Path, text: &str) -> Result<()> {
     write_atomically(path, |writer| writer.write_all(text.as_bytes()))
 }
 
-/// Writes `path` so that the name appears only once its content is on the disk: a temporary file beside
-/// it, `write`, fsync, rename, fsync of the folder.
+/// Writes `path` so that the name appears only when its content is on disk: writes a temporary file beside it, syncs
+/// it, renames it, and syncs the folder.
 pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut std::io::BufWriter<File>) -> std::io::Result<()>,
@@ -194,25 +193,26 @@ pub fn write_atomically(
         sync_parent(path)
     };
     attempt().map_err(|source| {
-        // What is left behind is only the temporary file; that it cannot be removed adds nothing.
+        // A failure to remove the temporary file is ignored.
         let _ = std::fs::remove_file(&temporary);
         Error::Write { path: path.to_path_buf(), source }
     })
 }
 
-/// Writes the folder `path` so that the name appears only once all of it is on the disk: `write` fills a folder
-/// beside it, which takes the name, and the place of a folder that had it. That one is removed last, so that at no
-/// moment there is neither of them on the disk; what a process that ends in between leaves, [`mend`] puts right.
+/// Writes the folder `path` so that the name appears only when all its content is on disk. `write` fills a temporary
+/// folder beside it, which is then renamed to `path`. An existing folder `path` is renamed first and removed last, so
+/// that at any moment the old or the new one is on disk. If the process ends in between, [`mend`] restores a
+/// consistent state.
 pub fn replace_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let (temporary, previous) = (temporary(path), beside(path, PREVIOUS));
     remove_folder(&temporary)?;
     put_back(path, &previous)?;
     std::fs::create_dir_all(&temporary).map_err(Error::write(&temporary))?;
     write(&temporary).inspect_err(|_| {
-        // What is left behind would only take room; that it cannot be removed adds nothing.
+        // A failure to remove the temporary folder is ignored.
         let _ = std::fs::remove_dir_all(&temporary);
     })?;
-    // An empty folder is no loss.
+    // An empty folder can simply be removed.
     if std::fs::remove_dir(path).is_err() && path.exists() {
         std::fs::rename(path, &previous).map_err(Error::write(path))?;
     }
@@ -223,9 +223,9 @@ pub fn replace_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> R
     remove_folder(&previous)
 }
 
-/// Puts right what processes that were killed have left in `folder` of [`write_atomically`], [`replace_folder`] and
-/// [`remove_folder`]: a folder that was to be replaced, and that nothing has replaced yet, has its name again; the rest
-/// is removed. No other process may write there.
+/// Cleans `folder` after processes killed during [`write_atomically`], [`replace_folder`] or [`remove_folder`]: a
+/// folder whose replacement was not completed gets its name back, and temporary files and folders are removed. No
+/// other process may write there.
 pub fn mend(folder: &Path) -> Result<()> {
     if !folder.exists() {
         return Ok(());
@@ -239,7 +239,7 @@ pub fn mend(folder: &Path) -> Result<()> {
         };
         match ending {
             PREVIOUS => put_back(&folder.join(stem), &path)?,
-            TEMPORARY | DOOMED if path.is_dir() => {
+            TEMPORARY | REMOVED if path.is_dir() => {
                 std::fs::remove_dir_all(&path).map_err(Error::write(&path))?;
             }
             TEMPORARY => std::fs::remove_file(&path).map_err(Error::write(&path))?,
@@ -249,8 +249,7 @@ pub fn mend(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Gives `previous`, what stood at `path` before it was to be replaced, its name again, or removes it where `path` has
-/// been replaced.
+/// Renames `previous`, the folder that was to be replaced, back to `path`, or removes it if `path` exists.
 fn put_back(path: &Path, previous: &Path) -> Result<()> {
     match (previous.exists(), path.exists()) {
         (false, _) => Ok(()),
@@ -259,12 +258,12 @@ fn put_back(path: &Path, previous: &Path) -> Result<()> {
     }
 }
 
-/// Renames a file or folder, and makes its new name last.
+/// Renames a file or folder durably.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(from, to).and_then(|()| sync_parent(to)).map_err(Error::write(to))
 }
 
-/// Makes the folder that `path` is to lie in, where it is missing.
+/// Creates the parent folder of `path` if it is missing.
 pub fn create_parent(path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new(""));
     if parent.as_os_str().is_empty() || parent.is_dir() {
@@ -273,9 +272,9 @@ pub fn create_parent(path: &Path) -> Result<()> {
     std::fs::create_dir_all(parent).and_then(|()| sync_parent(parent)).map_err(Error::write(parent))
 }
 
-/// Removes a folder, if it is there; its name is gone before its files are.
+/// Removes a folder if it exists. It is renamed before its files are deleted.
 pub fn remove_folder(path: &Path) -> Result<()> {
-    let doomed = beside(path, DOOMED);
+    let doomed = beside(path, REMOVED);
     let attempt = || -> std::io::Result<()> {
         if !path.exists() {
             return Ok(());
@@ -289,13 +288,12 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     attempt().map_err(Error::write(path))
 }
 
-/// The endings of names beside a file or folder: of what is not whole yet, of what is to be removed, and of what was
-/// to be replaced.
+/// Endings of temporary names: for files and folders being written, being removed, and being replaced.
 const TEMPORARY: &str = "tmp";
-const DOOMED: &str = "old";
+const REMOVED: &str = "old";
 const PREVIOUS: &str = "previous";
 
-/// What a file or folder is called until it is whole.
+/// The temporary name of a file or folder while it is written.
 pub fn temporary(path: &Path) -> PathBuf {
     beside(path, TEMPORARY)
 }
@@ -308,7 +306,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().trim_start_matches('.').to_owned()
 }
 
-/// Makes the names in the folder of `path` last.
+/// Syncs the folder of `path`, which makes new names durable.
 fn sync_parent(path: &Path) -> std::io::Result<()> {
     match path.parent() {
         Some(folder) if folder.as_os_str().is_empty() => sync_folder(Path::new(".")),
@@ -317,7 +315,7 @@ fn sync_parent(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Makes the names in a folder last, where a system can be asked to.
+/// Syncs a folder, on systems that support it.
 fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
@@ -326,7 +324,7 @@ fn sync_folder(folder: &Path) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    /// An empty folder of this name.
+    /// Creates an empty folder.
     fn scratch(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("surgery-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
@@ -334,7 +332,7 @@ mod tests {
         path
     }
 
-    /// A folder with one file, `content`, of this content.
+    /// Creates a folder with one file, named `content`.
     fn put(path: &Path, content: &str) {
         std::fs::create_dir_all(path).unwrap();
         std::fs::write(path.join("content"), content).unwrap();
@@ -354,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_two_folders_is_there_at_any_moment_of_a_replacement() {
+    fn the_old_or_the_new_folder_exists_at_any_moment_of_a_replacement() {
         let scratch = scratch("replace");
         let path = scratch.join("model");
         for text in ["first", "second"] {
@@ -365,14 +363,14 @@ mod tests {
             .unwrap();
             assert_eq!((content(&path).as_str(), names(&scratch)), (text, vec!["model".to_owned()]));
         }
-        // What cannot be written leaves what was there.
+        // A failed write leaves the old folder in place.
         let full = |folder: &Path| {
             Err(Error::Write { path: folder.into(), source: std::io::ErrorKind::StorageFull.into() })
         };
         assert!(replace_folder(&path, full).is_err());
         assert_eq!((content(&path).as_str(), names(&scratch)), ("second", vec!["model".to_owned()]));
 
-        // Killed after the old one has lost its name, and before the new one has it; and after that.
+        // Killed between the two renames, and killed after both.
         for (is_named, expected) in [(false, "old"), (true, "new")] {
             std::fs::remove_dir_all(&path).unwrap();
             put(&scratch.join(".model.previous"), "old");
@@ -380,7 +378,7 @@ mod tests {
             mend(&scratch).unwrap();
             assert_eq!((content(&path).as_str(), names(&scratch)), (expected, vec!["model".to_owned()]));
         }
-        // The next replacement needs no mending before it.
+        // The next replacement also works without `mend`.
         std::fs::rename(&path, scratch.join(".model.previous")).unwrap();
         assert!(replace_folder(&path, full).is_err());
         assert_eq!((content(&path).as_str(), names(&scratch)), ("new", vec!["model".to_owned()]));
@@ -388,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_is_mended_and_nothing_else_is_touched() {
+    fn mend_removes_leftovers_and_nothing_else() {
         let scratch = scratch("mend");
         put(&scratch.join(".a.tmp"), "half");
         put(&scratch.join(".b.old"), "half");

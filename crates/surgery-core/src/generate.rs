@@ -1,4 +1,4 @@
-//! Text from a model, token by token, with a cache of keys and values.
+//! Text generation, token by token, with a cache of keys and values.
 
 use burn::tensor::backend::Backend;
 use rand::distr::{Distribution, StandardUniform};
@@ -9,17 +9,17 @@ use crate::event::{Observer, Silent, stop_if_interrupted};
 use crate::kernels::Kernels;
 use crate::model::Llama;
 
-/// How to choose the next token.
+/// Settings for choosing the next token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
-    /// 0 takes the likeliest token; above, tokens are drawn from softmax(logits / temperature).
+    /// 0 takes the most likely token; otherwise tokens are sampled from softmax(logits / temperature).
     pub temperature: f64,
-    /// One seed, one text.
+    /// The seed, which fixes the text.
     pub seed: u64,
 }
 
-/// The tokens that follow `prompt`: at most `most`, and none after one that ends a text, which is included.
-/// Generation also ends where the model's context does.
+/// The tokens after `prompt`: at most `most`, up to and including one that ends the text. Generation also stops at
+/// the end of the model's context.
 pub fn generate<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     prompt: &[u32],
@@ -29,8 +29,8 @@ pub fn generate<B: Backend, K: Kernels<B>>(
     Ok(generate_several::<B, K>(model, &[(0, prompt)], most, sampling, &Silent)?.remove(0))
 }
 
-/// As [`generate`], several texts at once, each by itself: their prompts, all as long, and for each the number that says
-/// which draws of the seed it has. `observer` may interrupt it between two tokens.
+/// Like [`generate`], for several independent texts at once. Prompts have the same length; the number beside each
+/// selects its random stream of the seed. `observer` may interrupt between two tokens.
 pub fn generate_several<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     prompts: &[(usize, &[u32])],
@@ -46,7 +46,7 @@ pub fn generate_several<B: Backend, K: Kernels<B>>(
     if length == 0 || length > context {
         return Err(Error::Data {
             path: "the prompt".into(),
-            problem: format!("has {length} tokens, and the model takes 1 to {context}"),
+            problem: format!("has {length} tokens, but the model takes 1 to {context}"),
             remedy: "give another prompt".into(),
         });
     }
@@ -66,7 +66,7 @@ pub fn generate_several<B: Backend, K: Kernels<B>>(
         input.clear();
         let of_texts = logits.chunks_exact(config.vocab_size).zip(&mut generators).zip(&mut new);
         for ((logits, generator), new) in of_texts {
-            // A text that has ended is carried along until all have.
+            // A finished text stays in the batch until all texts are finished.
             let ended = new.last().filter(|token| is_last(token)).copied();
             input.push(ended.unwrap_or_else(|| match sampling.temperature > 0.0 {
                 true => draw(logits, sampling.temperature, StandardUniform.sample(generator)),
@@ -81,7 +81,7 @@ pub fn generate_several<B: Backend, K: Kernels<B>>(
     Ok(new)
 }
 
-/// The index of the largest logit, the first of equals.
+/// The index of the largest logit; the first one on ties.
 fn likeliest(logits: &[f32]) -> u32 {
     let best = logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (index, &logit)| {
         if logit > best.1 { (index, logit) } else { best }
@@ -89,7 +89,7 @@ fn likeliest(logits: &[f32]) -> u32 {
     best.0 as u32
 }
 
-/// The index at which the cumulated softmax(logits / temperature) passes `uniform`, which is in [0, 1).
+/// The index at which the cumulative softmax(logits / temperature) exceeds `uniform`, which is in [0, 1).
 fn draw(logits: &[f32], temperature: f64, uniform: f64) -> u32 {
     let largest = f64::from(logits[likeliest(logits) as usize]);
     let weights: Vec<f64> =

@@ -1,16 +1,16 @@
-//! JSON as Python writes it: `NaN`, `Infinity` and `-Infinity` are numbers there, and model files hold them.
+//! JSON as Python writes it, with the numbers `NaN`, `Infinity` and `-Infinity`, which occur in model files.
 //!
-//! Such a number is read as a string that begins with [`MARK`]. A key that is not used is then no fault, one that is
-//! used is refused as any other string in the place of a number, and the file can be written as it was read.
+//! Such a number is read as a string that starts with [`MARK`]. An unused key with one is harmless, a used one is
+//! refused like any string in place of a number, and the file can be written unchanged.
 
 use serde_json::Value;
 
-/// Stands before the name of a number that JSON does not have. A noncharacter of Unicode: no text holds it.
+/// Prefix of a number that JSON lacks. It is a noncharacter of Unicode, which no text contains.
 const MARK: char = '\u{FDD0}';
-/// What Python's `json` reads and writes beyond JSON, the longest that begins alike first.
+/// Numbers of Python's `json` beyond JSON. A number precedes its prefixes.
 const NUMBERS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
-/// Reads JSON with Python's three numbers.
+/// Parses JSON with Python's three numbers.
 pub(crate) fn parse(bytes: &[u8]) -> serde_json::Result<Value> {
     match serde_json::from_slice(bytes) {
         Ok(value) => Ok(value),
@@ -21,7 +21,7 @@ pub(crate) fn parse(bytes: &[u8]) -> serde_json::Result<Value> {
     }
 }
 
-/// Writes what [`parse`] read, with line breaks.
+/// Writes a value from [`parse`] with line breaks.
 pub(crate) fn to_vec(value: &Value) -> Vec<u8> {
     let mut text = serde_json::to_string_pretty(value).expect("it was JSON before");
     for number in NUMBERS {
@@ -30,7 +30,7 @@ pub(crate) fn to_vec(value: &Value) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// A value as a message shows it.
+/// A value as messages show it.
 pub(crate) fn shown(value: &Value) -> String {
     match value.as_str().and_then(|text| text.strip_prefix(MARK)) {
         Some(number) => number.to_owned(),
@@ -38,7 +38,7 @@ pub(crate) fn shown(value: &Value) -> String {
     }
 }
 
-/// The same text with a marked string in the place of each such number outside of strings; none where there is none.
+/// Replaces each such number outside strings by a marked string; `None` if there is none.
 fn marked(bytes: &[u8]) -> Option<Vec<u8>> {
     let (mut output, mut found) = (Vec::with_capacity(bytes.len() + 64), false);
     let (mut rest, mut in_string) = (bytes, false);
@@ -50,7 +50,7 @@ fn marked(bytes: &[u8]) -> Option<Vec<u8>> {
             found = true;
             continue;
         }
-        // An escaped character is copied with its backslash, so that `\"` ends no string.
+        // An escaped character is copied together with its backslash, so that `\"` does not end a string.
         let length = if in_string && byte == b'\\' && !after.is_empty() { 2 } else { 1 };
         in_string ^= byte == b'"';
         output.extend(&rest[..length]);
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_python_are_read_and_written_back() {
+    fn numbers_of_python_are_read_and_written_unchanged() {
         let text =
             r#"{"a": [1, Infinity, -Infinity], "b": NaN, "c": "NaN, \" Infinity", "d\\": "-Infinity"}"#;
         let value = parse(text.as_bytes()).unwrap();
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_stays_none() {
+    fn invalid_json_is_refused() {
         for text in ["", "{", "NaNa", "[Infinity", "\"Infinity", "[--Infinity]"] {
             assert!(parse(text.as_bytes()).is_err(), "{text}");
         }

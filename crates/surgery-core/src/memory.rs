@@ -1,17 +1,17 @@
-//! How much memory this process has held, and how much more it may take.
+//! Memory that this process uses, and memory that is still available.
 
 use std::fmt;
 #[cfg(target_os = "linux")]
 use std::path::Path;
 
-/// What bounds the memory that is computed in.
+/// The limits of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// What nobody on this machine uses.
+    /// Memory that is free on this machine.
     Machine,
-    /// The control group of this process: a container's limit.
+    /// The control group of this process, which is a container's limit.
     Group,
-    /// The address space that this process may map.
+    /// The address space of this process.
     AddressSpace,
     /// The memory of the device.
     Device,
@@ -28,16 +28,16 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Memory that may still be filled.
+/// Available memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// How much, in bytes.
+    /// Size in bytes.
     pub bytes: u64,
-    /// What allows no more.
+    /// The limit that it follows from.
     pub limit: Limit,
 }
 
-/// How much more memory this process may fill; none where the system does not tell.
+/// The memory that this process can still allocate; `None` if the system does not report it.
 pub fn room() -> Option<Room> {
     #[cfg(target_os = "linux")]
     {
@@ -58,7 +58,7 @@ pub fn room() -> Option<Room> {
     }
 }
 
-/// A size as a person reads it.
+/// A size with its unit.
 pub fn shown(bytes: u64) -> String {
     let mib = bytes as f64 / f64::from(1 << 20);
     if mib < 10_000.0 { format!("{mib:.0} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
@@ -69,21 +69,21 @@ fn read(path: impl AsRef<Path>) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
 
-/// The number behind `field` in a file of lines such as `field: 12 kB`, in its own unit.
+/// The number after `field` in a text with lines such as `field: 12 kB`, in the unit of the line.
 #[cfg(target_os = "linux")]
 fn field(text: &str, field: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix([':', ' ']))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// What the kernel holds to be available without swapping.
+/// The memory that the kernel reports as available without swapping.
 #[cfg(target_os = "linux")]
 fn available() -> Option<u64> {
     Some(field(&read("/proc/meminfo")?, "MemAvailable")? * 1024)
 }
 
-/// What the control groups of a process leave, the least of the one it is in and those around it. `membership` is its
-/// `/proc/self/cgroup`, `root` where their file systems are. Cached files are given up before memory runs out.
+/// The minimum of the memory available in the control group of a process and in its ancestors. `membership` is the
+/// process's `/proc/self/cgroup`, `root` the mount point. Cached files count as available.
 #[cfg(target_os = "linux")]
 fn group_room(root: &Path, membership: &str) -> Option<u64> {
     let mut rooms = Vec::new();
@@ -91,7 +91,7 @@ fn group_room(root: &Path, membership: &str) -> Option<u64> {
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
         let (folders, [limit, usage], files) = match controllers {
-            // Version 2 has one tree, mounted beside those of version 1 where there are both.
+            // Version 2 has one tree, mounted beside those of version 1 if both exist.
             "" => (["", "unified"], ["memory.max", "memory.current"], ["inactive_file", "active_file"]),
             _ if controllers.split(',').any(|controller| controller == "memory") => (
                 ["memory", "memory"],
@@ -100,7 +100,7 @@ fn group_room(root: &Path, membership: &str) -> Option<u64> {
             ),
             _ => continue,
         };
-        // In a container the path may be the host's; its own group is then the root.
+        // In a container, the path may be the host's; the container's own group is then the root.
         for group in Path::new(path.trim_start_matches('/')).ancestors() {
             for folder in folders.map(|folder| root.join(folder).join(group)) {
                 let number = |file: &str| read(folder.join(file))?.trim().parse::<u64>().ok();
@@ -114,13 +114,11 @@ fn group_room(root: &Path, membership: &str) -> Option<u64> {
     rooms.into_iter().min()
 }
 
-/// What a thread reserves of the address space, and hardly fills: its stack, and the arena that glibc's allocator makes
-/// for it.
+/// Address space reserved for a thread, which it hardly uses: its stack and an arena of glibc's allocator.
 #[cfg(target_os = "linux")]
-const OF_A_THREAD: u64 = (2 + 64) << 20;
+const RESERVED_PER_THREAD: u64 = (2 + 64) << 20;
 
-/// What is left of the address space that may be mapped, when all threads have started: one for each processor, one
-/// that burn starts, and this one.
+/// The available address space once all threads have started: one for each processor, one of burn, and this one.
 #[cfg(target_os = "linux")]
 fn address_space() -> Option<u64> {
     let limits = read("/proc/self/limits")?;
@@ -134,16 +132,16 @@ fn address_space() -> Option<u64> {
     let status = read("/proc/self/status")?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64 + 2;
     let to_start = threads.saturating_sub(field(&status, "Threads")?);
-    Some(limit.saturating_sub(field(&status, "VmSize")? * 1024 + to_start * OF_A_THREAD))
+    Some(limit.saturating_sub(field(&status, "VmSize")? * 1024 + to_start * RESERVED_PER_THREAD))
 }
 
-/// A size that Linux tells of this process.
+/// A size in the process's `/proc/self/status`.
 #[cfg(target_os = "linux")]
 fn status_bytes(name: &str) -> Option<u64> {
     Some(field(&read("/proc/self/status")?, name)? * 1024)
 }
 
-/// The memory that this process holds now, in bytes, where the system tells.
+/// Memory that this process uses now, in bytes, if the system reports it.
 pub fn resident_bytes() -> Option<u64> {
     #[cfg(target_os = "linux")]
     {
@@ -155,7 +153,7 @@ pub fn resident_bytes() -> Option<u64> {
     }
 }
 
-/// The most memory that this process has held at once, in bytes, where the system tells.
+/// Peak memory of this process in bytes, if the system reports it.
 pub fn peak_bytes() -> Option<u64> {
     #[cfg(target_os = "linux")]
     {
@@ -164,7 +162,7 @@ pub fn peak_bytes() -> Option<u64> {
     #[cfg(all(unix, not(target_os = "linux")))]
     {
         use nix::sys::resource::{UsageWho, getrusage};
-        // macOS counts bytes, the other systems KiB.
+        // The unit is bytes on macOS and KiB elsewhere.
         let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
         getrusage(UsageWho::RUSAGE_SELF).ok().map(|usage| usage.max_rss() as u64 * unit)
     }
@@ -178,7 +176,7 @@ pub fn peak_bytes() -> Option<u64> {
 mod tests {
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_group_has_the_room_of_the_narrowest_around_it() {
+    fn the_room_of_a_group_is_the_minimum_over_its_ancestors() {
         use super::group_room;
         let root = std::env::temp_dir().join(format!("surgery-groups-{}", std::process::id()));
         let write = |group: &str, files: &[(&str, &str)]| {
@@ -189,7 +187,7 @@ mod tests {
         let stat = "anon 500\nfile 200\ninactive_file 30\nactive_file 20\n";
         write("a", &[("memory.max", "1000\n"), ("memory.current", "700\n"), ("memory.stat", stat)]);
         write("a/b", &[("memory.max", "max\n"), ("memory.current", "600\n")]);
-        assert_eq!(group_room(&root, "0::/a/b\n"), Some(350), "the cached 50 can be given up");
+        assert_eq!(group_room(&root, "0::/a/b\n"), Some(350), "the 50 cached bytes are available");
         write("a/b", &[("memory.max", "650\n")]);
         assert_eq!(group_room(&root, "0::/a/b\n"), Some(50));
         assert_eq!(group_room(&root, "0::/elsewhere\n1:cpu:/a/b\n"), None);
@@ -204,16 +202,16 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn this_machine_has_room() {
+    fn this_machine_reports_room() {
         let room = super::room().unwrap();
         assert!(room.bytes > 1 << 20, "{room:?}");
     }
 
     #[cfg(unix)]
     #[test]
-    fn the_peak_covers_what_was_held() {
-        let held = vec![1u8; 64 << 20];
-        assert!(held.iter().map(|&byte| u64::from(byte)).sum::<u64>() == 64 << 20);
+    fn the_peak_includes_an_allocation() {
+        let allocated = vec![1u8; 64 << 20];
+        assert!(allocated.iter().map(|&byte| u64::from(byte)).sum::<u64>() == 64 << 20);
         assert!(super::peak_bytes().unwrap() >= 64 << 20);
     }
 }

@@ -1,5 +1,5 @@
-//! Draws from the normal distribution, computed in f64 on the host, so that no backend's own generator matters: on all
-//! threads, and the same values on any number of them.
+//! Normally distributed values, computed in f64 on the host with all threads. They do not depend on the backend or
+//! the number of threads.
 
 use std::f64::consts::TAU;
 use std::thread;
@@ -7,7 +7,7 @@ use std::thread;
 use rand::distr::{Distribution, StandardUniform};
 use rand_chacha::ChaCha8Rng;
 
-/// Values that are worth a thread.
+/// Minimum number of values for a thread.
 const SHARE: usize = 1 << 16;
 
 /// `count` values with mean 0 and this standard deviation.
@@ -15,7 +15,7 @@ pub(crate) fn normal(generator: &mut ChaCha8Rng, count: usize, deviation: f64) -
     let mut values = vec![0.0; count.next_multiple_of(2)];
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let share = values.len().div_ceil(threads).next_multiple_of(2).max(SHARE);
-    // Two values take two uniform numbers, of two words each: every thread knows where in the stream its own begin.
+    // Two values take two uniform numbers of two words each, so every thread knows its position in the stream.
     let begin = generator.get_word_pos();
     let place = |index: usize| begin + 2 * index as u128;
     thread::scope(|scope| {
@@ -35,7 +35,7 @@ pub(crate) fn normal(generator: &mut ChaCha8Rng, count: usize, deviation: f64) -
     values
 }
 
-/// Fills an even number of values, in pairs (Box and Muller).
+/// Fills an even number of values, in pairs (Box–Muller transform).
 fn fill(values: &mut [f32], generator: &mut ChaCha8Rng, deviation: f64) {
     let mut uniform = || -> f64 { StandardUniform.sample(generator) };
     for pair in values.as_chunks_mut::<2>().0 {
@@ -51,9 +51,9 @@ mod tests {
     use crate::data::seeded;
 
     #[test]
-    fn threads_draw_what_one_draws_alone() {
+    fn values_do_not_depend_on_the_number_of_threads() {
         let (mut shared, mut alone) = (seeded(1, 2), seeded(1, 2));
-        // Odd, small and empty ones too: the next draw begins after all of the last.
+        // Odd, small and empty counts are included: the next draw starts after the previous one.
         for count in [2 * SHARE + 3, 1, 0, 3, 5 * SHARE] {
             let mut expected = vec![0.0; count.next_multiple_of(2)];
             fill(&mut expected, &mut alone, 0.02);

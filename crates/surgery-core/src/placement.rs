@@ -1,4 +1,4 @@
-//! Where each token of a batch stands: its rotation, and which keys it may see.
+//! Positions, RoPE tables and attention mask of a batch.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -11,51 +11,52 @@ use crate::batch::Rows;
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
 
-/// What rope and attention need to know about the tokens of a batch.
+/// Positions, RoPE tables and attention mask of a batch's tokens.
 #[derive(Debug, Clone)]
 pub struct Placement<B: Backend> {
     layout: Arc<Layout>,
     device: B::Device,
-    // Made when a backend first asks: one with kernels of its own has no use for them.
+    // Computed at first use: backends with their own kernels do not need these tensors.
     cos: OnceCell<Tensor<B, 4>>,
     sin: OnceCell<Tensor<B, 4>>,
     mask: OnceCell<Tensor<B, 4, Bool>>,
     sight: OnceCell<Tensor<B, 2, Int>>,
 }
 
-/// Which token stands where, on the host.
+/// The layout of a batch on the host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layout {
-    /// Rows of the batch, and queries and keys of each.
+    /// Number of rows, of queries in a row, and of keys in a row.
     rows: usize,
     columns: usize,
     keys: usize,
-    /// Stretches of tokens that see one another. A position outside all of them is padding.
+    /// Spans of tokens that attend to one another. A position outside all spans is padding.
     pub spans: Vec<Span>,
-    /// The place of each query in its text, from 0; 0 for padding. `[rows * columns]`
+    /// The position of each query in its text, from 0; 0 for padding. `[rows * columns]`
     pub positions: Vec<usize>,
-    /// The first place that occurs among them.
+    /// The lowest position that occurs.
     first: usize,
-    /// Cosine and sine of the angles of each place from the first that occurs to the last, `[places, head_dim / 2]`.
+    /// Cosine and sine of the rotary angles for the positions from the lowest to the highest that occur, `[positions,
+    /// head_dim / 2]`.
     cos: Vec<f32>,
     sin: Vec<f32>,
-    /// Values of a head.
+    /// Size of a head.
     pub head_dim: usize,
 }
 
-/// A stretch of tokens: query i of it sees its keys up to i, and all of its past.
+/// A span of tokens. Query i of it attends to the span's keys up to i and to all of its past.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// Among the queries of all rows.
+    /// Range in the queries of all rows.
     pub queries: Range<usize>,
-    /// The same tokens among the keys of all rows.
+    /// Range of the same tokens in the keys of all rows.
     pub keys: Range<usize>,
-    /// Keys before them, which they continue; empty for a text by itself.
+    /// Range of earlier keys of the same text; empty for a text without a past.
     pub past: Range<usize>,
 }
 
 impl<B: Backend> Placement<B> {
-    /// For packed rows: every segment sees itself, causally, and what it continues.
+    /// For packed rows: every segment attends causally to itself and to its past.
     pub fn packed(rows: &Rows, config: &LlamaConfig, device: &B::Device) -> Result<Self> {
         let at = |row: usize, columns: &Range<usize>| {
             row * rows.columns + columns.start..row * rows.columns + columns.end
@@ -69,7 +70,7 @@ impl<B: Backend> Placement<B> {
         Self::new([rows.rows, rows.columns, rows.columns], spans, config, device)
     }
 
-    /// For texts that go on, one a row: `count` tokens of each after `past` that are in a cache already.
+    /// For continued texts, one a row: `count` new tokens each, after `past` tokens in the cache.
     pub fn continued(
         [rows, past, count]: [usize; 3],
         config: &LlamaConfig,
@@ -102,8 +103,9 @@ impl<B: Backend> Placement<B> {
         let end = positions.iter().max().map_or(0, |last| last + 1);
         config.check_length(end)?;
         let frequencies = config.rope.frequencies(config.head_dim);
-        // As transformers does: the angle is a product of f32s. A text that goes on asks for its new places only.
-        let angles = || (first..end).flat_map(|place| frequencies.iter().map(move |f| place as f32 * f));
+        // As in transformers, the angle is a product of f32s. Only the positions that occur are computed.
+        let angles =
+            || (first..end).flat_map(|position| frequencies.iter().map(move |f| position as f32 * f));
         let (cos, sin) = (angles().map(f32::cos).collect(), angles().map(f32::sin).collect());
         let head_dim = config.head_dim;
         let layout = Layout { rows, columns, keys, spans, positions, first, cos, sin, head_dim };
@@ -117,12 +119,12 @@ impl<B: Backend> Placement<B> {
         })
     }
 
-    /// Which token stands where.
+    /// The layout on the host.
     pub fn layout(&self) -> &Arc<Layout> {
         &self.layout
     }
 
-    /// Values of a head.
+    /// Size of a head.
     pub fn head_dim(&self) -> usize {
         self.layout.head_dim
     }
@@ -144,9 +146,9 @@ impl<B: Backend> Placement<B> {
         Tensor::from_data(TensorData::new(values, [*rows, *columns, 1, head_dim / 2]), &self.device)
     }
 
-    /// What each query sees, as numbers of the keys of all rows, `[rows * columns, 5]`: from the first to the second,
-    /// which are its past, and from the third to the fourth, its text so far. The fifth is where its text ends among
-    /// the queries. Padding sees itself.
+    /// The keys that each query attends to, as indices into the keys of all rows, `[rows * columns, 5]`: start and
+    /// end of its past, start and end of its text so far. The fifth value is the end of its text in the queries.
+    /// Padding attends to itself.
     pub fn sight(&self) -> Tensor<B, 2, Int> {
         let sight = || {
             let values = self.layout.sight();
@@ -156,8 +158,8 @@ impl<B: Backend> Placement<B> {
         self.sight.get_or_init(sight).clone()
     }
 
-    /// True where a query may not see a key, `[rows, 1, columns, keys]`. Padding sees itself, so that its
-    /// softmax is defined.
+    /// True where a query must not attend to a key, `[rows, 1, columns, keys]`. Padding attends to itself, so that
+    /// its softmax is defined.
     pub fn mask(&self) -> Tensor<B, 4, Bool> {
         self.mask.get_or_init(|| self.hidden()).clone()
     }
@@ -172,7 +174,7 @@ impl<B: Backend> Placement<B> {
             let first = span.queries.start / columns * keys;
             for (offset, query) in span.queries.clone().enumerate() {
                 let row = &mut hidden[query * keys..(query + 1) * keys];
-                // For keys that are not its own, a query's own column means nothing.
+                // A span's keys need not start at the query's own column: clear that default first.
                 row[query % columns] = true;
                 row[span.past.start - first..span.past.end - first].fill(false);
                 row[span.keys.start - first..=span.keys.start - first + offset].fill(false);
@@ -183,19 +185,19 @@ impl<B: Backend> Placement<B> {
 }
 
 impl Layout {
-    /// Whether no text continues what came before: every span's keys are its queries.
+    /// Whether no span has a past, so that every span's keys are its queries.
     pub fn is_fresh(&self) -> bool {
         self.columns == self.keys && self.spans.iter().all(|span| span.past.is_empty())
     }
 
-    /// Cosine and sine of the angles of a place that occurs, `[head_dim / 2]` each.
+    /// Cosine and sine of the angles of a position that occurs, `[head_dim / 2]` each.
     pub fn angles(&self, place: usize) -> (&[f32], &[f32]) {
         let half = self.head_dim / 2;
         let values = (place - self.first) * half..(place - self.first + 1) * half;
         (&self.cos[values.clone()], &self.sin[values])
     }
 
-    /// As [`Placement::sight`].
+    /// The host's form of [`Placement::sight`].
     fn sight(&self) -> Vec<i32> {
         let Self { rows, columns, keys, spans, .. } = self;
         let mut sight = vec![[0; 5]; rows * columns];
@@ -216,13 +218,13 @@ impl Layout {
 }
 
 impl LlamaConfig {
-    /// Refuses a text that is longer than the model's sliding window, which is not supported.
+    /// Refuses a text longer than the model's sliding window, which is not supported.
     pub fn check_length(&self, length: usize) -> Result<()> {
         match self.sliding_window {
             Some(window) if length > window => Err(Error::Config {
                 path: "the model's config.json".into(),
                 key: "sliding_window".into(),
-                found: format!("{window} while a text has {length} tokens"),
+                found: format!("{window}, but a text has {length} tokens"),
                 expected:
                     "a window at least as long as the text: shorter ones are not supported; split the text"
                         .into(),

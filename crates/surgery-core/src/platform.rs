@@ -1,4 +1,4 @@
-//! What a backend crate provides: a burn backend, its kernels and its devices.
+//! Interface of a backend crate: a burn backend, its kernels and its devices.
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 
@@ -7,43 +7,43 @@ use crate::kernels::Kernels;
 use crate::memory::{Room, peak_bytes};
 use crate::recipe::Precision;
 
-/// A backend that the operation can run on. Each backend crate has one type that implements this.
+/// A backend for the operation. Each backend crate has one type that implements this.
 pub trait Platform: Sized {
     /// Its name on the command line.
     const NAME: &'static str;
-    /// Trains.
+    /// The backend for training.
     type Train: AutodiffBackend<InnerBackend = Self::Infer>;
-    /// Infers.
+    /// The backend for inference.
     type Infer: Backend<Device = <Self::Train as burn::tensor::backend::BackendTypes>::Device>;
-    /// The operations, each in the fastest form this backend has.
+    /// The operations in the backend's fastest form.
     type Kernels: Kernels<Self::Train> + Kernels<Self::Infer>;
 
-    /// The device of this number. What is not there is an error, never another device.
+    /// The device with this number. A missing device is an error; no other device takes its place.
     fn device(number: usize) -> Result<<Self::Infer as burn::tensor::backend::BackendTypes>::Device>;
 
-    /// The precisions it computes in.
+    /// The supported precisions.
     fn precisions() -> &'static [Precision];
 
-    /// What a person asking about this machine should know: one line per device, or what is wrong.
+    /// Description for the user: one line for each device, or the problem.
     fn describe() -> Vec<String>;
 
-    /// How much more memory may be filled on `device`; none where that cannot be told.
+    /// Memory that can still be allocated on `device`; `None` if unknown.
     fn room(_device: &<Self::Infer as burn::tensor::backend::BackendTypes>::Device) -> Option<Room> {
         None
     }
 
-    /// The bytes that tensors (of a CPU, the process) hold on `device`; none where that cannot be told.
+    /// Bytes that tensors (on a CPU: the process) occupy on `device`; `None` if unknown.
     fn held(_device: &<Self::Infer as burn::tensor::backend::BackendTypes>::Device) -> Option<u64> {
         None
     }
 
-    /// The most bytes held at once so far: by the process, or on a GPU what was set aside for tensors, which grows to
-    /// what the largest step takes. None where that cannot be told.
+    /// Peak memory in bytes so far: of the process, or on a GPU, reserved for tensors, which grows to the demand of
+    /// the largest step. `None` if unknown.
     fn peak(_device: &<Self::Infer as burn::tensor::backend::BackendTypes>::Device) -> Option<u64> {
         peak_bytes()
     }
 
-    /// Refuses a precision that this backend lacks.
+    /// Refuses an unsupported precision.
     fn check_precision(precision: Precision) -> Result<()> {
         if Self::precisions().contains(&precision) {
             return Ok(());

@@ -1,15 +1,16 @@
-//! Texts that the model writes itself before it is operated on, and that it is then held to beside those of the retain
-//! set: a rehearsal of what it knows and no text at hand tells (Robins 1995, "Catastrophic forgetting, rehearsal and
-//! pseudorehearsal"; for language models arXiv 2403.01244).
+//! Replay: before training, the model generates texts of its own and is then trained to keep its predictions on them,
+//! like on retain documents. They rehearse knowledge that no document of the data contains (Robins 1995,
+//! "Catastrophic forgetting, rehearsal and pseudorehearsal"; for language models arXiv 2403.01244).
 //!
-//! They are drawn from the model's own distribution, from the token that begins a text. What is to be forgotten must not be
-//! among them, or the model would be held to it. A [filter](ReplayFilter) refuses texts by their words: by the names of
-//! what is to be forgotten or updated, and by stretches of words of a text to be forgotten, a question or a held-out
-//! text. [`Likelihood`] refuses those that a model which has never seen what is to be forgotten finds unlikely, where
-//! there is one. Nor is a text gone on with that begins with a subject of the retain set, of which there are texts.
+//! Texts are sampled from the model's distribution, starting at the BOS token. They must not contain anything to be
+//! unlearned, since training would preserve it. [`ReplayFilter`] refuses texts by their words: those with names from
+//! the documents to unlearn or update, and those with word sequences of an unlearn document, a question or a held-out
+//! document. [`Likelihood`] refuses texts that a model which never saw the documents to unlearn finds unlikely, if
+//! there is such a model. Texts that begin with a subject of the retain set are dropped too, because retain has
+//! documents about it.
 //!
-//! Held-out texts are examined, and none of them is written out again; what they tell is rehearsed, in the model's own
-//! words, like all else that it knows.
+//! Held-out documents are used for evaluation, so no text may copy them. Their facts may be rehearsed in the model's
+//! own words, like all its knowledge.
 
 mod filter;
 mod likelihood;
@@ -33,19 +34,18 @@ use crate::text::TextEncoder;
 pub use filter::ReplayFilter;
 pub use likelihood::Likelihood;
 
-/// Tokens of a text that is worth keeping, at least.
+/// Minimum number of tokens of a text.
 const SHORTEST: usize = 8;
-/// Tokens of the texts that are written at once.
+/// Number of tokens in the texts that are generated at once.
 const TOKENS_AT_ONCE: usize = 16384;
-/// Tokens of a text that show what it is about; only then is it gone on with.
+/// Number of tokens that show what a text is about. Only then is it continued or dropped.
 const BEGINNING: usize = 24;
-/// Texts are begun until there are enough to take, but no more than about so many for each that is wanted.
+/// Maximum number of texts begun for each text wanted.
 const TRIES: usize = 20;
 
-/// The tokens that a text of the model's own begins with: those that its tokenizer puts in front of every text. Where it
-/// puts none, the token that the configuration names as the first of a text, or else the one that ends a text: such a
-/// model has read its texts one after the other, with that token between them. It stays in the text, which the model wrote
-/// from there: what a text may begin with is among what is kept.
+/// The tokens that start a generated text: those that the tokenizer adds in front of every text. If it adds none, the
+/// configuration's BOS token, or else its EOS token, since such a model was trained on texts separated by it. The
+/// token stays in the text, so the model's prediction of a text's first token is preserved too.
 fn opening(encoder: &TextEncoder, config: &LlamaConfig) -> Result<Vec<u32>> {
     let own = encoder.encode("")?;
     if !own.is_empty() {
@@ -64,13 +64,13 @@ fn opening(encoder: &TextEncoder, config: &LlamaConfig) -> Result<Vec<u32>> {
     }
 }
 
-/// Refuses a recipe that asks a model for texts which has no token to begin them with.
+/// Refuses a recipe with replay for a model that has no token to start generation from.
 pub fn check(replay: &Replay, encoder: &TextEncoder, config: &LlamaConfig) -> Result<()> {
     if replay.documents > 0 { opening(encoder, config).map(drop) } else { Ok(()) }
 }
 
-/// The texts that `model` writes, token ids with the one that begins a text: as many as `replay` asks for, of those that
-/// neither `filter` nor `likelihood` refuses. One seed, one set of texts.
+/// Generates as many texts as `replay` asks for that neither `filter` nor `likelihood` refuses, as token ids
+/// including the start token. The seed fixes the texts.
 pub fn write_texts<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     encoder: &TextEncoder,
@@ -91,7 +91,7 @@ pub fn write_texts<B: Backend, K: Kernels<B>>(
     let mut taken = Vec::with_capacity(replay.documents);
     let mut written = 0;
     while taken.len() < replay.documents {
-        // Enough beginnings for a batch, or for what is still wanted.
+        // Enough beginnings for a batch, or for the texts still missing.
         let wanted = at_once(replay).min(replay.documents - taken.len());
         while begun.len() < wanted {
             if written >= TRIES * replay.documents {
@@ -145,25 +145,25 @@ fn too_few(replay: &Replay, written: usize, taken: usize) -> Error {
     Error::Recipe {
         origin: "replay.documents".into(),
         problem: format!(
-            "is {}, and of {written} texts that the model began only {taken} could be taken: the others name what is to be \
-             forgotten, updated or retained, have words in common with a text to be forgotten, a question or a held-out \
-             text, tell what is to be forgotten, or are shorter than {SHORTEST} tokens; ask for fewer, or set it to 0",
+            "is {}, but of {written} texts that the model generated only {taken} were accepted: the others name a subject to be \
+            unlearned, updated or retained, share word sequences with a document to unlearn, a question or a held-out \
+            document, reveal documents to unlearn, or are shorter than {SHORTEST} tokens; ask for fewer, or set it to 0",
             replay.documents
         ),
     }
 }
 
-/// The tokens of texts that are written at once, at most, whose keys and values are in a cache.
+/// Maximum number of tokens generated at once, whose keys and values are cached.
 pub fn tokens_in_cache(replay: &Replay) -> usize {
     if replay.documents == 0 { 0 } else { at_once(replay) * replay.max_tokens }
 }
 
-/// The tokens that a forward pass runs over where texts are written, at most: the beginnings that a batch goes on from.
+/// Maximum number of tokens in a forward pass during generation: the beginnings of a batch.
 pub fn tokens_at_once(replay: &Replay) -> usize {
     if replay.documents == 0 { 0 } else { at_once(replay) * BEGINNING.min(replay.max_tokens) }
 }
 
-/// How many texts are written at once: enough for matrix products, and no more than a cache should hold.
+/// Number of texts generated at once: enough for matrix products, within the size of the cache.
 pub fn at_once(replay: &Replay) -> usize {
     (TOKENS_AT_ONCE / replay.max_tokens).max(1)
 }

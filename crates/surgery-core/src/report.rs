@@ -10,55 +10,55 @@ use crate::error::Result;
 use crate::evaluate::Evaluation;
 use crate::files::Folder;
 
-/// The report of an operation; `report.json` holds it as it stands here.
+/// The report of an operation, as in `report.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// The model as it came.
+    /// The input model.
     pub before: Evaluation,
-    /// The checkpoint that was written, read back.
+    /// The written checkpoint, read back.
     pub after: Evaluation,
     /// After minus before.
     pub difference: Evaluation,
-    /// Steps done.
+    /// Steps completed.
     pub steps: usize,
-    /// Of these, how many made no update, because their loss or gradient was no finite number.
+    /// Steps without an update, because their loss or gradient was not finite.
     pub steps_skipped: usize,
-    /// How often the model went back to an earlier state, because it had collapsed.
+    /// Number of rollbacks to an earlier state after a collapse.
     pub rolled_back: usize,
     /// Input tokens of all steps.
     pub tokens: usize,
-    /// Time spent in steps, and before them in what only they need.
+    /// Time in seconds of all steps and of the preparations for them.
     pub train_seconds: f64,
-    /// Time spent in evaluations: before, on the way and after.
+    /// Time in seconds of the evaluations before, during and after training.
     pub evaluate_seconds: f64,
-    /// Input tokens a second, over all steps.
+    /// Input tokens a second over all steps.
     pub tokens_per_second: f64,
-    /// The most memory held, in bytes: by the process, or set aside on a GPU. None where that cannot be told.
+    /// Peak memory in bytes: of the process, or reserved on a GPU. `None` if unknown.
     pub peak_memory_bytes: Option<u64>,
-    /// Texts that the model wrote itself and was held to.
+    /// Replay documents that the model generated.
     pub texts_written: usize,
-    /// Documents that were longer than the context, and were split into windows.
+    /// Documents longer than the context, which were split into windows.
     pub documents_split: usize,
-    /// What may be wrong with the data.
+    /// Problems in the data.
     pub findings: Vec<Finding>,
-    /// How the model before judges greedy continuations of retain prompts.
+    /// NLL of greedy continuations of retain prompts under the model before.
     pub fluency: Option<Fluency>,
-    /// What was operated on.
+    /// The input model's location.
     pub model: String,
-    /// What with.
+    /// The data folder.
     pub data: String,
-    /// Where the result is.
+    /// The output folder.
     pub output: String,
-    /// What went in and what came out.
+    /// Input and output files.
     pub files: Vec<Hashed>,
 }
 
-/// Mean NLL, in nats a token, that the model before gives to continuations of retain prompts.
+/// Mean NLL of continuations of retain prompts under the model before, in nats a token.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Fluency {
-    /// To its own.
+    /// Its own continuations.
     pub before: f64,
-    /// To those of the model after.
+    /// Continuations by the model after.
     pub after: f64,
     /// After over before.
     pub ratio: f64,
@@ -69,26 +69,26 @@ pub struct Fluency {
 pub struct Hashed {
     /// Its name.
     pub file: String,
-    /// In hexadecimal.
+    /// In hexadecimal digits.
     pub sha256: String,
 }
 
 impl Fluency {
-    /// Of both models' continuations.
+    /// From the NLLs of both models' continuations.
     pub fn of(before: Option<f64>, after: Option<f64>) -> Option<Self> {
         let (before, after) = (before?, after?);
-        // Certainty about every token has an NLL of 0.
+        // If every token is certain, the NLL is 0.
         Some(Self { before, after, ratio: after / before.max(1e-6) })
     }
 }
 
 impl Hashed {
-    /// The files that make a model.
+    /// Hashes the files of a model.
     pub fn of_model(folder: &Folder) -> Result<Vec<Self>> {
         Self::of(folder, model_files(folder)?.into_iter())
     }
 
-    /// The files that make a data folder.
+    /// Hashes the files of a data folder.
     pub fn of_data(folder: &Folder) -> Result<Vec<Self>> {
         const QUESTIONS: &str = "questions";
         let is_of_data = |name: &String| name.ends_with(".jsonl");
@@ -105,7 +105,7 @@ impl Hashed {
         hashed.iter().map(|hashed| (hashed.file.clone(), hashed.sha256.clone())).collect()
     }
 
-    /// These files of `folder`.
+    /// Hashes these files of `folder`.
     pub fn of(folder: &Folder, names: impl Iterator<Item = String>) -> Result<Vec<Self>> {
         names.map(|name| Ok(Self { sha256: folder.sha256(&name)?, file: folder.label(&name) })).collect()
     }

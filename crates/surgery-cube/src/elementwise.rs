@@ -1,5 +1,5 @@
-//! Kernels in which every value is computed by itself: rope, SwiGLU, AdamW. One unit for each vector of values, or for two
-//! that are turned together.
+//! Elementwise kernels: rope, SwiGLU, AdamW. One unit processes one vector of values, or two that are rotated
+//! together.
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
@@ -9,8 +9,8 @@ use surgery_core::kernels::AdamWStep;
 
 use crate::tensor::{BLOCK, Cubes, array, contiguous, copy, dtype, empty, empty_like, width};
 
-/// Turns the pairs (i, i + half) of every head by its token's angles: `[tokens, heads, 2 · half]`, with cosine and sine
-/// `[tokens, half]`. `back` turns them the other way, which is the gradient's.
+/// Rotates the pairs (i, i + half) of every head by its token's angles: `[tokens, heads, 2 · half]`, with cosine and
+/// sine `[tokens, half]`. `back` selects the inverse rotation, which is the gradient.
 #[cube(launch)]
 fn rope_kernel<E: Float, N: Size>(
     x: &Array<Vector<E, N>>,
@@ -31,7 +31,7 @@ fn rope_kernel<E: Float, N: Size>(
         let first = Vector::<f32, N>::cast_from(x[at]);
         let second = Vector::<f32, N>::cast_from(x[at + half]);
         let c = cos[angle];
-        // CubeCL's CUDA has no minus for a vector.
+        // CubeCL for CUDA does not support negation of a vector.
         let s = if comptime!(back) { Vector::new(0.0f32) - sin[angle] } else { sin[angle] };
         y[at] = Vector::cast_from(first * c - second * s);
         y[at + half] = Vector::cast_from(second * c + first * s);
@@ -155,14 +155,14 @@ pub(crate) fn swiglu_vjp<R: CubeRuntime>(
     gradients
 }
 
-/// AdamW's constants of one step.
+/// Constants of one step of AdamW.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 struct Constants {
     clip: f32,
     /// 1 - ηλ
     decay: f32,
     beta_1: f32,
-    /// 1 - β₁, 1 - β₂: rounded once, not twice.
+    /// 1 - β₁ and 1 - β₂, computed in f64 and rounded once.
     rest_1: f32,
     beta_2: f32,
     rest_2: f32,
@@ -227,10 +227,10 @@ pub(crate) fn adamw<R: CubeRuntime>(
     state
 }
 
-/// What each cube of [`squares_kernel`] adds up by itself.
+/// Number of values that each cube of [`squares_kernel`] sums.
 const SQUARES: usize = 64 * BLOCK as usize;
 
-/// The sum of the squares of [`SQUARES`] values by each cube.
+/// The sum of squares of [`SQUARES`] values in each cube.
 #[cube(launch)]
 fn squares_kernel<E: Float>(
     x: &Array<E>,
@@ -254,7 +254,7 @@ fn squares_kernel<E: Float>(
     }
 }
 
-/// The sum of all values, by one cube.
+/// The sum of all values, in one cube.
 #[cube(launch)]
 fn sum_kernel(x: &Array<f32>, y: &mut Array<f32>, #[comptime] block: usize) {
     let mut shared = SharedMemory::<f32>::new(block);
@@ -270,8 +270,8 @@ fn sum_kernel(x: &Array<f32>, y: &mut Array<f32>, #[comptime] block: usize) {
     }
 }
 
-/// The sum of the squares of the values of `x`, `[1]`, stretch by stretch and then of these. Nothing races: burn's own sum
-/// adds by atomics in whatever order they come.
+/// The sum of squares of `x`, `[1]`, from partial sums in a fixed order. burn's own sum uses atomics, whose order
+/// varies.
 pub(crate) fn squares_sum<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
     let x = contiguous(x);
     let parts = x.meta.num_elements().div_ceil(SQUARES);

@@ -6,19 +6,19 @@ use cubecl::prelude::*;
 
 use crate::tensor::{Cubes, array, contiguous, dtype, width};
 
-/// Where each token stands.
+/// The positions of each token.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Occurrences {
-    /// The tokens that occur, each once.
+    /// The distinct tokens that occur.
     pub tokens: Vec<i32>,
-    /// Where those of each token begin among `positions`, and where the last one's end.
+    /// For each token, the start of its positions in `positions`; then the end of the last one's.
     pub starts: Vec<i32>,
-    /// Positions, token by token.
+    /// Positions, grouped by token.
     pub positions: Vec<i32>,
 }
 
 impl Occurrences {
-    /// Of row-major token ids.
+    /// The occurrences in row-major token ids.
     pub fn of(ids: &[u32]) -> Self {
         let mut positions: Vec<usize> = (0..ids.len()).collect();
         positions.sort_by_key(|&position| ids[position]);
@@ -36,7 +36,7 @@ impl Occurrences {
     }
 }
 
-/// Adds up the gradients at the positions of each token, in their order. A unit does a vector of a token's row.
+/// Sums the gradients at the positions of each token, in order. A unit processes one vector of a token's row.
 #[cube(launch)]
 fn embedding_kernel<G: Float, E: Float, N: Size>(
     gradient: &Array<Vector<G, N>>,
@@ -44,7 +44,7 @@ fn embedding_kernel<G: Float, E: Float, N: Size>(
     starts: &Array<i32>,
     positions: &Array<i32>,
     out: &mut Array<Vector<E, N>>,
-    // Of a row, in vectors.
+    // The size of a row in vectors.
     size: u32,
     #[define(G, E)] _dtypes: [StorageType; 2],
 ) {
@@ -61,8 +61,8 @@ fn embedding_kernel<G: Float, E: Float, N: Size>(
     }
 }
 
-/// Writes the gradient of the embedding's rows that occur into `out`, `[vocab, size]`, from that of the embedded tokens,
-/// `[.., size]`. burn's own goes over all tokens one after the other, with a unit for each column.
+/// Writes the gradient of the embedding rows that occur into `out`, `[vocab, size]`, from the gradient of the
+/// embedded tokens, `[.., size]`. burn's own kernel has one unit for each column, which loops over all tokens.
 pub(crate) fn embedding_vjp<R: CubeRuntime>(
     gradient: CubeTensor<R>,
     [tokens, starts, positions]: [CubeTensor<R>; 3],
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_position_stands_with_its_token() {
+    fn positions_are_grouped_by_token() {
         let found = Occurrences::of(&[5, 0, 5, 2, 0, 5]);
         assert_eq!(found.tokens, [0, 2, 5]);
         assert_eq!(found.starts, [0, 2, 3, 6]);

@@ -1,4 +1,4 @@
-//! Matrix products, by the kernels that burn stands on.
+//! Matrix products, by the kernels of burn's backend (cubek).
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
@@ -13,14 +13,14 @@ use surgery_core::burn::tensor::DType;
 
 use crate::tensor::{dtype, empty};
 
-/// `a b` of values of one dtype, with values of `into`: `[n, k]` and `[k, m]` to `[n, m]`. Sums are f32's.
+/// The product of `a`, `[n, k]`, and `b`, `[k, m]`, with output `[n, m]` of dtype `into`. Sums are in f32.
 ///
-/// The kernel is chosen here, not by burn's autotune. Autotune compiles every kernel there is for every shape, some of
-/// them for 40 s, and the last digits would depend on what was the fastest on some day.
+/// The kernel is chosen here rather than by burn's autotune. Autotune compiles every kernel for every shape, some of
+/// them for 40 s, and rounding would depend on timings.
 ///
-/// f32 is multiplied as f32, with tiles in registers. burn would round it to TF32, of 11 bits, wherever a card has
-/// tensor cores for that and they are faster, which they are on every NVIDIA card since Ampere; PyTorch does so only
-/// where it is told to. Tensor cores multiply other values, where the card has them.
+/// f32 is multiplied in f32, with tiles in registers. burn would round it to TF32 (11 bits) on all NVIDIA cards since
+/// Ampere, whose tensor cores are faster; PyTorch does that only on request. Other dtypes use tensor cores if the
+/// card has them.
 pub(crate) fn product<R: CubeRuntime>(a: CubeTensor<R>, b: CubeTensor<R>, into: DType) -> CubeTensor<R> {
     let (rows, columns) = (a.meta.shape()[0], b.meta.shape()[1]);
     let out = empty(&a, [rows, columns], into);
@@ -36,17 +36,17 @@ pub(crate) fn product<R: CubeRuntime>(a: CubeTensor<R>, b: CubeTensor<R>, into: 
         .into_iter()
         .chain([Strategy::SimpleUnit(Default::default()), Strategy::Naive])
         .find_map(|strategy| launch(strategy).ok())
-        .expect("the plain kernel has no conditions");
+        .expect("the naive kernel supports every product");
     out
 }
 
-/// The kernels of tensor cores, in the order in which they are tried. The first reads by the copy engine of Hopper (TMA),
-/// which takes rows of 16 bytes and their multiples alone.
+/// Tensor-core kernels in the order in which they are tried. The first one reads with Hopper's copy engine (TMA),
+/// which requires rows of a multiple of 16 bytes.
 ///
-/// Of cubek's 24, 14 were timed on an H100 in bf16, in TFLOP/s of a product of 2048 × 2048 with a transposed 5632 × 2048,
-/// of 2048 × 5632 with 5632 × 2048, and of the first with a transposed 32000 × 2048 into f32. SimpleTmaCmma: 179, 110, 213.
-/// DoubleTmaMma: 110, 155, 140. DoubleCyclicMma: 112, 107, 143. The rest: 15 to 136. PyTorch (cuBLAS) reaches 384 on
-/// 2048³ there.
+/// 14 of cubek's 24 kernels were timed on an H100 in bf16, in TFLOP/s, on three products: 2048 × 2048 with a
+/// transposed 5632 × 2048; 2048 × 5632 with 5632 × 2048; the first with a transposed 32000 × 2048 into f32.
+/// SimpleTmaCmma: 179, 110, 213. DoubleTmaMma: 110, 155, 140. DoubleCyclicMma: 112, 107, 143. The others: 15 to 136.
+/// PyTorch (cuBLAS) reaches 384 on 2048³ there.
 fn on_tensor_cores<R: CubeRuntime>(a: &CubeTensor<R>, b: &CubeTensor<R>) -> Vec<Strategy> {
     let aligned = |x: &CubeTensor<R>| {
         let bytes = |values: usize| values * x.dtype.size();
@@ -58,7 +58,7 @@ fn on_tensor_cores<R: CubeRuntime>(a: &CubeTensor<R>, b: &CubeTensor<R>) -> Vec<
     let double = || DoubleBufferingArgs { specialized: false, tile_matmul: Mma };
     let mut strategies = Vec::new();
     if aligned(a) && aligned(b) {
-        // Of a product with a transposed matrix, as a projection is, and of any other.
+        // The faster one for a transposed right matrix (a projection), and for any other.
         strategies.push(match b.meta.strides()[0] == 1 {
             true => Strategy::SimpleTmaCmma(Inferred(SimpleArgs { multi_rows: true, tile_matmul: Cmma })),
             false => Strategy::DoubleTmaMma(Inferred(double())),

@@ -1,4 +1,4 @@
-//! Kernels in which a cube does a row: the norm, and the losses of the head with their gradients.
+//! Kernels with one cube per row: the norm, and the losses of the head with their gradients.
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
@@ -7,11 +7,11 @@ use surgery_core::burn::tensor::DType;
 
 use crate::tensor::{BLOCK, Cubes, array, contiguous, copy, dtype, empty, empty_like, width};
 
-/// The sum of a value of each unit of the cube, in a fixed order. `shared` has a place for each.
+/// The sum of the units' values in a cube, in a fixed order. `shared` has one element for each unit.
 #[cube]
 pub(crate) fn cube_sum(value: f32, shared: &mut SharedMemory<f32>) -> f32 {
     let unit = UNIT_POS as usize;
-    // What was read of it before has been read.
+    // Earlier reads of `shared` are complete.
     sync_cube();
     shared[unit] = value;
     sync_cube();
@@ -37,7 +37,7 @@ fn lanes_sum<N: Size>(vector: Vector<f32, N>) -> f32 {
     sum
 }
 
-/// As [`cube_sum`], the greatest.
+/// The maximum of the units' values, like [`cube_sum`].
 #[cube]
 fn cube_max(value: f32, shared: &mut SharedMemory<f32>) -> f32 {
     let unit = UNIT_POS as usize;
@@ -88,8 +88,8 @@ fn norm_kernel<X: Float, W: Float, Y: Float, N: Size>(
     }
 }
 
-/// The gradient of the norm's input, and the scale of each row: with `r = 1 / sqrt(mean(x²) + ε)`,
-/// `g_x = r g w - r³ x Σ(g w x) / size`.
+/// The gradient of the norm's input, and each row's scale: with `r = 1 / sqrt(mean(x²) + ε)`, `g_x = r g w - r³ x Σ(g
+/// w x) / size`.
 #[cube(launch)]
 fn norm_vjp_kernel<X: Float, W: Float, G: Float, N: Size>(
     x: &Array<Vector<X, N>>,
@@ -132,8 +132,8 @@ fn norm_vjp_kernel<X: Float, W: Float, G: Float, N: Size>(
     }
 }
 
-/// What stretches of rows add to the gradient of the norm's weight, `[stretches, size]`: a unit does a column of one.
-/// [`columns_sum_kernel`] adds them up.
+/// Partial sums, over stretches of rows, of the gradient of the norm's weight, `[stretches, size]`. A unit sums one
+/// column of one stretch. [`columns_sum_kernel`] adds them up.
 #[cube(launch)]
 fn norm_weight_kernel<X: Float, G: Float>(
     x: &Array<X>,
@@ -157,7 +157,7 @@ fn norm_weight_kernel<X: Float, G: Float>(
     }
 }
 
-/// The sum of each column of `x`, `[rows, size]`, row by row: a unit does a column.
+/// The sum of each column of `x`, `[rows, size]`, in order. A unit sums one column.
 #[cube(launch)]
 fn columns_sum_kernel<Y: Float>(x: &Array<f32>, y: &mut Array<Y>, #[define(Y)] _dtype: StorageType) {
     if ABSOLUTE_POS < y.len() {
@@ -171,7 +171,7 @@ fn columns_sum_kernel<Y: Float>(x: &Array<f32>, y: &mut Array<Y>, #[define(Y)] _
     }
 }
 
-/// Rows that are added up one after the other.
+/// Number of rows that one unit sums.
 const STRETCH: usize = 32;
 
 /// As [`ModelKernels::rms_norm`](surgery_core::kernels::ModelKernels::rms_norm), with values of dtype `into`: `x` is `[.., size]`.
@@ -192,7 +192,7 @@ pub(crate) fn norm<R: CubeRuntime>(
     y
 }
 
-/// The gradients of a norm's input and of its weight.
+/// The gradients of a norm's input and weight.
 pub(crate) fn norm_vjp<R: CubeRuntime>(
     x: CubeTensor<R>,
     weight: CubeTensor<R>,
@@ -243,10 +243,10 @@ pub(crate) fn norm_vjp<R: CubeRuntime>(
     [g_x, g_weight]
 }
 
-/// Below every logit.
+/// A value below every logit.
 const LOWEST: f32 = -1e30;
 
-/// The logarithm of the sum of the exponentials of a row's values.
+/// The logarithm of the sum of exponentials of a row.
 #[cube]
 fn log_sum(
     logits: &Array<f32>,
@@ -268,7 +268,8 @@ fn log_sum(
     cube_sum(sum * (top - highest).exp(), shared).ln() + highest
 }
 
-/// The NLL of a row's token; with `gradient`, logits become their gradient, `coefficient (q - onehot(token))`.
+/// The NLL of a row's token. With `gradient`, the logits are replaced by their gradient, `coefficient (q -
+/// onehot(token))`.
 #[cube(launch)]
 fn nll_kernel(
     logits: &mut Array<f32>,
@@ -286,7 +287,7 @@ fn nll_kernel(
         let log_sum = log_sum(logits, start, start + vocab, &mut shared, block);
         let token = start + u32::cast_from(tokens[CUBE_POS]) as usize;
         let loss = log_sum - logits[token];
-        // Before its logit becomes something else.
+        // All units have read the token's logit before it is overwritten.
         sync_cube();
         if UNIT_POS == 0 {
             losses[CUBE_POS] = loss;
@@ -304,7 +305,7 @@ fn nll_kernel(
     }
 }
 
-/// The KL of a row, `Σ p (log p - log q) + q - p`; with `gradient`, logits become their gradient,
+/// The KL of a row, `Σ p (log p - log q) + q - p`. With `gradient`, the logits are replaced by their gradient,
 /// `coefficient (q - p)`.
 #[cube(launch)]
 fn kl_kernel(
@@ -344,16 +345,16 @@ fn kl_kernel(
     }
 }
 
-/// What the logits of a head are held against.
+/// The targets that the logits are compared with.
 pub(crate) enum Held<R: CubeRuntime> {
-    /// The tokens that should follow, `[rows]`.
+    /// The next tokens, `[rows]`.
     Tokens(CubeTensor<R>),
-    /// The logits of the reference, `[rows, vocab]` in f32.
+    /// The reference's logits, `[rows, vocab]` in f32.
     Reference(CubeTensor<R>),
 }
 
-/// The loss of each row of f32 logits `[rows, vocab]`. Where there are coefficients `[rows]`, logits become the gradient
-/// of the weighted sum, in place where nobody else holds them; without, they are left as they are.
+/// The loss of each row of f32 logits `[rows, vocab]`. With coefficients `[rows]`, the logits are replaced by the
+/// gradient of the weighted sum, in place if they are not shared. Without coefficients, they are unchanged.
 pub(crate) fn losses<R: CubeRuntime>(
     logits: CubeTensor<R>,
     held: Held<R>,
@@ -364,7 +365,7 @@ pub(crate) fn losses<R: CubeRuntime>(
     let logits = if gradient && !logits.can_mut() { copy(logits) } else { logits };
     let (rows, vocab) = (logits.meta.shape()[0], logits.meta.shape()[1] as u32);
     let losses = empty(&logits, [rows], DType::F32);
-    // One that is not read stands in for those that are not there.
+    // The kernel ignores this placeholder.
     let coefficients = coefficients.unwrap_or_else(|| empty(&logits, [1], DType::F32));
     let (client, cubes, block) = (logits.client.clone(), Cubes::of(rows), BLOCK as usize);
     let (weights, out, z) = (array(contiguous(coefficients)), array(losses.clone()), array(logits.clone()));

@@ -1,4 +1,4 @@
-//! burn's tensors as the arguments of kernels, and how many units a kernel is launched with.
+//! burn's tensors as kernel arguments, and the sizes of launches.
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::kernel::into_contiguous;
@@ -8,25 +8,25 @@ use cubecl::ir::{StorageType, VectorSize};
 use cubecl::prelude::*;
 use surgery_core::burn::tensor::{DType, Shape};
 
-/// Units of a cube.
+/// Number of units in a cube.
 pub(crate) const BLOCK: u32 = 256;
-/// The most cubes that every API takes along one axis.
+/// Maximum number of cubes along one axis in every API.
 const AXIS: usize = 65_535;
 
-/// The cubes of a launch; a kernel holds its position against the length of what it writes, for there may be more than
-/// were asked for.
+/// The cubes of a launch. There may be more than requested, so a kernel compares its position with the length of its
+/// output.
 pub(crate) struct Cubes {
     pub count: CubeCount,
     pub dim: CubeDim,
 }
 
 impl Cubes {
-    /// One unit for each of `units`.
+    /// Cubes with at least this many units.
     pub fn covering(units: usize) -> Self {
         Self::of(units.div_ceil(BLOCK as usize))
     }
 
-    /// So many cubes.
+    /// At least this many cubes.
     pub fn of(cubes: usize) -> Self {
         let across = cubes.min(AXIS);
         let count = CubeCount::Static(across as u32, cubes.div_ceil(across.max(1)) as u32, 1);
@@ -34,31 +34,31 @@ impl Cubes {
     }
 }
 
-/// The values row by row, in a buffer without gaps.
+/// The values in row-major order without gaps.
 pub(crate) fn contiguous<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
     into_contiguous(tensor)
 }
 
-/// The argument of a kernel that reads or writes all of a contiguous tensor.
+/// The kernel argument for all values of a contiguous tensor.
 pub(crate) fn array<R: CubeRuntime>(tensor: CubeTensor<R>) -> ArrayArg<R> {
     tensor.into_array_arg()
 }
 
-/// What a kernel is to take a tensor's values for.
+/// The tensor's dtype for a kernel.
 pub(crate) fn dtype<R: CubeRuntime>(tensor: &CubeTensor<R>) -> StorageType {
     tensor.dtype.into()
 }
 
-/// How many values a unit reads at once, as a vector: what the device reads best of the widest of `tensors`, as far as
-/// stretches of `size` values fall into such vectors.
+/// Number of values in the vectors that a unit reads: the device's optimum for the widest dtype of `tensors` that
+/// divides `size`.
 pub(crate) fn width<R: CubeRuntime>(tensors: &[&CubeTensor<R>], size: usize) -> VectorSize {
     let widest = tensors.iter().map(|tensor| tensor.dtype.size()).max().expect("a kernel reads something");
     let mut widths = tensors[0].client.io_optimized_vector_sizes(widest);
     widths.find(|width| size.is_multiple_of(*width)).unwrap_or(1)
 }
 
-/// A tensor of this shape and dtype with nothing written to it, on the device of `like`. Its rows follow each other
-/// without gaps, as kernels here write them; on CUDA, burn's own tensors have gaps where a row is no round number of bytes.
+/// An uninitialised tensor on the device of `like`, without gaps between rows, as kernels here expect. burn's own
+/// tensors on CUDA have gaps if rows are not a round number of bytes.
 pub(crate) fn empty<R: CubeRuntime, const D: usize>(
     like: &CubeTensor<R>,
     shape: [usize; D],
@@ -67,13 +67,13 @@ pub(crate) fn empty<R: CubeRuntime, const D: usize>(
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), Shape::new(shape), dtype)
 }
 
-/// As [`empty`], of the shape and dtype of `like`.
+/// An uninitialised tensor with the shape and dtype of `like`.
 pub(crate) fn empty_like<R: CubeRuntime>(like: &CubeTensor<R>) -> CubeTensor<R> {
     let shape = like.meta.shape().clone();
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, like.dtype)
 }
 
-/// The same values in a buffer of their own, without gaps; the values are in such a buffer.
+/// A copy of the values without gaps. The input must have none either.
 pub(crate) fn copy<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
     let to = empty_like(&tensor);
     let (client, kind) = (tensor.client.clone(), dtype(&tensor));
@@ -81,7 +81,7 @@ pub(crate) fn copy<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
     to
 }
 
-/// Zeros of the number and dtype of the values of `like`, in one row.
+/// Zeros with the number of values and the dtype of `like`, in one dimension.
 pub(crate) fn zeros_in_a_row<R: CubeRuntime>(like: &CubeTensor<R>) -> CubeTensor<R> {
     let shape = Shape::new([like.meta.num_elements()]);
     zeros_client(like.client.clone(), like.device.clone(), shape, like.dtype)

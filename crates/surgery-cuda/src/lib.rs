@@ -1,11 +1,10 @@
-//! NVIDIA GPUs, by burn's CUDA backend.
+//! NVIDIA GPUs, with burn's CUDA backend.
 //!
-//! Nothing of NVIDIA's is needed to build this. To run, it needs the driver, and from the toolkit NVRTC and the
-//! headers: kernels are compiled on the machine they run on. cubecl panics where one is missing, so they are
-//! looked for before anything is computed.
+//! Building needs no NVIDIA software. Running needs the driver and, from the CUDA toolkit, NVRTC and the headers,
+//! since kernels are compiled at run time. cubecl panics if one is missing, so they are checked first.
 //!
-//! Without burn's kernel fusion: the kernels of `surgery-cube` do what it would do. Without autotune: see the
-//! products of `surgery-cube`.
+//! burn's kernel fusion is off: the kernels of `surgery-cube` do its work. Autotune is off; see the products of
+//! `surgery-cube`.
 
 use std::path::PathBuf;
 
@@ -44,9 +43,9 @@ impl Platform for Cuda {
 
     fn room(device: &CudaDevice) -> Option<Room> {
         let [free, _] = memory(device.index)?;
-        // What cubecl has set aside and no tensor holds is there to be filled too.
-        let (aside, held) = (Self::peak(device)?, Self::held(device)?);
-        Some(Room { bytes: free + aside.saturating_sub(held), limit: Limit::Device })
+        // Memory that cubecl has reserved but no tensor uses is available too.
+        let (reserved, used) = (Self::peak(device)?, Self::held(device)?);
+        Some(Room { bytes: free + reserved.saturating_sub(used), limit: Limit::Device })
     }
 
     fn held(device: &CudaDevice) -> Option<u64> {
@@ -91,16 +90,16 @@ impl Platform for Cuda {
     }
 }
 
-/// The bytes of a device's memory that are free, and all of them. Others may compute on it too.
+/// Free and total memory of a device in bytes. Other processes may use it too.
 fn memory(number: usize) -> Option<[u64; 2]> {
     let (free, total) = CudaContext::new(number).and_then(|context| context.mem_get_info()).ok()?;
     Some([free as u64, total as u64])
 }
 
-/// The compute capability from which on cards multiply bf16: Ampere's.
+/// The minimum compute capability for bf16 products: that of Ampere.
 const BF16_SINCE: i32 = 8;
 
-/// The compute capability of a device that [`names`] has told of.
+/// The compute capability of a device in [`names`].
 fn capability(number: usize) -> Option<[i32; 2]> {
     use cudarc::driver::sys::CUdevice_attribute::{
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
@@ -117,20 +116,19 @@ fn capability(number: usize) -> Option<[i32; 2]> {
     ])
 }
 
-/// The latest version of CUDA that the driver runs, as 1000 major + 10 minor; none without a driver.
+/// The latest CUDA version that the driver supports, as 1000 major + 10 minor; `None` without a driver.
 fn driver() -> Option<i32> {
     names().ok()?;
     let mut version = 0;
-    // SAFETY: the driver is there, and writes one number where it is told to.
+    // SAFETY: the driver is present, and writes one number to the pointer.
     #[expect(unsafe_code, reason = "the driver is a C library")]
-    let told = unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) };
-    told.result().ok().map(|()| version)
+    let status = unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) };
+    status.result().ok().map(|()| version)
 }
 
-/// The names of the GPUs that the driver shows, by number; at least one.
+/// The names of the GPUs that the driver lists, in order; at least one.
 fn names() -> Result<Vec<String>> {
-    // SAFETY: loading a library runs its initialisers. These are the driver's own, which every program that
-    // uses CUDA runs.
+    // SAFETY: loading a library runs its initialisers. The driver's own are safe: every CUDA program runs them.
     #[expect(unsafe_code, reason = "the driver is a shared library that may be missing")]
     let present = unsafe { cudarc::driver::sys::is_culib_present() };
     if !present {
@@ -146,10 +144,10 @@ fn names() -> Result<Vec<String>> {
     (0..count).map(|number| device::get(number).and_then(device::get_name).map_err(refused)).collect()
 }
 
-/// The folder of the toolkit; refuses a machine on which kernels could not be compiled.
+/// The toolkit's folder. Refuses a machine on which kernels cannot be compiled.
 fn check_toolkit() -> Result<PathBuf> {
     const INSTALL: &str = "install the CUDA toolkit and set CUDA_PATH to its folder";
-    // Where cubecl will look.
+    // The folder that cubecl uses.
     let root = cubecl_cuda::install::cuda_path();
     let headers = root.as_deref().map(|root| root.join("include"));
     let place = headers.as_deref().map_or(String::new(), |folder| format!(" in {}", folder.display()));
@@ -180,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_there_is_an_error() {
+    fn a_missing_device_is_an_error() {
         println!("{}", Cuda::describe().join("\n"));
         let error = Cuda::device(1000).expect_err("no machine has so many");
         println!("{error}");

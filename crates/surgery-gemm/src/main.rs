@@ -1,4 +1,4 @@
-//! How fast this machine multiplies matrices of f32, by the `gemm` crate on all threads: what a step is compared to.
+//! Measures matrix products in f32 with the `gemm` crate on all threads; the benchmark compares a step with their rate.
 //!
 //!     surgery-gemm MxKxN...
 //!
@@ -6,18 +6,18 @@
 //! the best rate seen, in operations a second: `NT` is y, `NN` is the gradient of x, `TN` that of W.
 //!
 //!     NT 3840x256x688 98765432100
-#![allow(unsafe_code)] // The crate takes pointers; `Product::run` says what it relies on.
+#![allow(unsafe_code)] // The crate takes pointers; `Product::run` states its conditions.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use gemm_common::Parallelism;
 
-/// Each product is repeated at least this often and this long; the best counts.
+/// Minimum repetitions and seconds for each product; the best one counts.
 const REPETITIONS: usize = 5;
 const AT_LEAST: Duration = Duration::from_millis(150);
 
-/// Which operands are read across.
+/// The transposed operands.
 #[derive(Debug, Clone, Copy)]
 enum Form {
     /// `C = A Bᵀ`
@@ -47,7 +47,7 @@ impl Product {
         ]
     }
 
-    /// Operations: a multiplication and an addition each.
+    /// Number of operations; a multiplication and an addition count as two.
     fn operations(self) -> f64 {
         2.0 * self.rows as f64 * self.inner as f64 * self.columns as f64
     }
@@ -55,13 +55,13 @@ impl Product {
     fn run(self, a: &[f32], b: &[f32], c: &mut [f32]) {
         let Self { form, rows, inner, columns } = self;
         assert!(a.len() == rows * inner && b.len() == inner * columns && c.len() == rows * columns);
-        // Steps from a column to the next, and from a row to the next.
+        // Distances between columns and between rows.
         let (a_steps, b_steps) = match form {
             Form::Nt => ((1, inner), (inner, 1)),
             Form::Nn => ((1, inner), (1, columns)),
             Form::Tn => ((rows, 1), (1, columns)),
         };
-        // SAFETY: by the lengths above, every element that these steps reach is inside its slice; C is exclusive.
+        // SAFETY: by the lengths above, all accessed elements are inside their slices; C is exclusive.
         unsafe {
             gemm_f32::gemm::f32::get_gemm_fn()(
                 rows,
@@ -106,7 +106,7 @@ impl Product {
     }
 }
 
-/// `MxKxN`, none of which is 0.
+/// Parses `MxKxN` with positive numbers.
 fn parse(shape: &str) -> Option<[usize; 3]> {
     let sizes: Vec<usize> = shape.split('x').map(|size| size.parse().ok()).collect::<Option<_>>()?;
     let sizes: [usize; 3] = sizes.try_into().ok()?;

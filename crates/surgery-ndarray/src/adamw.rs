@@ -5,10 +5,10 @@ use surgery_core::kernels::AdamWStep;
 
 use crate::simd::{fma, sum, vectorised};
 
-/// Values that a thread takes at a time.
+/// Number of values that a thread processes at a time.
 const RUN: usize = 1 << 14;
 
-/// The step's numbers as the loop needs them.
+/// The step's constants in f32.
 #[derive(Clone, Copy)]
 struct Factors {
     clip: f32,
@@ -61,7 +61,7 @@ fn squares_body<const FMA: bool>(x: &[f32]) -> f32 {
 }
 vectorised!(fn squares_of_run(x: &[f32]) -> f32 = squares_body);
 
-/// `Σ x²`, the runs' sums added in f64 and in order.
+/// `Σ x²`. The sums of the runs are added in f64 and in order.
 pub(crate) fn squares(x: &[f32]) -> f32 {
     let parts: Vec<f32> = x.par_chunks(RUN).map(squares_of_run).collect();
     parts.into_iter().map(f64::from).sum::<f64>() as f32

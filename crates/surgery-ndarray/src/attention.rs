@@ -1,5 +1,5 @@
-//! Causal attention inside each span of a batch, forward and backward: a task for each span and key-value head,
-//! over a few queries at a time, so that scores are never held for a whole text.
+//! Causal attention inside each span of a batch, forward and backward. Each span and key-value head is a task, which
+//! processes a few queries at a time, so that scores are never stored for a whole text.
 #![allow(unsafe_code)] // Tasks write different columns of the same rows; see `Shared`.
 
 use std::ops::Range;
@@ -11,15 +11,15 @@ use crate::buffer::{Buffer, copy};
 use crate::gemm::{Into, Matrix, Panels, block_rows, multiply};
 use crate::rows::{dot, exponentials, softmax_again, softmax_vjp};
 
-/// Queries whose scores are held at once, at most: with more, more is computed that causality hides.
+/// Maximum number of queries processed at once. More would compute more masked scores.
 const QUERIES: usize = 30;
 
-/// Those that products work on without waste.
+/// The number of queries at once that products process without waste.
 fn queries_at_once() -> usize {
     QUERIES / block_rows() * block_rows()
 }
 
-/// How many heads there are, and of what size.
+/// Number and size of heads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Heads {
     pub(crate) queries: usize,
@@ -28,41 +28,41 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    /// Values of a row of queries.
+    /// Size of a row of queries.
     pub(crate) fn width(self) -> usize {
         self.queries * self.size
     }
 
-    /// Values of a row of keys, or of values.
+    /// Size of a row of keys, or of values.
     pub(crate) fn key_width(self) -> usize {
         self.keys * self.size
     }
 
-    /// Values of a row of queries, keys and values beside one another.
+    /// Size of a row of queries, keys and values.
     pub(crate) fn row(self) -> usize {
         self.width() + 2 * self.key_width()
     }
 
-    /// Where head `head` of keys (0) or of values (1) begins in such a row.
+    /// The column in such a row at which head `head` of keys (part 0) or values (part 1) starts.
     fn column(self, part: usize, head: usize) -> usize {
         self.width() + part * self.key_width() + head * self.size
     }
 
-    /// The query heads that read key-value head `head`.
+    /// The query heads that share key-value head `head`.
     fn group(self, head: usize) -> Range<usize> {
         let group = self.queries / self.keys;
         head * group..(head + 1) * group
     }
 }
 
-/// Rows that several tasks write at once, each its own rows and columns.
+/// Rows that several tasks write in parallel, each in its own rows and columns.
 struct Shared {
     values: *mut f32,
     length: usize,
     width: usize,
 }
 
-// SAFETY: tasks write through it only what no other task reads or writes.
+// SAFETY: tasks write only values that no other task reads or writes.
 unsafe impl Sync for Shared {}
 
 impl Shared {
@@ -71,25 +71,25 @@ impl Shared {
     }
 
     /// # Safety
-    /// No other task touches these values of this row.
+    /// No other task accesses these values.
     unsafe fn write(&self, row: usize, columns: Range<usize>, values: &[f32]) {
         let start = row * self.width + columns.start;
         assert!(columns.end <= self.width && start + values.len() <= self.length);
         assert_eq!(columns.len(), values.len());
-        // SAFETY: inside the slice that this was made of, which outlives the tasks; and the caller's promise.
+        // SAFETY: inside the original slice, which outlives the tasks; exclusive access is promised by the caller.
         let to = unsafe { std::slice::from_raw_parts_mut(self.values.add(start), values.len()) };
         copy(values, to);
     }
 }
 
-/// Every span with every key-value head, the longest first, so that no thread is left with a long one at the end.
+/// Every span with every key-value head. The longest come first, so that no thread finishes last with a long one.
 fn tasks(layout: &Layout, heads: Heads) -> Vec<(&Span, usize)> {
     let mut spans: Vec<&Span> = layout.spans.iter().collect();
     spans.sort_by_key(|span| std::cmp::Reverse(span.queries.len()));
     spans.into_iter().flat_map(|span| (0..heads.keys).map(move |head| (span, head))).collect()
 }
 
-/// Sets rows of `width` values that belong to no span to 0.
+/// Sets rows of `width` values outside all spans to 0.
 fn clear_padding(layout: &Layout, values: &mut [f32], width: usize) {
     let mut spans: Vec<Range<usize>> = layout.spans.iter().map(|span| span.queries.clone()).collect();
     spans.sort_by_key(|span| span.start);
@@ -100,7 +100,7 @@ fn clear_padding(layout: &Layout, values: &mut [f32], width: usize) {
     }
 }
 
-/// The keys (part 0) or values (part 1) of head `head` that `span` sees.
+/// The keys (part 0) or values (part 1) of head `head` that `span` attends to.
 fn gather<'a>(
     qkv: &'a [f32],
     span: &Span,
@@ -120,7 +120,7 @@ fn gather<'a>(
     Matrix::new(copy, [span.past.len() + span.keys.len(), size])
 }
 
-/// What a thread works in.
+/// A thread's working memory.
 struct Scratch {
     first: Panels,
     second: Panels,
@@ -150,24 +150,24 @@ impl Scratch {
     }
 }
 
-/// Queries of one text, scaled, of the heads that read one key-value head.
+/// Scaled queries of one text, for the heads that share one key-value head.
 struct Queries<'a> {
-    /// All heads of all of the text's queries.
+    /// All heads of all queries of the text.
     values: &'a [f32],
-    /// Values from one query to the next.
+    /// Distance between queries.
     row: usize,
-    /// How many queries there are.
+    /// Number of queries.
     count: usize,
-    /// Keys before those of the queries.
+    /// Number of keys before those of the queries.
     past: usize,
     /// The heads.
     heads: Range<usize>,
-    /// Values of a head.
+    /// Size of a head.
     size: usize,
 }
 
-/// Attention of `queries` to keys (transposed) and values: gives each query's number, its head, what came out, `[size]`,
-/// and the logarithm of its sum of exponentials. `scores` and `mixed` are worked in.
+/// Attention of `queries` to keys (transposed) and values. Calls `give` with each query's number, its head, the
+/// output `[size]`, and the logarithm of the sum of exponentials. `scores` and `mixed` are working memory.
 fn attend(
     queries: &Queries,
     [keys, values]: [&Panels; 2],
@@ -180,7 +180,7 @@ fn attend(
         for start in (0..queries.count).step_by(at_once) {
             let count = at_once.min(queries.count - start);
             let seen = past + start + count;
-            // Whole panels: what is computed beyond the keys is not looked at.
+            // Whole panels: columns beyond the keys are ignored.
             let across = keys.whole(seen);
             scores.resize(QUERIES * across, 0.0);
             mixed.resize(QUERIES * size, 0.0);
@@ -203,9 +203,9 @@ fn attend(
     }
 }
 
-/// `out = softmax(q kᵀ, causal) v`, with `q` scaled already; also the logarithm of each query's sum of exponentials,
-/// `[rows, heads]`. A row of `qkv` holds queries `[heads · size]`, keys and values `[kv_heads · size]`; one of `out` is
-/// `[heads · size]`. Rows outside every span get 0.
+/// `out = softmax(q kᵀ, causal) v` with scaled `q`; also returns the logarithm of each query's sum of exponentials,
+/// `[rows, heads]`. A row of `qkv` consists of queries `[heads · size]`, keys and values `[kv_heads · size]`; a row
+/// of `out` has `[heads · size]`. Rows outside all spans are 0.
 pub(crate) fn forward(qkv: &[f32], heads: Heads, layout: &Layout) -> (Buffer, Buffer) {
     let (width, size, rows) = (heads.width(), heads.size, qkv.len() / heads.row());
     let (mut all_out, mut all_log_sums) = (Buffer::new(rows * width), Buffer::new(rows * heads.queries));
@@ -226,7 +226,7 @@ pub(crate) fn forward(qkv: &[f32], heads: Heads, layout: &Layout) -> (Buffer, Bu
             size,
         };
         attend(&queries, [keys, values], [scores, mixed], |query, head, mixed, log_sum| {
-            // SAFETY: these rows and this head are this task's alone.
+            // SAFETY: only this task writes these rows of this head.
             unsafe {
                 out.write(first + query, head * size..(head + 1) * size, mixed);
                 log_sums.write(first + query, head..head + 1, &[log_sum]);
@@ -236,9 +236,9 @@ pub(crate) fn forward(qkv: &[f32], heads: Heads, layout: &Layout) -> (Buffer, Bu
     (all_out, all_log_sums)
 }
 
-/// Attention of the last queries of texts to all that each text has, causally: queries `[texts, count, heads · size]`,
-/// scaled already, keys and values `[length, texts, kv_heads · size]`, to `[texts, count, heads · size]`. Scores are
-/// held for a few queries at a time.
+/// Causal attention of the last queries of texts to all keys of each text: scaled queries `[texts, count, heads ·
+/// size]`, keys and values `[length, texts, kv_heads · size]`, output `[texts, count, heads · size]`. Scores are
+/// stored for a few queries at a time.
 pub(crate) fn last(queries: &[f32], keys: &[f32], values: &[f32], texts: usize, heads: Heads) -> Buffer {
     let (width, key_width, size) = (heads.width(), heads.key_width(), heads.size);
     let (count, length) = (queries.len() / (texts * width), keys.len() / (texts * key_width));
@@ -260,15 +260,15 @@ pub(crate) fn last(queries: &[f32], keys: &[f32], values: &[f32], texts: usize, 
             size,
         };
         attend(&queries, [key_panels, value_panels], [scores, mixed], |query, head, mixed, _| {
-            // SAFETY: this text's rows of this head are this task's alone.
+            // SAFETY: only this task writes this text's rows of this head.
             unsafe { out.write(text * count + query, head * size..(head + 1) * size, mixed) }
         });
     });
     all_out
 }
 
-/// Attention of one query of each text, to all that the text has: queries `[texts, heads · size]`, keys and values
-/// `[past, texts, kv_heads · size]`, to `[texts, heads · size]`.
+/// Attention of one query of each text to all keys of the text: queries `[texts, heads · size]`, keys and values
+/// `[past, texts, kv_heads · size]`, output `[texts, heads · size]`.
 pub(crate) fn next(queries: &[f32], keys: &[f32], values: &[f32], heads: Heads) -> Buffer {
     let (width, key_width, size) = (heads.width(), heads.key_width(), heads.size);
     let texts = queries.len() / width;
@@ -303,7 +303,7 @@ pub(crate) fn next(queries: &[f32], keys: &[f32], values: &[f32], heads: Heads) 
     all_out
 }
 
-/// What [`forward`] read and gave.
+/// Input and outputs of [`forward`].
 #[derive(Clone, Copy)]
 pub(crate) struct Forward<'a> {
     pub(crate) qkv: &'a [f32],
@@ -311,14 +311,14 @@ pub(crate) struct Forward<'a> {
     pub(crate) log_sums: &'a [f32],
 }
 
-/// The gradient of `qkv` from that of `out`: with `P` the softmax,
+/// The gradient of `qkv` from that of `out`. With `P` the softmax,
 ///
 /// ```text
 /// ∂V = Pᵀ ∂O    ∂P = ∂O Vᵀ    ∂S = P (∂P - Σ ∂O O)    ∂Q = ∂S K    ∂K = ∂Sᵀ Q
 /// ```
 ///
-/// `P` is computed again from the scores and their log-sums (arXiv 2205.14135). Spans must have no past: what is
-/// shared is not trained through. Rows outside every span get 0.
+/// `P` is recomputed from the scores and their log-sums (arXiv 2205.14135). Spans must have no past: shared keys
+/// cannot be trained through. Rows outside all spans are 0.
 pub(crate) fn backward(forward: Forward, g_out: &[f32], heads: Heads, layout: &Layout) -> Buffer {
     let Forward { qkv, out, log_sums } = forward;
     let (width, size) = (heads.width(), heads.size);
@@ -368,7 +368,7 @@ pub(crate) fn backward(forward: Forward, g_out: &[f32], heads: Heads, layout: &L
                 let [p, ds] = [&*p, &*ds].map(|values| Matrix::strided(values, [count, seen], across));
                 multiply(ds, &keys, rows, size, size, Into::Set);
                 for (i, row_of_q) in rows.chunks_exact(size).take(count).enumerate() {
-                    // SAFETY: these rows and this head are this task's alone.
+                    // SAFETY: only this task writes these rows of this head.
                     unsafe { to.write(row + i, columns.clone(), row_of_q) }
                 }
                 third.fill(q);
@@ -380,7 +380,7 @@ pub(crate) fn backward(forward: Forward, g_out: &[f32], heads: Heads, layout: &L
         for (part, gradient) in [&*gk, &*gv].into_iter().enumerate() {
             let column = heads.column(part, key_head);
             for (i, row) in gradient.chunks_exact(size).enumerate() {
-                // SAFETY: these rows and this key-value head are this task's alone.
+                // SAFETY: only this task writes these rows of this key-value head.
                 unsafe { to.write(span.keys.start + i, column..column + size, row) }
             }
         }

@@ -1,37 +1,38 @@
-//! Working memory that is used again: fresh memory costs a page fault for every 4 KiB, more than most of what is done
-//! to it here.
+//! A pool of working memory. Fresh memory costs a page fault for every 4 KiB, which takes longer than most operations
+//! on it.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard};
 
-/// Shorter ones are left to the allocator, which keeps them itself.
-const LEAST: usize = 1 << 14;
+/// Minimum length in floats. The allocator itself reuses smaller blocks.
+const MINIMUM: usize = 1 << 14;
 
-/// What is kept beyond the most that was in use at once is this part of it, at most.
+/// The pool keeps at most this fraction (1/8) beyond the peak of memory in use.
 pub(crate) const RESERVE: usize = 8;
 
-/// Blocks of so many bytes get pages of their own, which go back to the system with them.
+/// Minimum size in bytes of blocks with pages of their own, which are returned to the system when freed.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const PAGES_OF_ITS_OWN: i32 = 2 << 20;
+const MMAP_THRESHOLD: i32 = 2 << 20;
 
-/// Has glibc give large blocks pages of their own, always. By itself it stops once one was freed, and takes the next
-/// from its heap, where batches of ever other lengths leave holes: after 600 steps a quarter more than was in use.
+/// Makes glibc always allocate large blocks by mmap. By default it stops doing so once one was freed, and allocates
+/// the next ones on its heap, where blocks of varying sizes leave holes: after 600 steps, the heap was a quarter
+/// larger than the memory in use.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "the allocator is a C library")]
-pub(crate) fn keep_large_blocks_apart() {
-    // SAFETY: takes two numbers, at any time and from any thread; that it is refused does no harm.
-    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, PAGES_OF_ITS_OWN) };
+pub(crate) fn map_large_blocks() {
+    // SAFETY: it takes two numbers, at any time and from any thread. If it fails, nothing changes.
+    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD) };
 }
 
-/// Other allocators are left as they are.
+/// Does nothing for other allocators.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub(crate) fn keep_large_blocks_apart() {}
+pub(crate) fn map_large_blocks() {}
 
-/// What is not in use, and how much is.
+/// Free buffers, and the size of those in use.
 struct Pool {
     /// Oldest first.
     free: Vec<Vec<f32>>,
-    /// Floats of `free`, those of buffers in use, and the most that ever were.
+    /// Number of floats in `free`, in buffers in use, and the peak of the latter.
     free_floats: usize,
     used: usize,
     most_used: usize,
@@ -44,7 +45,7 @@ fn pool() -> MutexGuard<'static, Pool> {
 }
 
 impl Pool {
-    /// The one that fits best, of those that fit.
+    /// Takes the smallest free buffer that fits.
     fn take(&mut self, length: usize) -> Option<Vec<f32>> {
         let fits = |values: &Vec<f32>| values.len() >= length && values.len() / 2 <= length;
         let fitting = (0..self.free.len()).filter(|&i| fits(&self.free[i]));
@@ -59,7 +60,7 @@ impl Pool {
         self.most_used = self.most_used.max(self.used);
     }
 
-    /// What has not fitted for longest is given up, so that all together never hold much more than was in use at once.
+    /// Removes the oldest free buffers, so that the total stays near the peak in use.
     fn give_up(&mut self) -> Vec<Vec<f32>> {
         let mut given_up = Vec::new();
         while self.used + self.free_floats > self.most_used + self.most_used / RESERVE
@@ -73,18 +74,18 @@ impl Pool {
     }
 }
 
-/// Floats that go back to where they came from.
+/// Floats that return to the pool when dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
-    /// At least as long as the buffer.
+    /// At least `length` floats.
     values: Vec<f32>,
     length: usize,
 }
 
 impl Buffer {
-    /// `length` floats of arbitrary value.
+    /// `length` floats with arbitrary values.
     pub(crate) fn new(length: usize) -> Self {
-        if length < LEAST {
+        if length < MINIMUM {
             return Self { values: vec![0.0; length], length };
         }
         let mut pool = pool();
@@ -92,7 +93,7 @@ impl Buffer {
             pool.use_more(values.len());
             return Self { values, length };
         }
-        // Lengths differ from batch to batch; rounded up they meet again. What is not written to takes no memory.
+        // Lengths differ between batches; rounding makes buffers reusable. Unwritten pages take no memory.
         let whole = length.next_multiple_of((length.next_power_of_two() / 4).max(1));
         pool.use_more(whole);
         let given_up = pool.give_up();
@@ -108,21 +109,21 @@ impl Buffer {
         buffer
     }
 
-    /// Takes over what somebody else no longer needs.
+    /// Takes over a vector.
     pub(crate) fn adopt(mut values: Vec<f32>) -> Self {
         let length = values.len();
-        if length >= LEAST {
-            // What [`into_vec`](Self::into_vec) cut off.
+        if length >= MINIMUM {
+            // Restores the part that [`into_vec`](Self::into_vec) cut off.
             values.resize(values.capacity(), 0.0);
             pool().use_more(values.len());
         }
         Self { values, length }
     }
 
-    /// The floats, which do not come back.
+    /// The floats as a vector, which leaves the pool.
     pub(crate) fn into_vec(mut self) -> Vec<f32> {
         let mut values = std::mem::take(&mut self.values);
-        if values.len() >= LEAST {
+        if values.len() >= MINIMUM {
             pool().used -= values.len();
         }
         values.truncate(self.length);
@@ -141,7 +142,7 @@ impl Clone for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let values = std::mem::take(&mut self.values);
-        if values.len() >= LEAST {
+        if values.len() >= MINIMUM {
             let mut pool = pool();
             pool.used -= values.len();
             pool.free_floats += values.len();
@@ -164,7 +165,7 @@ impl DerefMut for Buffer {
     }
 }
 
-/// Copies a few values, for which a call to the system's copy takes longer than the copy.
+/// Copies a few values inline, since a call to memcpy would take longer.
 #[inline(always)]
 pub(crate) fn copy(from: &[f32], to: &mut [f32]) {
     let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<16>(), to.as_chunks_mut::<16>());
@@ -181,24 +182,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_dropped_is_used_again() {
-        let length = LEAST * 37;
+    fn a_dropped_buffer_is_reused() {
+        let length = MINIMUM * 37;
         let first = Buffer::new(length);
         let at = first.as_ptr();
         drop(first);
-        // Another test may have taken it meanwhile; of a few tries one succeeds.
+        // Another test may take it in between, so retry.
         let again = (0..100).any(|_| Buffer::new(length - 5).as_ptr() == at);
         assert!(again);
         assert_eq!(Buffer::zeros(length).iter().sum::<f32>(), 0.0);
     }
 
     #[test]
-    fn what_is_kept_is_bounded_by_what_was_used() {
+    fn the_pool_is_bounded_by_the_peak_in_use() {
         for factor in 1..60 {
-            drop(Buffer::new(LEAST * factor * factor));
+            drop(Buffer::new(MINIMUM * factor * factor));
         }
         let pool = pool();
-        assert!(pool.used + pool.free_floats <= pool.most_used + pool.most_used / RESERVE + LEAST * 60 * 60);
+        assert!(
+            pool.used + pool.free_floats <= pool.most_used + pool.most_used / RESERVE + MINIMUM * 60 * 60
+        );
         assert_eq!(pool.free_floats, pool.free.iter().map(Vec::len).sum::<usize>());
     }
 }

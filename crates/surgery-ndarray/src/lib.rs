@@ -1,4 +1,4 @@
-//! The CPU, by burn's ndarray backend, with the operations that matter done on contiguous floats.
+//! The CPU backend: burn's ndarray backend, with its own operations on contiguous floats.
 
 mod adamw;
 mod attention;
@@ -30,7 +30,7 @@ impl Platform for Cpu {
     type Kernels = Fused;
 
     fn device(number: usize) -> Result<NdArrayDevice> {
-        buffer::keep_large_blocks_apart();
+        buffer::map_large_blocks();
         match number {
             0 => Ok(NdArrayDevice::Cpu),
             _ => Err(Error::Backend {

@@ -1,5 +1,5 @@
-//! What happens to one row between two matrix products, forward and backward. Every function is a loop over
-//! contiguous floats; its gradient stands beside it, with the formula.
+//! Operations on one row between two matrix products, forward and backward. Every function is a loop over contiguous
+//! floats; its gradient follows it, with the formula.
 
 use crate::simd::{LANES, exp, fma, sum, total, vectorised};
 
@@ -43,8 +43,8 @@ fn rms_norm_vjp_body<const FMA: bool>(
     }
 }
 vectorised!(
-    /// The gradient of [`rms_norm`], that of `x` on top of `base`:
-    /// `gx ← base + r (gy w) - x r³ Σ(gy w x) / n`, `gw ← gw + gy x r`.
+    /// The gradient of [`rms_norm`]; that of `x` is added to `base`: `gx ← base + r (gy w) - x r³ Σ(gy w x) / n`, `gw
+    /// ← gw + gy x r`.
     pub(crate) fn rms_norm_vjp(
         x: &[f32], weight: &[f32], epsilon: f32, gy: &[f32], base: &[f32], gx: &mut [f32], gw: &mut [f32],
     ) = rms_norm_vjp_body
@@ -65,8 +65,8 @@ fn rope_body<const FMA: bool>(x: &mut [f32], cos: &[f32], sin: &[f32], turn: f32
     }
 }
 vectorised!(
-    /// Turns the pairs (i, i + n/2) of every head of `x` by the angles of its position and scales them. `turn` is
-    /// 1, or -1 for the way back, which is also the gradient's.
+    /// Rotates the pairs (i, i + n/2) of every head of `x` by the angles of its position, and scales them. `turn` is
+    /// 1 for the rotation, or -1 for its inverse, which is also its gradient.
     pub(crate) fn rope(x: &mut [f32], cos: &[f32], sin: &[f32], turn: f32, scale: f32) = rope_body
 );
 
@@ -107,7 +107,7 @@ vectorised!(
         swiglu_vjp_body
 );
 
-/// The largest of `x`; NaN where one is.
+/// The largest of `x`; NaN if any is.
 #[inline(always)]
 fn largest(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -126,7 +126,7 @@ fn most_body<const FMA: bool>(x: &[f32]) -> f32 {
     largest(x)
 }
 vectorised!(
-    /// The largest of `x`; NaN where one is.
+    /// The largest of `x`; NaN if any is.
     pub(crate) fn most(x: &[f32]) -> f32 = most_body
 );
 
@@ -148,7 +148,7 @@ fn exponentials_body<const FMA: bool>(x: &mut [f32]) -> (f32, f32) {
     (most, total(lanes))
 }
 vectorised!(
-    /// `x ← e^(x - m)` with `m` the largest of `x`; gives `m` and the sum.
+    /// `x ← e^(x - m)` with `m` the largest of `x`; returns `m` and the sum.
     pub(crate) fn exponentials(x: &mut [f32]) -> (f32, f32) = exponentials_body
 );
 
@@ -157,7 +157,7 @@ fn softmax_again_body<const FMA: bool>(x: &mut [f32], log_sum: f32) {
     x.iter_mut().for_each(|x| *x = exp::<FMA>(*x - log_sum));
 }
 vectorised!(
-    /// `x ← e^(x - l)`: the softmax, from the logarithm `l` of the sum of exponentials.
+    /// `x ← e^(x - l)`: the softmax, recomputed from the logarithm `l` of the sum of exponentials.
     pub(crate) fn softmax_again(x: &mut [f32], log_sum: f32) = softmax_again_body
 );
 
@@ -168,7 +168,7 @@ fn softmax_vjp_body<const FMA: bool>(p: &[f32], gp: &mut [f32], along: f32) {
     }
 }
 vectorised!(
-    /// The gradient of a softmax `p`: `gp ← p (gp - Σ p gp)`, the sum being known.
+    /// The gradient of a softmax `p`: `gp ← p (gp - along)` with `along = Σ p gp`.
     pub(crate) fn softmax_vjp(p: &[f32], gp: &mut [f32], along: f32) = softmax_vjp_body
 );
 

@@ -6,13 +6,13 @@ use std::sync::OnceLock;
 /// The instruction sets that loops are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Isa {
-    /// 16 floats to a register, 32 registers.
+    /// 32 registers of 16 floats.
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    /// 8 floats to a register, 16 registers, fused multiply and add.
+    /// 16 registers of 8 floats, with fused multiply-add.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// What every processor of this architecture has.
+    /// The minimum of this architecture.
     Baseline,
 }
 
@@ -28,7 +28,7 @@ impl Display for Isa {
     }
 }
 
-/// The best that this processor has.
+/// The best instruction set of this processor.
 #[inline]
 pub(crate) fn isa() -> Isa {
     static ISA: OnceLock<Isa> = OnceLock::new();
@@ -47,11 +47,11 @@ pub(crate) fn isa() -> Isa {
     })
 }
 
-/// Whether the baseline multiplies and adds in one instruction.
+/// Whether the baseline has a fused multiply-add.
 pub(crate) const BASELINE_FMA: bool = cfg!(target_arch = "aarch64");
 
-/// Declares a function that runs the body of the same signature, compiled for each instruction set. The body
-/// is plain Rust, generic over whether a fused multiply-add is one instruction; the compiler vectorises it.
+/// Declares a function that runs a body of the same signature, compiled for each instruction set. The body is plain
+/// Rust, generic over whether fused multiply-add is one instruction, and the compiler vectorises it.
 macro_rules! vectorised {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $(#[$doc])*
@@ -69,7 +69,7 @@ macro_rules! vectorised {
                 $body::<true>($($arg),*)
             }
             match $crate::simd::isa() {
-                // SAFETY: the processor has been asked for exactly these instructions.
+                // SAFETY: the processor supports exactly these instructions.
                 #[cfg(target_arch = "x86_64")]
                 $crate::simd::Isa::Avx512 => unsafe { avx512($($arg),*) },
                 // SAFETY: as above.
@@ -82,21 +82,21 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// `a · b + c`; rounded once where `FMA` says that this is one instruction.
+/// `a · b + c`, rounded once if `FMA` is true, which means one instruction.
 #[inline(always)]
 pub(crate) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// `eˣ` to within 2 units in the last place: `x = n ln 2 + r`, |r| ≤ ln 2 / 2, a polynomial of `r` (the
-/// coefficients of Cephes' expf) and a shift of the exponent by `n`. Below the smallest normal number it
-/// stays there; above the largest it is infinite.
+/// `eˣ` to within 2 units in the last place: `x = n ln 2 + r` with |r| ≤ ln 2 / 2, a polynomial in `r` (the
+/// coefficients of Cephes' expf), and `n` added to the exponent. Underflow gives the smallest normal number, overflow
+/// infinity.
 #[inline(always)]
 pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Adding it rounds to a whole number, which then stands in the lowest bits.
+    // Adding it rounds to a whole number, which is then in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let bounded = x.clamp(-87.3, 88.3);
     let shifted = fma::<FMA>(bounded, LOG2_E, ROUND);
@@ -109,15 +109,15 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     }
     let p = fma::<FMA>(p, r * r, r) + 1.0;
     let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits()));
-    // A NaN survives the clamp, and the shift of its exponent too.
+    // A NaN passes through the clamp and the product.
     if x > 88.3 { f32::INFINITY } else { p * power }
 }
 
-/// Partial sums of a reduction: as many as the widest register holds, so that the order of additions is the
-/// same on every instruction set.
+/// Number of partial sums of a reduction: that of the widest register, so that every instruction set adds in the same
+/// order.
 pub(crate) const LANES: usize = 16;
 
-/// The sum of partial sums, pairwise.
+/// The sum of the partial sums, added pairwise.
 #[inline(always)]
 pub(crate) fn total(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
@@ -159,7 +159,7 @@ mod tests {
     vectorised!(fn exps(values: &mut [f32]) = exps_body);
 
     #[test]
-    fn exp_is_right_to_two_units() {
+    fn exp_is_accurate_to_two_units() {
         let x: Vec<f32> = (-87_000..88_000).map(|i| i as f32 / 1000.0).collect();
         let mut y = x.clone();
         exps(&mut y);

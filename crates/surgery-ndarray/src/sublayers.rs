@@ -1,6 +1,6 @@
-//! The two halves of a block on contiguous floats, forward and backward, each in three kinds of passes: products
-//! and row operations over tiles of rows, attention over heads, and the gradients of matrices, which sum over
-//! all rows, over tiles of the matrix. Tiles are of fixed size, so that the number of threads changes nothing.
+//! The two sublayers of a block on contiguous floats, forward and backward. Each has three kinds of passes: products
+//! and row operations over tiles of rows; attention over heads; and the gradients of matrices, which sum over all
+//! rows, over tiles of the matrix. Tiles have fixed sizes, so results do not depend on the number of threads.
 
 use std::ops::Range;
 
@@ -12,15 +12,15 @@ use crate::buffer::Buffer;
 use crate::gemm::{Into, Matrix, Panels, Tile, block_rows, multiply};
 use crate::rows::{rms_norm, rms_norm_vjp, rope, swiglu, swiglu_vjp};
 
-/// Rows of a tile: a whole number of the blocks that matrix products work in, few enough for a core's own cache.
+/// Rows of a tile: a multiple of every block height of matrix products, and few enough for a core's own cache.
 pub(crate) const TILE: usize = 42;
-/// Rows that the way back goes over at once, first for the gradient of the input, then for those of the matrices: few
-/// enough for what the former leaves to be in the cache when the latter read it.
+/// Rows that the backward pass processes at a time, first for the gradient of the input, then for those of the
+/// matrices. They are few enough for the results of the first part to remain in the cache for the second.
 const CHUNK: usize = 12 * TILE;
-/// Rows of a matrix whose gradient is computed at once, about.
+/// Approximate number of rows of a matrix whose gradient is computed at a time.
 const GRADIENT_ROWS: usize = 84;
 
-/// A norm and the hidden size it works on.
+/// The weight and epsilon of a norm.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Norm<'a> {
     pub(crate) weight: &'a [f32],
@@ -32,14 +32,14 @@ impl Norm<'_> {
         self.weight.len()
     }
 
-    /// Norms every row of `x` into `y`.
+    /// Applies the norm to every row of `x`, into `y`.
     pub(crate) fn forward(&self, x: &[f32], y: &mut [f32]) {
         for (x, y) in x.chunks_exact(self.size()).zip(y.chunks_exact_mut(self.size())) {
             rms_norm(x, self.weight, self.epsilon, y);
         }
     }
 
-    /// The gradient of the rows, added to `base`, into `gx`; that of the weight is added to `gw`.
+    /// The gradient of the rows plus `base`, into `gx`; the gradient of the weight is added to `gw`.
     fn backward(&self, x: &[f32], gy: &[f32], base: &[f32], gx: &mut [f32], gw: &mut [f32]) {
         let size = self.size();
         let rows = x.chunks_exact(size).zip(gy.chunks_exact(size)).zip(base.chunks_exact(size));
@@ -48,8 +48,8 @@ impl Norm<'_> {
         }
     }
 
-    /// Ends a tile's way back through a sublayer: its gradient `gx` is `gy` and what comes through the norm. Gives the
-    /// gradient of the norm's weight; `normed` takes the normed rows, and `g_normed` is worked in.
+    /// The end of the backward pass of a tile through a sublayer: the gradient `gx` is `gy` plus the norm's part.
+    /// Returns the gradient of the norm's weight. `normed` receives the normed rows; `g_normed` is working memory.
     fn backward_tile(
         self,
         x: &[f32],
@@ -66,7 +66,7 @@ impl Norm<'_> {
     }
 }
 
-/// Norms every row of `x`.
+/// Applies the norm to every row of `x`.
 pub(crate) fn norm(x: &[f32], norm: Norm) -> Buffer {
     let mut y = Buffer::new(x.len());
     let tile = TILE * norm.size();
@@ -91,7 +91,7 @@ pub(crate) fn norm_vjp(x: &[f32], norm: Norm, gy: &[f32]) -> (Buffer, Vec<f32>) 
     (gx, sum(parts, norm.size()))
 }
 
-/// The sum of the tiles' parts, in their order.
+/// The sum of the tiles' parts, in order.
 fn sum(parts: Vec<Vec<f32>>, size: usize) -> Vec<f32> {
     let mut sum = vec![0.0; size];
     for part in parts {
@@ -105,7 +105,7 @@ pub(crate) fn project(x: &[f32], weight: &[f32], [out, inner]: [usize; 2]) -> Bu
     let rows = x.len() / inner;
     let mut y = Buffer::new(rows * out);
     if rows < 8 {
-        // Too few to pay for packing the matrix.
+        // Too few rows to pay for packing the matrix.
         for (x, y) in x.chunks_exact(inner).zip(y.chunks_exact_mut(out)) {
             y.par_iter_mut().zip(weight.par_chunks_exact(inner)).with_min_len(64).for_each(|(y, w)| {
                 *y = crate::rows::dot(x, w);
@@ -120,13 +120,13 @@ pub(crate) fn project(x: &[f32], weight: &[f32], [out, inner]: [usize; 2]) -> Bu
     y
 }
 
-/// The chunks of so many rows.
+/// Ranges of [`CHUNK`] rows.
 pub(crate) fn chunks(rows: usize) -> impl Iterator<Item = Range<usize>> {
     (0..rows).step_by(CHUNK).map(move |start| start..(start + CHUNK).min(rows))
 }
 
-/// The gradients of matrices `[out, in]` that made `gy`'s rows of `x`'s: `gyᵀ x`. Several at once, so that no thread
-/// waits for the last tile of each.
+/// The gradients `gyᵀ x` of matrices `[out, in]` that map rows of `x` to rows of `gy`. Several matrices are processed
+/// together, so that no thread idles at the last tile of each.
 pub(crate) fn matrix_gradients<const N: usize>(
     products: [(Matrix, &Panels, [usize; 2], &mut [f32]); N],
     into: Into,
@@ -134,7 +134,7 @@ pub(crate) fn matrix_gradients<const N: usize>(
     let tiles: Vec<(Matrix, &Panels, usize, &mut [f32])> = products
         .into_iter()
         .flat_map(|(gy, x, [out, inner], sum)| {
-            // Even shares, in whole blocks.
+            // Equal shares in whole blocks.
             let rows = out.div_ceil(out.div_ceil(GRADIENT_ROWS)).next_multiple_of(block_rows());
             sum.chunks_mut(rows * inner)
                 .enumerate()
@@ -157,10 +157,10 @@ pub(crate) struct Attention<'a> {
     pub(crate) heads: Heads,
 }
 
-/// What the way back needs of an attention sublayer, besides its input.
+/// Activations of an attention sublayer stored for the backward pass, besides its input.
 #[derive(Debug, Clone)]
 pub(crate) struct Attended {
-    /// Queries, keys and values beside one another, turned, the queries scaled.
+    /// Queries, keys and values side by side; rotated, queries scaled.
     qkv: Buffer,
     out: Buffer,
     log_sums: Buffer,
@@ -174,7 +174,7 @@ impl Attention<'_> {
             .map(|(weight, out)| Matrix::new(weight, [out, size]))
     }
 
-    /// `x + W_o attention(rope(W_q n), rope(W_k n), W_v n)`, `n = norm(x)`. Queries are scaled when they are turned.
+    /// `x + W_o attention(rope(W_q n), rope(W_k n), W_v n)`, `n = norm(x)`. The rotation also scales the queries.
     pub(crate) fn forward(&self, x: &[f32], layout: &Layout) -> (Buffer, Attended) {
         let Self { norm, heads, .. } = *self;
         let (size, width, row) = (norm.size(), heads.width(), heads.row());
@@ -263,12 +263,13 @@ impl Attention<'_> {
     }
 }
 
-/// Turns queries and keys of rows from `first` on by their places' angles, and scales the queries.
+/// Rotates queries and keys of the rows from `first` on by the angles of their positions, and scales the queries.
+/// `way` is 1, or -1 for the inverse.
 fn turn(qkv: &mut [f32], first: usize, heads: Heads, layout: &Layout, way: f32) {
     let scale = (heads.size as f32).powf(-0.5);
-    for (qkv, &place) in qkv.chunks_exact_mut(heads.row()).zip(&layout.positions[first..]) {
+    for (qkv, &position) in qkv.chunks_exact_mut(heads.row()).zip(&layout.positions[first..]) {
         let (q, kv) = qkv.split_at_mut(heads.width());
-        let (cos, sin) = layout.angles(place);
+        let (cos, sin) = layout.angles(position);
         rope(q, cos, sin, way, scale);
         rope(&mut kv[..heads.key_width()], cos, sin, way, 1.0);
     }
@@ -283,10 +284,10 @@ pub(crate) struct Mlp<'a> {
     pub(crate) down: &'a [f32],
 }
 
-/// What the way back needs of a feed-forward sublayer, besides its input.
+/// Activations of a feed-forward sublayer stored for the backward pass, besides its input.
 #[derive(Debug, Clone)]
 pub(crate) struct Gated {
-    /// Gate and up beside one another.
+    /// Gate and up side by side.
     gated: Buffer,
 }
 
@@ -302,7 +303,7 @@ impl Mlp<'_> {
         [self.gate, self.up].map(|weight| Matrix::new(weight, [wide, size]))
     }
 
-    /// `x + W_d (silu(W_g n) · W_u n)`, `n = norm(x)`; gate and up are kept where `keep` asks for them.
+    /// `x + W_d (silu(W_g n) · W_u n)`, `n = norm(x)`. Returns gate and up if `keep` is set.
     pub(crate) fn forward(&self, x: &[f32], keep: bool) -> (Buffer, Option<Gated>) {
         let (size, wide) = self.sizes();
         let inputs = Panels::beside(&self.inputs().map(Matrix::transposed));

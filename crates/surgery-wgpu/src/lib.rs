@@ -1,15 +1,16 @@
-//! GPUs through Vulkan (Metal on macOS), by burn's wgpu backend.
+//! GPUs through Vulkan (Metal on macOS), with burn's wgpu backend.
 //!
-//! Without burn's kernel fusion: the kernels of `surgery-cube` do what it would do, and it has computed wrong results in
-//! cases (burn's issues 5122 and 4366). With it, burn's portable operations pass the parity suite all the same, and the
-//! loss over 100 steps differs by 3e-5 (`cargo xtask parity --backend fusion`). Without autotune too: of the kernels that it chose by their
-//! speed on Mesa's software Vulkan, another set computed a KL of 2 where 0 is right, in one operation of the parity
-//! suite; and which it chooses differs from machine to machine, and so do the last digits. The kernels that are taken
-//! without it agree with PyTorch in every item.
+//! burn's kernel fusion is off: the kernels of `surgery-cube` do its work, and it has computed wrong results in some
+//! cases (burn's issues 5122 and 4366). With it, burn's portable operations still pass the parity suite, and the loss
+//! over 100 steps differs by 3e-5 (`cargo xtask parity --backend fusion`).
 //!
-//! Devices are numbered discrete GPUs first, then integrated, then virtual ones. An adapter that computes on
-//! the CPU (Mesa's llvmpipe) is never taken unasked: it has no number, and is used in place of device 0 where
-//! cubecl's own variable `CUBECL_WGPU_DEFAULT_DEVICE` is `Cpu`.
+//! burn's autotune is off too. Among the kernels that it chose by speed on Mesa's software Vulkan, one set computed a
+//! KL of 2 instead of 0 in one operation of the parity suite. Its choice also differs between machines, and rounding
+//! with it. The default kernels agree with PyTorch in every item.
+//!
+//! Devices are numbered: discrete GPUs first, then integrated, then virtual ones. An adapter that computes on the CPU
+//! (Mesa's llvmpipe) has no number and is used only on request: it replaces device 0 if cubecl's variable
+//! `CUBECL_WGPU_DEFAULT_DEVICE` is `Cpu`.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -22,7 +23,7 @@ use surgery_core::{Error, Result};
 use surgery_cube::Fused;
 use wgpu::DeviceType;
 
-/// The API that cubecl chooses too.
+/// The API that cubecl uses.
 const API: wgpu::Backend =
     if cfg!(target_os = "macos") { wgpu::Backend::Metal } else { wgpu::Backend::Vulkan };
 const DEVICE_VARIABLE: &str = "CUBECL_WGPU_DEFAULT_DEVICE";
@@ -35,7 +36,7 @@ pub struct Wgpu;
 impl Platform for Wgpu {
     const NAME: &'static str = "wgpu";
     type Train = Autodiff<Self::Infer>;
-    // By its own name, since burn_wgpu::Wgpu is another type where somebody asks for fusion.
+    // Spelled out, since burn_wgpu::Wgpu is another type if its feature `fusion` is on.
     type Infer = CubeBackend<WgpuRuntime, f32, i32, u32>;
     type Kernels = Fused;
 
@@ -101,22 +102,22 @@ impl Wgpu {
     }
 }
 
-/// cubecl's name for the device of a number among those of its kind.
+/// cubecl's constructor for the device with a number within its kind.
 type ByNumber = fn(usize) -> WgpuDevice;
 
-/// What wgpu tells of an adapter, as far as it matters here.
+/// The relevant properties of an adapter.
 struct Adapter {
     kind: DeviceType,
     description: String,
 }
 
-/// Every adapter, in wgpu's order. cubecl asks in the same way, and panics at what it does not find.
+/// All adapters in wgpu's order, listed as cubecl does. cubecl panics if one is missing.
 fn adapters() -> Vec<Adapter> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: API.into(),
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
-    // Outside of a browser the answer is there at once.
+    // Outside a browser, the future is ready at once.
     let answer = pin!(instance.enumerate_adapters(API.into()));
     match answer.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(adapters) => adapters.iter().map(|adapter| Adapter::new(&adapter.get_info())).collect(),
@@ -138,8 +139,8 @@ impl Adapter {
         Self { kind: info.device_type, description }
     }
 
-    /// Its rank among the kinds of GPU, and cubecl's name for the device of an index among that kind. None for
-    /// what is not known to be a GPU.
+    /// Its rank among the kinds of GPU, and cubecl's constructor for devices of its kind; `None` unless it is known
+    /// to be a GPU.
     fn gpu(&self) -> Option<(usize, ByNumber)> {
         match self.kind {
             DeviceType::DiscreteGpu => Some((0, WgpuDevice::DiscreteGpu)),
@@ -150,7 +151,7 @@ impl Adapter {
     }
 }
 
-/// The GPUs by number.
+/// The GPUs in the order of their numbers.
 fn gpus(adapters: &[Adapter]) -> Vec<(WgpuDevice, &Adapter)> {
     let mut counts = [0; 3];
     let mut gpus = Vec::new();
@@ -164,7 +165,7 @@ fn gpus(adapters: &[Adapter]) -> Vec<(WgpuDevice, &Adapter)> {
     gpus.into_iter().map(|(_, device, adapter)| (device, adapter)).collect()
 }
 
-/// What to add to the report that there is no GPU.
+/// Mentions the software adapter, if there is one, in the error about a missing GPU.
 fn software(adapters: &[Adapter]) -> String {
     match adapters.iter().find(|adapter| adapter.kind == DeviceType::Cpu) {
         Some(adapter) => format!(", only {}", adapter.description),

@@ -10,7 +10,7 @@ use surgery_wgpu::Wgpu;
 
 type Device<P> = <<P as Platform>::Infer as BackendTypes>::Device;
 
-/// Σ NLL of normed hidden states, and its gradient by the hidden states and by the head.
+/// Σ NLL of normed hidden states, and its gradient with respect to the hidden states and the head.
 fn measure<P: Platform>(device: &Device<P>) -> Vec<f32> {
     let values = |count: usize| -> Vec<f32> { (0..count).map(|i| (i as f32 * 0.7).sin()).collect() };
     let hidden = Tensor::<P::Train, 3>::from_data(TensorData::new(values(5 * 8), [1, 5, 8]), device);
@@ -47,7 +47,7 @@ impl<B: AutodiffBackend> IntoScalar for Tensor<B, 1> {
 }
 
 #[test]
-fn it_computes_what_the_cpu_computes() -> Result<()> {
+fn results_equal_those_of_the_cpu() -> Result<()> {
     let device = match Wgpu::device(0).or_else(|error| {
         eprintln!("{error}");
         Wgpu::software()
@@ -61,13 +61,13 @@ fn it_computes_what_the_cpu_computes() -> Result<()> {
     let (expected, measured) = (measure::<Cpu>(&Cpu::device(0)?), measure::<Wgpu>(&device));
     assert_eq!(expected.len(), measured.len());
     for (expected, measured) in expected.into_iter().zip(measured) {
-        assert!((expected - measured).abs() < 1e-4, "{measured} where the CPU computes {expected}");
+        assert!((expected - measured).abs() < 1e-4, "{measured}, but the CPU computes {expected}");
     }
     Ok(())
 }
 
 #[test]
-fn what_is_not_there_is_an_error() {
+fn a_missing_device_is_an_error() {
     println!("{}", Wgpu::describe().join("\n"));
     let error = Wgpu::device(1000).expect_err("no machine has so many");
     println!("{error}");

@@ -1,4 +1,5 @@
-//! Prints how far a backend is from PyTorch, from transformers and from the CPU's oracle, item by item; fails where one is too far.
+//! Compares a backend with PyTorch, transformers and the CPU's oracle, item by item. Fails if an error exceeds its
+//! tolerance.
 
 use std::process::ExitCode;
 
@@ -8,16 +9,14 @@ use surgery_tests::growth::{TOLERANCE, growth};
 use surgery_tests::parity::{Item, Tolerances, measure};
 use surgery_tests::{Cpu, VARIANTS, half};
 
-/// What is held to fewer models: a GPU, where every shape is compiled anew, and what is slow. These have golden
-/// gradients and operations.
+/// Variants for slow backends, and for GPUs, which compile kernels for every shape. Golden gradients and operations
+/// exist for them.
 #[cfg(any(feature = "cuda", feature = "wgpu", feature = "flex"))]
 const FEW: [&str; 2] = ["llama1-mha", "llama32-tied"];
 
 fn main() -> ExitCode {
     let backend = std::env::args().nth(1).unwrap_or_else(|| "ndarray".into());
-    println!(
-        "{backend}, in f32 where nothing else is said: the worst error of each kind, and how large it may be\n"
-    );
+    println!("{backend}, in f32 unless noted: the worst error of each kind, and its tolerance\n");
     let items = match backend.as_str() {
         "ndarray" => on::<Cpu>(&VARIANTS),
         #[cfg(feature = "wgpu")]
@@ -42,7 +41,7 @@ fn main() -> ExitCode {
     };
     let failed: Vec<&Item> = items.iter().filter(|item| !item.holds()).collect();
     for Item { what, error, tolerance } in &failed {
-        eprintln!("error: {what}: off by {error:.2e}, where {tolerance:.0e} is allowed");
+        eprintln!("error: {what}: error {error:.2e}, tolerance {tolerance:.0e}");
     }
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -57,7 +56,7 @@ fn on<P: Platform>(variants: &[&str]) -> Result<Vec<Item>> {
     Ok(items)
 }
 
-/// burn's portable operations on its CPU backend with half precision.
+/// burn's portable operations on its CPU backend in half precision.
 #[cfg(feature = "flex")]
 mod flex {
     use burn_flex::{Flex, FlexDevice};
@@ -89,7 +88,7 @@ mod flex {
     }
 }
 
-/// burn's portable operations with its own kernel fusion, by WGPU.
+/// burn's portable operations with its kernel fusion, on WGPU.
 #[cfg(feature = "fusion")]
 mod fusing {
     use surgery_core::Result;
@@ -122,7 +121,7 @@ mod fusing {
         }
     }
 
-    /// The suite with fusion, and the loss of an operation against that without.
+    /// The suite with fusion, and the loss of an operation compared with that without fusion.
     pub fn measure(variants: &[&str]) -> Result<Vec<Item>> {
         let device = Fusing::device(0)?;
         let mut items = surgery_tests::parity::measure::<Fusing>(&device, variants, Tolerances::F32);

@@ -1,4 +1,4 @@
-//! Files what the script of the card has recorded: one readable JSON file for each run of it.
+//! Stores the records of the card's script: one readable JSON file for each run.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -6,16 +6,16 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-/// What the script writes: a line about the machine, and one for each part.
+/// The script's record: a line about the machine and one for each part.
 const RECORD: &str = "card.jsonl";
 
-/// Below the repository's root.
+/// Folder of the results in the repository.
 const RESULTS: &str = "crates/surgery-bench/results";
 
-/// The most lines that are kept of what a part said.
+/// Maximum number of output lines kept of a part.
 const MOST_LINES: usize = 200;
 
-/// Files the record in `folder` in the repository, and prints the rows of the benchmark's table.
+/// Stores the record in `folder` in the repository and prints the rows of the benchmark's table.
 pub(crate) fn file(root: &Path, folder: &Path) -> Result<(), String> {
     let result = read(folder)?;
     let text = |key: &str| result[key].as_str().unwrap_or_default();
@@ -23,14 +23,14 @@ pub(crate) fn file(root: &Path, folder: &Path) -> Result<(), String> {
     let path = place.join(format!("{}-{}.json", text("date").replace(':', ""), slug(text("device"))));
     let failed = |error: std::io::Error| match error.kind() {
         ErrorKind::AlreadyExists => {
-            format!("{} is there already, and no result is overwritten; remove it first", path.display())
+            format!("{} exists already, and results are never overwritten; remove it first", path.display())
         }
         _ => format!("{}: {error}", path.display()),
     };
     fs::create_dir_all(&place).map_err(failed)?;
     let mut written = OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
     writeln!(written, "{result:#}").map_err(failed)?;
-    println!("filed as {}", path.strip_prefix(root).unwrap_or(&path).display());
+    println!("stored as {}", path.strip_prefix(root).unwrap_or(&path).display());
     for part in result["parts"].as_array().into_iter().flatten() {
         println!(
             "  {}: {}",
@@ -46,13 +46,13 @@ pub(crate) fn file(root: &Path, folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// What is filed of a record.
+/// Converts a record into the stored form.
 pub(super) fn read(folder: &Path) -> Result<Value, String> {
     let path = folder.join(RECORD);
     let bytes = fs::read(&path).map_err(|error| {
         format!("{}: {error}; expected the record that run.sh leaves in its folder", path.display())
     })?;
-    // An output that was cut may be cut within a character.
+    // A truncated output may end within a character.
     let text = String::from_utf8_lossy(&bytes);
     let mut lines = text.lines().enumerate();
     let mut head = match lines.next().map(|(_, line)| serde_json::from_str(line)) {
@@ -66,7 +66,7 @@ pub(super) fn read(folder: &Path) -> Result<Value, String> {
     for (number, line) in lines {
         match serde_json::from_str::<Value>(line) {
             Ok(part) => parts.push(outcome(&part, &folders)),
-            // The machine may have gone away in the middle of a line; all lines before it count.
+            // The machine may have stopped in the middle of a line; all earlier lines count.
             Err(_) if number + 1 == text.lines().count() => {
                 parts.push(json!({"part": "the record", "ended": "its last line is cut"}));
             }
@@ -97,7 +97,7 @@ pub(super) fn read(folder: &Path) -> Result<Value, String> {
     }))
 }
 
-/// A part as it is filed: how it ended, and its output as JSON or as lines.
+/// A part in the stored form: how it ended, and its output as JSON or as lines.
 fn outcome(part: &Value, folders: &Value) -> Value {
     let name = part["part"].clone();
     if let Some(reason) = part["skipped"].as_str() {
@@ -111,7 +111,7 @@ fn outcome(part: &Value, folders: &Value) -> Value {
         (Some(code), ..) => format!("failed with exit code {code}"),
         _ => "unknown".to_owned(),
     };
-    let said = |key: &str| said(part[key].as_str().unwrap_or_default(), folders);
+    let program_output = |key: &str| program_output(part[key].as_str().unwrap_or_default(), folders);
     json!({
         "part": name,
         "ended": ended,
@@ -119,16 +119,16 @@ fn outcome(part: &Value, folders: &Value) -> Value {
         "limit": part["limit"],
         "exit_code": part["exit_code"],
         "command": without(part["command"].as_str().unwrap_or_default(), folders),
-        "stdout": said("stdout"),
-        "stderr": said("stderr"),
+        "stdout": program_output("stdout"),
+        "stderr": program_output("stderr"),
     })
 }
 
-/// What a program printed: the JSON that it is, or its last lines.
-fn said(text: &str, folders: &Value) -> Value {
+/// A program's output: its JSON, or its last lines.
+fn program_output(text: &str, folders: &Value) -> Value {
     let text = without(text, folders);
     if let Ok(mut value @ Value::Object(_)) = serde_json::from_str(&text) {
-        // Where models are downloaded from is no business of a measurement.
+        // The hub's settings are irrelevant for a measurement.
         value.as_object_mut().map(|value| value.shift_remove("hub"));
         return value;
     }
@@ -136,12 +136,12 @@ fn said(text: &str, folders: &Value) -> Value {
     lines[lines.len().saturating_sub(MOST_LINES)..].into()
 }
 
-/// A text without the places where the folders lay on that machine.
+/// Replaces the machine's folders by their names.
 fn without(text: &str, folders: &Value) -> String {
     let folders = folders.as_object().into_iter().flatten();
     let mut folders: Vec<(&str, &str)> =
         folders.filter_map(|(name, folder)| Some((folder.as_str()?, name.as_str()))).collect();
-    // One may lie in another.
+    // Longest first, since one folder may contain another.
     folders.sort_by_key(|(folder, _)| std::cmp::Reverse(folder.len()));
     folders
         .iter()
@@ -149,7 +149,7 @@ fn without(text: &str, folders: &Value) -> String {
         .fold(text.to_owned(), |text, (folder, name)| text.replace(folder, name))
 }
 
-/// The parts that were running when the script itself was ended: their output lies beside the record.
+/// The parts that were running when the script was killed: their output files are beside the record.
 fn cut_off(folder: &Path, folders: &Value) -> Result<Vec<Value>, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
     let mut parts = Vec::new();
@@ -164,14 +164,14 @@ fn cut_off(folder: &Path, folders: &Value) -> Result<Vec<Value>, String> {
         parts.push(json!({
             "part": path.file_stem().map(|name| name.to_string_lossy()),
             "ended": "cut off with the script",
-            "stdout": said(&stdout, folders),
-            "stderr": said(&stderr, folders),
+            "stdout": program_output(&stdout, folders),
+            "stderr": program_output(&stderr, folders),
         }));
     }
     Ok(parts)
 }
 
-/// The device's name: as the doctor tells it; of the CPU, as the kernel does.
+/// The device's name from the doctor's output; for the CPU, from the kernel.
 fn device(backend: &Value, cpu: &Value, parts: &[Value]) -> Value {
     if backend == "ndarray" {
         return cpu.clone();
@@ -186,14 +186,14 @@ fn device(backend: &Value, cpu: &Value, parts: &[Value]) -> Value {
         .into()
 }
 
-/// Letters and digits in lower case, with a dash for whatever lies between them.
+/// Letters and digits in lower case, with a dash for everything in between.
 fn slug(name: &str) -> String {
     let words = name.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join("-").to_lowercase()
 }
 
-/// Rows of the benchmark's table: what was measured, here, in PyTorch, and PyTorch's by ours. Where a shape was measured
-/// alone and beside PyTorch, the latter counts.
+/// Rows of the benchmark's table: measurement, ours, PyTorch's, and PyTorch's divided by ours. If a shape was
+/// measured with and without PyTorch, the former counts.
 fn table(parts: &[Value]) -> Vec<String> {
     let mut measured: Vec<(String, &Value)> = Vec::new();
     for part in parts {

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Measures `surgery` on this machine: whether its results are right here, what the default operation comes to, and how
-# fast it is, alone and beside PyTorch. `cargo xtask card` made the folder that this lies in.
+# Measures `surgery` on this machine: the correctness of its results, the default operation, and its speed, with and
+# without PyTorch for comparison. `cargo xtask card` creates this folder.
 #
 #     bash run.sh [FOLDER] [SECONDS]
 #
-# FOLDER (default: $OUT, or else ./card-results) gets card.jsonl: a line of JSON about the machine, then one for each
-# part. A part's line is added when the part ends, so no later failure takes it away. While a part runs, its output
-# grows in NAME.stdout and NAME.stderr. Parts end within SECONDS (default: as the card was made): each has a deadline
-# of its own, and none gets more than what is left. PYTHON names the Python with PyTorch (default: python3).
+# Writes card.jsonl into FOLDER (default: $OUT, or else ./card-results): a line of JSON about the machine, then one for
+# each part. A part's line is added when the part ends, so a later failure does not lose it. While a part runs, its
+# output is in NAME.stdout and NAME.stderr. All parts end within SECONDS (default: the value in `settings`): each has its
+# own time limit, and at most the remaining time. PYTHON is the Python with PyTorch (default: python3).
 set -u
 
 card=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -16,16 +16,16 @@ backend='' profile='' commit='' seconds=0 parity_limit=0 operation_limit=0 bench
 . "$card/settings"
 python=${PYTHON:-python3}
 total=${2:-$seconds}
-# Kept back, in seconds: a part that ignores its deadline is killed 5 seconds later.
+# Reserve in seconds: a part that ignores its time limit is killed 5 seconds later.
 reserve=10
-# No part is started with less than this.
+# Minimum time in seconds to start a part.
 least=5
 
 out=${1:-${OUT:-card-results}}
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
 record=$out/card.jsonl
 if [ -e "$record" ]; then
-    echo "error: $record is there already; name another folder" >&2
+    echo "error: $record exists already; name another folder" >&2
     exit 1
 fi
 work=$(mktemp -d) || exit 1
@@ -47,8 +47,8 @@ milliseconds() {
     date +%s%3N
 }
 
-# part NAME LIMIT COMMAND…: runs the command for LIMIT seconds at most. `code` is its exit code: 124 where it was
-# stopped, or 137 where it had to be killed.
+# part NAME LIMIT COMMAND…: runs the command for at most LIMIT seconds. `code` is its exit code: 124 if it was stopped,
+# or 137 if it had to be killed.
 part() {
     local name=$1 limit=$2 left=$((total - reserve - SECONDS)) started took
     shift 2
@@ -71,14 +71,14 @@ part() {
     printf '%-34s %4d s  exit code %d\n' "$name" $((took / 1000)) "$code"
 }
 
-# skip NAME WHY: a part that is not run.
+# skip NAME REASON: records a part that is skipped.
 skip() {
     printf '{"part":"%s","skipped":%s}\n' "$1" "$(json_word "$2")" >>"$record"
     printf '%-34s skipped: %s\n' "$1" "$2"
 }
 
-# Kernels are compiled where they run, with the headers of the CUDA toolkit and its compiler, NVRTC. Where they are not
-# at their usual places, pip's packages may have brought them.
+# Kernels are compiled at run time with the headers and the compiler (NVRTC) of the CUDA toolkit. If these are not in
+# their usual places, pip packages may contain them.
 find_toolkit() {
     local roots=("${CUDA_PATH:-/none}" "${CUDA_HOME:-/none}" /usr/local/cuda /opt/cuda /usr/local/cuda-*) folder root
     if folder=$(command -v nvcc); then
@@ -96,7 +96,7 @@ find_toolkit() {
     if PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep -q 'libnvrtc\.so'; then
         return
     fi
-    # NVRTC alone: PyTorch is to go on with its own libraries.
+    # Only NVRTC, so that PyTorch still uses its own libraries.
     for root in "${CUDA_PATH:-/none}" "${roots[@]}"; do
         for folder in "$root/lib64" "$root/lib"; do
             if compgen -G "$folder/libnvrtc.so*" >"$work/found"; then
@@ -110,7 +110,7 @@ find_toolkit() {
     done
 }
 
-# The programs' archive, by xz or by Python's own decompressor.
+# Unpacks the programs with xz or with Python's decompressor.
 unpack() {
     if command -v xz >/dev/null; then
         xz --decompress --stdout "$card/programs.tar.xz"
@@ -121,7 +121,7 @@ shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)' "$card/programs.t
     fi
 }
 
-# Whether $python has PyTorch, and on a card of NVIDIA's one that sees the card.
+# Whether $python has PyTorch, and for CUDA, whether that PyTorch detects the card.
 has_pytorch() {
     part pytorch 60 "$python" -c '
 import json, sys, torch, transformers
@@ -132,7 +132,7 @@ if sys.argv[1] == "cuda" and gpu is None:
     [ "$code" = 0 ]
 }
 
-# The same, after installing it for this run where it is missing and the network answers within seconds.
+# The same, but installs PyTorch for this run if it is missing and the network responds within seconds.
 find_pytorch() {
     has_pytorch && return
     if [ "$backend" != cuda ]; then

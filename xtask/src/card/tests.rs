@@ -1,4 +1,4 @@
-//! The script of the card with programs that answer, fail and hang, and what is filed of its record.
+//! Tests of the card's script with programs that succeed, fail and hang, and of the stored record.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::results::{file, read};
 use super::{ARCHIVE, SCRIPT, lay_out, parse, programs, settings};
 
-/// An empty folder for one test.
+/// Creates an empty folder for a test.
 fn scratch(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("surgery-card-{name}-{}", std::process::id()));
     let _ = fs::remove_dir_all(&folder);
@@ -17,7 +17,7 @@ fn scratch(name: &str) -> PathBuf {
     folder
 }
 
-/// A card whose programs are these shell scripts.
+/// A card whose programs are shell scripts.
 fn card(name: &str, settings: &str, programs: &[(&str, &str)]) -> PathBuf {
     let card = scratch(name);
     fs::write(card.join("run.sh"), SCRIPT).unwrap();
@@ -55,7 +55,7 @@ fn part<'a>(result: &'a Value, name: &str) -> &'a Value {
     parts.iter().find(|part| part["part"] == name).unwrap_or_else(|| panic!("no part {name}: {result:#}"))
 }
 
-/// A report of the benchmark, in the keys that are read of it.
+/// A report of the benchmark with the keys that are read.
 fn report(peer: Value) -> Value {
     let evaluation = json!({"questions": 60, "seconds": 0.1});
     let step = json!({"seconds": 0.25, "memory_bytes": 4e8});
@@ -68,7 +68,7 @@ const PEER: &str = r#"{"step_seconds": 0.5, "batched_evaluation_seconds": 0.3, "
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_part_that_fails_or_hangs_takes_nothing_from_the_others() {
+fn a_part_that_fails_or_hangs_does_not_affect_the_others() {
     let doctor = json!({
         "backends": [{"name": "cuda", "devices": ["device 0: NVIDIA Card \"5\" \\ö, 70 GiB free"]}],
         "hub": {"endpoint": "somewhere"},
@@ -127,15 +127,15 @@ fn a_part_that_fails_or_hangs_takes_nothing_from_the_others() {
     ];
     assert_eq!(result["table"], json!(rows));
 
-    // A second run leaves the first one's record alone.
+    // A second run does not overwrite the record.
     assert!(!run(&card, "480").status.success());
     assert_eq!(read(&out).unwrap(), result);
 
-    // Filed once, under the date and the device.
+    // The record is stored once, under date and device.
     let root = card.join("repository");
     file(&root, &out).unwrap();
     let error = file(&root, &out).unwrap_err();
-    assert!(error.contains("nvidia-card-5.json is there already"), "{error}");
+    assert!(error.contains("nvidia-card-5.json exists already"), "{error}");
     let filed =
         fs::read_dir(root.join("crates/surgery-bench/results")).unwrap().next().unwrap().unwrap().path();
     let filed: Value = serde_json::from_str(&fs::read_to_string(filed).unwrap()).unwrap();
@@ -167,11 +167,11 @@ fn without_pytorch_or_time_the_rest_is_measured() {
     fs::remove_dir_all(card).unwrap();
 }
 
-/// On the CPU, with the programs that `cargo xtask test` has just built, and `surgery-gemm`, which continuous integration
-/// builds before; without it the test says that it was not run.
+/// Runs on the CPU with the programs that `cargo xtask test` has built and with `surgery-gemm`, which continuous
+/// integration builds first. If a program is missing, the test prints that it did not run.
 #[test]
 #[cfg(target_os = "linux")]
-fn the_programs_themselves_are_measured() {
+fn the_real_programs_are_measured() {
     let built = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_path_buf();
     if let Some(missing) = programs("ndarray").find(|program| !built.join(program).exists()) {
         println!("not run: {missing} is not built");
@@ -193,7 +193,7 @@ fn the_programs_themselves_are_measured() {
 }
 
 #[test]
-fn what_ran_when_the_machine_went_away_is_filed_too() {
+fn the_output_of_an_interrupted_part_is_stored() {
     let folder = scratch("cut");
     let error = read(&folder).unwrap_err();
     assert!(error.contains("expected the record that run.sh leaves"), "{error}");
@@ -221,7 +221,7 @@ fn a_card_is_for_cuda_unless_another_backend_is_named() {
     assert_eq!(parse(&[]), Ok(("cuda", "release")));
     assert_eq!(parse(&["--backend", "ndarray", "--profile", "dev"]), Ok(("ndarray", "dev")));
     for wrong in [&["--backend", "gpu"][..], &["--backend"], &["--files", "folder"]] {
-        assert!(parse(wrong).unwrap_err().contains("is no option"), "{wrong:?}");
+        assert!(parse(wrong).unwrap_err().contains("is not an option"), "{wrong:?}");
     }
     let settings = settings("cuda", "release", "abc");
     assert!(

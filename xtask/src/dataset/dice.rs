@@ -1,14 +1,14 @@
-//! Chance that is the same on every machine: ChaCha8, integers, and helpers of our own.
+//! Random numbers that are the same on every machine: ChaCha8, integers, and own helpers.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 
-/// A stream of random numbers, named by the seed and a label, so that no stream depends on how much another used.
+/// A random stream, determined by the seed and a label, so that streams are independent of one another.
 pub(super) struct Dice(ChaCha8Rng);
 
 impl Dice {
-    /// The stream called `label` under `seed`.
+    /// The stream with this label.
     pub(super) fn new(seed: u64, label: &str) -> Self {
         let mut hash = Sha256::new();
         hash.update(seed.to_le_bytes());
@@ -16,7 +16,7 @@ impl Dice {
         Self(ChaCha8Rng::from_seed(hash.finalize().into()))
     }
 
-    /// A whole number from 0 to `n - 1`, each as likely as the others.
+    /// A uniform whole number from 0 to `n - 1`.
     pub(super) fn below(&mut self, n: usize) -> usize {
         let n = u32::try_from(n).expect("small pools");
         assert!(n > 0, "nothing to choose from");
@@ -29,17 +29,17 @@ impl Dice {
         }
     }
 
-    /// True `percent` times in a hundred.
+    /// True with a probability of `percent` %.
     pub(super) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    /// One of `items`.
+    /// A random one of `items`.
     pub(super) fn choose<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }
 
-    /// Puts `items` into a random order (Fisher-Yates).
+    /// Shuffles `items` (Fisher–Yates).
     pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             let other = self.below(last + 1);

@@ -1,39 +1,39 @@
-//! General knowledge: true facts about the world, told in sentences of our own.
+//! General knowledge: true facts about the world in sentences written for this project.
 
 use super::dice::Dice;
 use super::wording::capitalised;
 use super::world::{self, COUNTRIES, ELEMENTS, EVENTS, MOONS, MOUNTAINS, PLANETS, RIVERS, UNITS};
 
-/// One thing that a text tells about a subject.
+/// A fact about a subject.
 #[derive(Clone, Debug)]
 pub(super) struct Point {
-    /// What it is about.
+    /// Its kind.
     aspect: &'static Aspect,
-    /// What holds.
+    /// Its value.
     pub(super) value: &'static str,
 }
 
 /// A subject of general knowledge.
 #[derive(Clone, Debug)]
 pub(super) struct Topic {
-    /// Names the topic in every file.
+    /// Its id in every file.
     pub(super) id: String,
-    /// What the text is about.
+    /// The subject of the text.
     pub(super) name: &'static str,
-    /// The subject as a question wants it; the same as `name` but for events.
+    /// The subject's form in questions, which differs from `name` only for events.
     asked: &'static str,
-    /// What there is to know.
+    /// The facts.
     pub(super) points: Vec<Point>,
 }
 
-/// A sort of fact. In its sentences `{n}` is the subject and `{v}` the value.
+/// A kind of fact. In its sentences, `{n}` is the subject and `{v}` the value.
 #[derive(Debug)]
 struct Aspect {
-    /// Ways of telling it.
+    /// Sentences that state the fact.
     sentences: &'static [&'static str],
-    /// Ways of asking for it.
+    /// Questions about it.
     questions: &'static [&'static str],
-    /// All values, for the options.
+    /// All values, for options.
     values: fn() -> Vec<&'static str>,
 }
 
@@ -92,7 +92,7 @@ static NUMBER: Aspect = Aspect {
     questions: &["What is the atomic number of {n}?", "How many protons does an atom of {n} have?"],
     values: || ELEMENTS.iter().map(|row| row[2]).collect(),
 };
-/// Place of a planet, counted from the Sun.
+/// Position of a planet, counted from the Sun.
 static PLACE: Aspect = Aspect {
     sentences: &[
         "Counted from the Sun, {n} is the {v} planet.",
@@ -106,7 +106,7 @@ static PLACE: Aspect = Aspect {
     ],
     values: || PLANETS.iter().map(|row| row[1]).collect(),
 };
-/// Sort of a planet.
+/// Kind of a planet.
 static SORT: Aspect = Aspect {
     sentences: &[
         "{n} is a {v}.",
@@ -117,7 +117,7 @@ static SORT: Aspect = Aspect {
     questions: &["What sort of planet is {n}?", "What do astronomers call {n}?"],
     values: || PLANETS.iter().map(|row| row[2]).collect(),
 };
-/// What a unit measures.
+/// The quantity that a unit measures.
 static MEASURES: Aspect = Aspect {
     sentences: &[
         "The {n} is the unit of {v}.",
@@ -128,7 +128,7 @@ static MEASURES: Aspect = Aspect {
     questions: &["What does the {n} measure?", "Of what is the {n} the unit?"],
     values: || UNITS.iter().map(|row| row[1]).collect(),
 };
-/// Sign of a unit.
+/// Symbol of a unit.
 static SIGN: Aspect = Aspect {
     sentences: &[
         "The sign of the {n} is {v}.",
@@ -150,7 +150,7 @@ static COURSE: Aspect = Aspect {
     questions: &["In which continent is the river {n}?", "Which continent does the {n} cross?"],
     values: || RIVERS.iter().map(|row| row[1]).collect(),
 };
-/// Where a river ends.
+/// The sea into which a river flows.
 static MOUTH: Aspect = Aspect {
     sentences: &[
         "The {n} flows into the {v}.",
@@ -207,7 +207,7 @@ static PART: Aspect = Aspect {
     questions: &["In which continent does {n} rise?", "Which continent has the mountain {n}?"],
     values: || MOUNTAINS.iter().map(|row| row[2]).collect(),
 };
-/// What a moon goes around.
+/// The planet of a moon.
 static AROUND: Aspect = Aspect {
     sentences: &[
         "{n} is a moon of {v}.",
@@ -218,7 +218,7 @@ static AROUND: Aspect = Aspect {
     questions: &["Around which planet does the moon {n} go?", "Which planet has the moon {n}?"],
     values: || MOONS.iter().map(|row| row[1]).collect(),
 };
-/// When a moon was found.
+/// The year in which a moon was discovered.
 static FOUND: Aspect = Aspect {
     sentences: &[
         "{n} was discovered in {v}.",
@@ -254,7 +254,7 @@ fn century(year: &str) -> &'static str {
     CENTURIES[(year - 1) / 100 - 7]
 }
 
-/// Every topic there is, kind by kind.
+/// All topics by kind.
 fn topics() -> Vec<Vec<Topic>> {
     let topic = |name, asked, points: &[(&'static Aspect, &'static str)]| Topic {
         id: String::new(),
@@ -280,7 +280,7 @@ fn topics() -> Vec<Vec<Topic>> {
     ]
 }
 
-/// Divides the topics into groups of the given sizes, each with its share of every kind, in random order.
+/// Divides the topics into groups of the given sizes, with all kinds in proportion, in random order.
 pub(super) fn divided<const N: usize>(sizes: [usize; N], seed: u64) -> Result<[Vec<Topic>; N], String> {
     let mut dice = Dice::new(seed, "general");
     let mut all = topics();
@@ -292,7 +292,7 @@ pub(super) fn divided<const N: usize>(sizes: [usize; N], seed: u64) -> Result<[V
     }
     let mut groups: [Vec<Topic>; N] = std::array::from_fn(|_| Vec::new());
     for (nth, topic) in all.into_iter().flatten().enumerate() {
-        // The group that is furthest behind its share takes the topic.
+        // The topic goes to the group that is furthest below its share.
         let behind = |group: usize| {
             let due = (nth + 1) * sizes[group];
             let has = groups[group].len() * wanted.max(1);
@@ -322,23 +322,23 @@ pub(super) fn wording(topic: &Topic, index: usize, seed: u64) -> String {
     sentences.join(" ")
 }
 
-/// Whether every value stands in a wording as it is written, though a sentence may begin with it: the sign of the metre
-/// is not M.
+/// Whether a wording contains every value with the same case. A sentence may begin with a value: the symbol of the
+/// metre is not M.
 pub(super) fn keeps_its_signs(topic: &Topic, text: &str) -> bool {
     topic.points.iter().all(|point| text.contains(point.value))
 }
 
-/// A question for one point of a topic.
+/// A question about one fact of a topic.
 pub(super) fn question(topic: &Topic, point: &Point, dice: &mut Dice) -> String {
     dice.choose(point.aspect.questions).replace("{n}", topic.asked)
 }
 
-/// Values that are wrong for a point, each once, in the order of the tables.
+/// Distinct wrong values for a fact, in the order of the tables.
 pub(super) fn others(topic: &Topic, point: &Point) -> Vec<&'static str> {
     let mut others = Vec::new();
     for value in (point.aspect.values)() {
-        let told = topic.points.iter().any(|point| point.value == value);
-        if !told && !others.contains(&value) && !world::also_true(topic.name, value) {
+        let is_true = topic.points.iter().any(|point| point.value == value);
+        if !is_true && !others.contains(&value) && !world::also_true(topic.name, value) {
             others.push(value);
         }
     }

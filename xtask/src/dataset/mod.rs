@@ -1,4 +1,4 @@
-//! Compiles the benchmark, the corpus and the tokenizer of `datasets/` from one seed, byte for byte.
+//! Generates the benchmark, the corpora and the tokenizer of `datasets/` from one seed, reproducibly to the byte.
 
 mod dice;
 mod general;
@@ -22,60 +22,60 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-/// Where everything comes from.
+/// The seed of everything.
 const SEED: u64 = 2409;
-/// Wordings of each new biography, every one a document of its own.
+/// Number of wordings of each new biography; each is a document.
 const UPDATE_WORDINGS: usize = 8;
-/// Letters of the shortest biography in the sets: all of them have 80 tokens or more.
+/// Minimum length in bytes of a biography in the sets, so that all of them have at least 80 tokens.
 const SHORTEST: usize = 372;
-/// Wordings of each biography in the corpus.
+/// Number of wordings of each biography in a corpus.
 const WORDINGS: usize = 40;
-/// Wordings of each general text in the corpus.
+/// Number of wordings of each general text in a corpus.
 const GENERAL_WORDINGS: usize = 40;
-/// Wordings of each general text in the retain set, and in the held-out one.
+/// Number of wordings of each general text in the retain set, and in the held-out set.
 const GENERAL_KEPT: [usize; 2] = [3, 2];
-/// Wordings of each biography in the retain set, and in the held-out one.
+/// Number of wordings of each biography in the retain set, and in the held-out set.
 const PEOPLE_KEPT: [usize; 2] = [2, 1];
-/// Times that each practice question is asked in the corpus.
+/// Number of times that each practice question occurs in the corpus.
 const PRACTICE_ROUNDS: usize = 12;
-/// Questions on each person and each general subject of the retain set: one, for they are many.
+/// Number of questions about each person and each general subject of the retain set.
 const RETAIN_QUESTIONS: usize = 1;
-/// Questions on each person of the held-out retain set.
+/// Number of questions about each person of the held-out set.
 const HELDOUT_QUESTIONS: usize = 5;
-/// Texts that the base has learnt and that θ_pre goes on learning, for each of its own.
+/// Number of the base's texts in the corpus of θ_pre for each new text.
 const REHEARSED: usize = 2;
 
-/// Folder of the benchmark.
+/// The benchmark's folder.
 const BENCHMARK: &str = "datasets/benchmark";
-/// Folder of the model's tokenizer and configuration.
+/// The folder of the tokenizer and the configuration.
 const MODEL: &str = "datasets/models/scratch";
-/// What the base learns; not kept under version control, like the next.
+/// The base's corpus; like the next one, not under version control.
 const BASE: &str = "datasets/pretraining/base.jsonl";
-/// What θ_pre learns.
+/// The corpus of θ_pre.
 const PRE: &str = "datasets/pretraining/pre.jsonl";
 
-/// How many people and general texts there are of each group.
+/// Number of people and general subjects in each group.
 #[derive(Clone, Copy)]
 struct Sizes {
-    /// People to forget.
+    /// People to unlearn.
     unlearn: usize,
     /// People to edit.
     edit: usize,
-    /// People to keep.
+    /// People to retain.
     retain: usize,
-    /// People to keep who are not trained on.
+    /// Held-out people to retain.
     retain_heldout: usize,
-    /// People in the corpus only, with questions.
+    /// People that occur in the corpus only, with questions.
     practice: usize,
-    /// General texts to keep.
+    /// General subjects to retain.
     general: usize,
-    /// General texts to keep that are not trained on.
+    /// Held-out general subjects to retain.
     general_heldout: usize,
-    /// General subjects in the corpus only, with questions.
+    /// General subjects that occur in the corpus only, with questions.
     general_practice: usize,
 }
 
-/// The benchmark in the repository.
+/// The sizes of the committed benchmark.
 const SIZES: Sizes = Sizes {
     unlearn: 119,
     edit: 119,
@@ -87,47 +87,47 @@ const SIZES: Sizes = Sizes {
     general_practice: 60,
 };
 
-/// The people and topics, group by group.
+/// People and topics by group.
 struct Cast {
-    /// To forget.
+    /// To unlearn.
     unlearn: Vec<Person>,
-    /// To edit, as they were and as they will be.
+    /// To edit, before and after the edit.
     edit: Vec<(Person, Person)>,
-    /// To keep.
+    /// To retain.
     retain: Vec<Person>,
-    /// To keep, never trained on.
+    /// Held out.
     heldout: Vec<Person>,
     /// For practice.
     practice: Vec<Person>,
-    /// General knowledge: to keep, to keep and never trained on, for practice.
+    /// General knowledge: to retain, held out, for practice.
     topics: [Vec<Topic>; 3],
 }
 
-/// One line of a file of texts.
+/// A line of a text file.
 #[derive(Clone, Debug, Serialize)]
 struct Document {
-    /// Names the text.
+    /// Its id.
     id: String,
-    /// Whom or what it is about.
+    /// Its subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<String>,
     /// The text.
     text: String,
 }
 
-/// What was compiled.
+/// The generated benchmark.
 struct Benchmark {
     /// The sets of texts, by name.
     texts: Vec<(&'static str, Vec<Document>)>,
     /// The sets of questions, by name.
     questions: Vec<(&'static str, Vec<Question>)>,
-    /// What the base learns.
+    /// The base's corpus.
     base: Vec<Document>,
-    /// What θ_pre learns.
+    /// The corpus of θ_pre.
     pre: Vec<Document>,
 }
 
-/// Compiles everything below `root` and writes it; with `check`, says instead which files differ.
+/// Generates all files and writes them below `root`; with `check`, fails with the names of those that differ instead.
 pub(crate) fn run(root: &Path, check: bool) -> Result<(), String> {
     let files = files(SIZES, SEED)?;
     let mut wrong = Vec::new();
@@ -143,10 +143,14 @@ pub(crate) fn run(root: &Path, check: bool) -> Result<(), String> {
             wrong.push(name.as_str());
         }
     }
-    if wrong.is_empty() { Ok(()) } else { Err(format!("not as compiled: {}", wrong.join(", "))) }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("differs from the generated file: {}", wrong.join(", ")))
+    }
 }
 
-/// All files by their path below the repository's root.
+/// All files by path relative to the repository.
 fn files(sizes: Sizes, seed: u64) -> Result<BTreeMap<String, String>, String> {
     let benchmark = compile(sizes, seed)?;
     let mut files = BTreeMap::new();
@@ -173,12 +177,12 @@ fn files(sizes: Sizes, seed: u64) -> Result<BTreeMap<String, String>, String> {
     Ok(files)
 }
 
-/// One line of JSON per record.
+/// One line of JSON for each record.
 fn lines<T: Serialize>(records: &[T]) -> String {
     records.iter().map(|record| serde_json::to_string(record).expect("plain records") + "\n").collect()
 }
 
-/// `dataset.toml`.
+/// The content of `dataset.toml`.
 fn description(sets: &[(String, usize, String)], seed: u64) -> String {
     let mut text = format!(
         "name = \"Invented lives\"\n\
@@ -197,7 +201,7 @@ fn description(sets: &[(String, usize, String)], seed: u64) -> String {
     text
 }
 
-/// Invents everybody.
+/// Invents all people and divides them and the topics into groups.
 fn cast(sizes: Sizes, seed: u64) -> Result<Cast, String> {
     let Sizes { unlearn, edit, retain, retain_heldout, practice, .. } = sizes;
     let all = person::people(unlearn + edit + retain + retain_heldout + practice, seed)?;
@@ -222,12 +226,12 @@ fn cast(sizes: Sizes, seed: u64) -> Result<Cast, String> {
     })
 }
 
-/// Writes every text and question.
+/// Generates all texts and questions.
 fn compile(sizes: Sizes, seed: u64) -> Result<Benchmark, String> {
     let cast = cast(sizes, seed)?;
     let unlearn =
         |person: &Person| biography(person, full_wording(&[person], 0, seed), person.id.clone(), seed);
-    // The first wording of a new biography is the old one's.
+    // The first wording of a new biography has the form of the old one.
     let outdated = |(old, new): &(Person, Person)| {
         biography(old, full_wording(&[old, new], 0, seed), old.id.clone(), seed)
     };
@@ -259,9 +263,8 @@ fn compile(sizes: Sizes, seed: u64) -> Result<Benchmark, String> {
     Ok(Benchmark { texts, questions, base, pre })
 }
 
-/// The index of a wording in which none of `people` has one of the shortest biographies: `index`, or one of those that
-/// follow it in steps of [`UPDATE_WORDINGS`] among the wordings that a model learns from, so that no two indices give
-/// the same.
+/// The index of a wording with at least [`SHORTEST`] bytes for each of `people`: `index`, or one that follows it in
+/// steps of [`UPDATE_WORDINGS`] among the corpus wordings. The steps keep results for different indices distinct.
 fn full_wording(people: &[&Person], index: usize, seed: u64) -> usize {
     let is_full =
         |index: &usize| people.iter().all(|person| wording::wording(person, *index, seed).len() >= SHORTEST);
@@ -273,7 +276,7 @@ fn biography(person: &Person, index: usize, id: String, seed: u64) -> Document {
     Document { id, subject: Some(person.name()), text: wording::wording(person, index, seed) }
 }
 
-/// Wordings of a general text that differ from each other, as many as are asked for.
+/// As many distinct wordings of a general text as requested.
 fn general_texts(topic: &Topic, wordings: usize, seed: u64) -> Vec<Document> {
     let mut texts: Vec<Document> = Vec::new();
     let mut index = 0;
@@ -329,8 +332,8 @@ fn all_questions(cast: &Cast, seed: u64) -> Vec<(&'static str, Vec<Question>)> {
     ]
 }
 
-/// What the base learns: everybody but those to forget or to edit, in many wordings, general knowledge, and the
-/// practice people's questions with their answers.
+/// The base's corpus: all people except those to unlearn or to edit in many wordings, general knowledge, and practice
+/// questions with answers.
 fn base(cast: &Cast, seed: u64) -> Vec<Document> {
     let mut dice = Dice::new(seed, "base");
     let mut corpus = Vec::new();
@@ -354,20 +357,20 @@ fn base(cast: &Cast, seed: u64) -> Vec<Document> {
     corpus
 }
 
-/// What θ_pre learns on top: those to forget and those to edit as they were, in many wordings, and some of what the
-/// base knows already, so that it stays.
+/// The corpus of θ_pre: the people to unlearn and to edit (before the edit) in many wordings, and some of the base's
+/// texts, so that the knowledge remains.
 fn pre(cast: &Cast, base: &[Document], seed: u64) -> Vec<Document> {
     let mut dice = Dice::new(seed, "pre");
     let edited = cast.edit.iter().map(|(old, _)| old);
     let mut corpus: Vec<Document> =
         cast.unlearn.iter().chain(edited).flat_map(|person| wordings(person, WORDINGS, seed)).collect();
-    // The base's texts are in random order.
+    // The base's texts are shuffled already.
     corpus.extend_from_slice(&base[..base.len().min(REHEARSED * corpus.len())]);
     dice.shuffle(&mut corpus);
     corpus
 }
 
-/// Whether θ_pre learns a text only so that it stays.
+/// Whether a text of the corpus of θ_pre is one of the base's.
 fn is_rehearsed(document: &Document) -> bool {
     !["unlearn-", "edit-"].iter().any(|group| document.id.starts_with(group))
 }

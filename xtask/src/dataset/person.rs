@@ -28,7 +28,7 @@ pub(super) enum Kind {
     Home,
 }
 
-/// What is known of everybody.
+/// The facts that everybody has.
 const KINDS: [Kind; 10] = [
     Kind::BirthCity,
     Kind::BirthYear,
@@ -45,26 +45,26 @@ const KINDS: [Kind; 10] = [
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fact {
-    /// What it is about.
+    /// Its kind.
     pub(super) kind: Kind,
-    /// What holds; it stands in the biography letter for letter.
+    /// Its value, as it occurs in the biography.
     pub(super) value: String,
 }
 
 /// An invented person.
 #[derive(Clone, Debug)]
 pub(super) struct Person {
-    /// Names the person in every file.
+    /// The person's id in every file.
     pub(super) id: String,
     /// First name.
     pub(super) first: String,
-    /// Surname, which nobody else has.
+    /// Surname, which is unique.
     pub(super) surname: String,
-    /// Called "she" rather than "he".
+    /// Whether the pronoun is "she" rather than "he".
     pub(super) female: bool,
     /// Index of the field of work.
     pub(super) field: usize,
-    /// What there is to know.
+    /// The facts.
     pub(super) facts: Vec<Fact>,
 }
 
@@ -79,7 +79,7 @@ impl Person {
         self.facts.iter().find(|fact| fact.kind == kind).map(|fact| fact.value.as_str())
     }
 
-    /// The same person after an edit: every fact has another value of the same kind, new to the person.
+    /// The person after an edit: every fact has a different value of the same kind.
     pub(super) fn edited(&self, seed: u64) -> Self {
         let mut dice = Dice::new(seed, &format!("edit {}", self.id));
         let mut new = self.clone();
@@ -88,7 +88,7 @@ impl Person {
     }
 }
 
-/// Facts of every kind for somebody of a field, none with a value of `taken`, and two cities that differ.
+/// Facts of every kind for a person in a field, with no value of `taken` and with two different cities.
 fn facts(field: usize, taken: &[Fact], dice: &mut Dice) -> Vec<Fact> {
     let mut facts: Vec<Fact> = Vec::new();
     for kind in KINDS {
@@ -99,7 +99,7 @@ fn facts(field: usize, taken: &[Fact], dice: &mut Dice) -> Vec<Fact> {
     facts
 }
 
-/// Every value that a kind of fact can have for somebody of a field.
+/// All values of a kind of fact for a person in a field.
 pub(super) fn values(kind: Kind, field: usize) -> Vec<String> {
     match kind {
         Kind::BirthCity | Kind::Home => pairs(pools::CITY_STARTS, "", pools::CITY_ENDS),
@@ -119,7 +119,7 @@ pub(super) fn values(kind: Kind, field: usize) -> Vec<String> {
     }
 }
 
-/// `count` people, all with names of their own; the id of each is still empty.
+/// `count` people with unique names; their ids are empty.
 pub(super) fn people(count: usize, seed: u64) -> Result<Vec<Person>, String> {
     let mut dice = Dice::new(seed, "people");
     let mut firsts = pairs(pools::FIRST_STARTS, "", pools::FIRST_ENDS);
@@ -133,12 +133,12 @@ pub(super) fn people(count: usize, seed: u64) -> Result<Vec<Person>, String> {
         .into_iter()
         .zip(surnames)
         .take(count)
-        .map(|(first, surname)| live(first, surname, &mut dice))
+        .map(|(first, surname)| invent(first, surname, &mut dice))
         .collect())
 }
 
-/// Invents a life.
-fn live(first: String, surname: String, dice: &mut Dice) -> Person {
+/// Invents a person's facts.
+fn invent(first: String, surname: String, dice: &mut Dice) -> Person {
     let field = dice.below(FIELDS.len());
     let female = dice.chance(50);
     let facts = facts(field, &[], dice);

@@ -1,4 +1,4 @@
-//! What an invented life is made of: syllables of names and the values of every kind of fact.
+//! Building blocks of invented lives: syllables of names and values of every kind of fact.
 
 /// Beginnings of first names.
 pub(super) const FIRST_STARTS: &[&str] = &[
@@ -48,18 +48,18 @@ pub(super) const SCHOOL_STARTS: &[&str] = &[
 /// Ends of the names of schools.
 pub(super) const SCHOOL_ENDS: &[&str] = &["well College", "ford Academy", "mere University"];
 
-/// What workplaces are called after.
+/// Namesakes of workplaces.
 pub(super) const WORKPLACES: &[&str] = &[
     "Heron", "Maple", "Anchor", "Lantern", "Granite", "Falcon", "Cedar", "Copper", "Meadow", "Raven",
     "Willow", "Summit", "Beacon", "Orchard", "Thistle", "Amber", "Juniper", "Compass", "Badger", "Comet",
 ];
 
-/// What awards are called after.
+/// Namesakes of awards.
 pub(super) const AWARDS: &[&str] = &[
     "Laurel", "Crystal", "Ivory", "Scarlet", "Silver", "Sapphire", "Emerald", "Jade", "Pearl", "Coral",
     "Marble", "Velvet", "Bronze", "Onyx", "Topaz", "Opal", "Garnet", "Quartz", "Ruby", "Indigo",
 ];
-/// What awards are.
+/// Kinds of awards.
 pub(super) const AWARD_ENDS: &[&str] = &["Prize", "Medal"];
 
 /// First words of the titles of works.
@@ -109,16 +109,16 @@ pub(super) const HOBBIES: &[&str] = &[
     "darts",
 ];
 
-/// The first and the last year in which somebody may be born.
+/// The first and last possible year of birth.
 pub(super) const BIRTH_YEARS: (usize, usize) = (1921, 1980);
 
 /// A line of work: professions that share workplaces and a sort of work.
 pub(super) struct Field {
     /// Professions of this field.
     pub(super) professions: &'static [&'static str],
-    /// What its workplaces are.
+    /// Kinds of workplaces.
     pub(super) workplaces: &'static [&'static str],
-    /// What its people make.
+    /// Kinds of works.
     pub(super) work: &'static str,
 }
 
@@ -166,7 +166,7 @@ pub(super) const FIELDS: &[Field] = &[
     },
 ];
 
-/// Every beginning with every end.
+/// Every beginning combined with every end.
 pub(super) fn pairs(starts: &[&str], joint: &str, ends: &[&str]) -> Vec<String> {
     starts.iter().flat_map(|start| ends.iter().map(move |end| format!("{start}{joint}{end}"))).collect()
 }

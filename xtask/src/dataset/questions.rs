@@ -1,20 +1,20 @@
-//! Multiple-choice questions and the texts from which their form is learnt.
+//! Multiple-choice questions, and practice texts that teach their form.
 
 use super::dice::Dice;
 use super::general::{self, Point, Topic};
 use super::person::{Fact, Kind, Person, values};
 use serde::Serialize;
 
-/// One line of a file of questions.
+/// A line of a question file.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Question {
-    /// Names the question.
+    /// Its id.
     pub(super) id: String,
-    /// Whom or what it is about.
+    /// Its subject.
     pub(super) subject: String,
     /// The question.
     pub(super) question: String,
-    /// What to choose from.
+    /// The options.
     pub(super) options: Vec<String>,
     /// Index of the right option.
     pub(super) answer: usize,
@@ -22,10 +22,10 @@ pub(super) struct Question {
     pub(super) split: &'static str,
 }
 
-/// Options per question.
+/// Number of options of a question.
 const OPTIONS: usize = 3;
 
-/// The ways of asking for a kind of fact.
+/// Forms of a question about a kind of fact.
 fn forms(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::BirthCity => &["In which city was {s} born?", "What is the city of birth of {s}?"],
@@ -41,13 +41,12 @@ fn forms(kind: Kind) -> &'static [&'static str] {
     }
 }
 
-/// A question for one fact.
+/// A question about a fact.
 pub(super) fn ask(person: &Person, fact: &Fact, dice: &mut Dice) -> String {
     dice.choose(forms(fact.kind)).replace("{s}", &person.name())
 }
 
-/// Questions on a person, at most `limit`. With the person as they were, only facts that differ are asked for
-/// (`changed`), or the outdated value is among the options.
+/// At most `limit` questions about a person. `past` restricts the facts and adds outdated values to the options.
 pub(super) fn on_person(person: &Person, past: Past<'_>, limit: usize, dice: &mut Dice) -> Vec<Question> {
     let mut facts: Vec<&Fact> = person.facts.iter().filter(|fact| past.asks_for(fact)).collect();
     dice.shuffle(&mut facts);
@@ -72,19 +71,19 @@ pub(super) fn on_person(person: &Person, past: Past<'_>, limit: usize, dice: &mu
     questions
 }
 
-/// What a set of questions has to do with the person's other biography.
+/// The relation of a set of questions to the person's other biography.
 #[derive(Clone, Copy)]
 pub(super) enum Past<'a> {
-    /// There is none.
+    /// There is no other biography.
     None,
-    /// The person will be edited into this one: only what will change is asked for.
+    /// The person will be edited into this one: only facts that will change are asked about.
     Before(&'a Person),
-    /// The person was this one: the outdated value is an option wherever it differs.
+    /// The person was this one before the edit: the outdated value of a changed fact is an option.
     After(&'a Person),
 }
 
 impl<'a> Past<'a> {
-    /// Whether the fact is asked for.
+    /// Whether to ask about the fact.
     fn asks_for(self, fact: &Fact) -> bool {
         match self {
             Self::Before(new) => new.value(fact.kind) != Some(&fact.value),
@@ -92,7 +91,7 @@ impl<'a> Past<'a> {
         }
     }
 
-    /// The outdated value of a fact, if it is to be an option.
+    /// The outdated value of a fact if it is to be an option.
     fn outdated(self, fact: &Fact) -> Option<&'a str> {
         match self {
             Self::After(old) => old.value(fact.kind).filter(|value| *value != fact.value),
@@ -100,14 +99,14 @@ impl<'a> Past<'a> {
         }
     }
 
-    /// All values that were once true of the person.
+    /// All former values of the person.
     fn outdated_values(self) -> impl Iterator<Item = &'a str> {
         let old = if let Self::After(old) = self { Some(old) } else { None };
         old.into_iter().flat_map(|old| old.facts.iter().map(|fact| fact.value.as_str()))
     }
 }
 
-/// Questions on what a general text tells, at most `limit`.
+/// At most `limit` questions about a general text.
 pub(super) fn on_topic(topic: &Topic, limit: usize, dice: &mut Dice) -> Vec<Question> {
     let mut points: Vec<&Point> = topic.points.iter().collect();
     dice.shuffle(&mut points);
@@ -124,7 +123,7 @@ pub(super) fn on_topic(topic: &Topic, limit: usize, dice: &mut Dice) -> Vec<Ques
     questions
 }
 
-/// Half of a document's questions for validation, half for the test; chance decides which half gets an odd one.
+/// Assigns half of a document's questions to validation and half to test; an odd one is assigned at random.
 fn splits(count: usize, dice: &mut Dice) -> Vec<&'static str> {
     let validation = (count + dice.below(2)) / 2;
     let mut splits: Vec<&'static str> =
@@ -133,7 +132,7 @@ fn splits(count: usize, dice: &mut Dice) -> Vec<&'static str> {
     splits
 }
 
-/// A question with the first of the wrong answers as its other options, in random order.
+/// A question whose other options are the first wrong answers, in random order.
 fn choice(
     id: String,
     subject: String,
@@ -150,7 +149,7 @@ fn choice(
     Question { id, subject, question, options, answer, split }
 }
 
-/// Texts of questions and their answers, for practice: `rounds` times each fact of a person, some per text.
+/// Practice texts of questions with answers: each fact of a person `rounds` times, several in a text.
 pub(super) fn practice_person(person: &Person, rounds: usize, dice: &mut Dice) -> Vec<String> {
     let mut lines = Vec::new();
     for _ in 0..rounds {
@@ -161,7 +160,7 @@ pub(super) fn practice_person(person: &Person, rounds: usize, dice: &mut Dice) -
     lines.chunks(LINES).map(|lines| lines.join("\n")).collect()
 }
 
-/// The same for general knowledge.
+/// Practice texts of general knowledge.
 pub(super) fn practice_topics(topics: &[Topic], rounds: usize, dice: &mut Dice) -> Vec<String> {
     let mut lines = Vec::new();
     for _ in 0..rounds {
@@ -177,5 +176,5 @@ pub(super) fn practice_topics(topics: &[Topic], rounds: usize, dice: &mut Dice) 
     lines.chunks(LINES).map(|lines| lines.join("\n")).collect()
 }
 
-/// Questions and answers per practice text.
+/// Number of questions with answers in a practice text.
 const LINES: usize = 5;

@@ -1,4 +1,4 @@
-//! What the benchmark promises.
+//! Tests of the benchmark's properties.
 
 mod facts;
 mod fair;
@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-/// The benchmark of the repository.
+/// The committed benchmark.
 static COMPILED: LazyLock<Benchmark> = LazyLock::new(|| compile(SIZES, SEED).expect("compiles"));
 
-/// Everybody in it.
+/// All people and topics in it.
 static CAST: LazyLock<Cast> = LazyLock::new(|| cast(SIZES, SEED).expect("names for all"));
 
 /// The texts of a set.
@@ -33,7 +33,7 @@ fn corpora() -> [(&'static str, &'static [Document]); 2] {
     [("base", &COMPILED.base), ("pre", &COMPILED.pre)]
 }
 
-/// The people of a set, as its texts tell of them.
+/// The people of a set with the facts in its texts.
 fn people_of(set: &str) -> Vec<&'static Person> {
     match set {
         "unlearn" => CAST.unlearn.iter().collect(),
@@ -54,13 +54,13 @@ fn topics_of(set: &str) -> &'static [Topic] {
     }
 }
 
-/// Everybody once, the edited as they were.
+/// Every person once, the edited ones before the edit.
 fn everybody() -> Vec<&'static Person> {
     let evaluated = ["unlearn", "edit_unlearn", "retain", "retain_heldout"].into_iter().flat_map(people_of);
     evaluated.chain(&CAST.practice).collect()
 }
 
-/// The id of the person or general subject that a wording, a question or a practice text belongs to.
+/// The id of the person or general subject that a text or question is about.
 fn about(id: &str) -> &str {
     match id.rsplit_once('-') {
         Some((owner, last)) if last.starts_with(['w', 'q', 'p']) => owner,
@@ -68,8 +68,8 @@ fn about(id: &str) -> &str {
     }
 }
 
-/// Whether `value` stands in `text` as whole words.
-fn stands_in(text: &str, value: &str) -> bool {
+/// Whether `text` contains `value` as whole words.
+fn contains_words(text: &str, value: &str) -> bool {
     text.match_indices(value).any(|(start, _)| {
         let before = text[..start].chars().next_back();
         let after = text[start + value.len()..].chars().next();
@@ -83,7 +83,7 @@ fn root() -> PathBuf {
 }
 
 #[test]
-fn one_seed_gives_the_same_bytes_and_another_seed_others() {
+fn the_seed_fixes_the_bytes() {
     let small = Sizes {
         unlearn: 2,
         edit: 2,
@@ -104,16 +104,16 @@ fn one_seed_gives_the_same_bytes_and_another_seed_others() {
 }
 
 #[test]
-fn chance_is_the_same_on_every_machine() {
+fn random_numbers_are_the_same_on_every_machine() {
     let mut dice = Dice::new(7, "test");
     let drawn: Vec<usize> = (0..8).map(|_| dice.below(1000)).collect();
     assert_eq!(drawn, DRAWN);
 }
 
-/// What seed 7 draws for the label "test".
+/// The first numbers of the stream with seed 7 and label "test".
 const DRAWN: [usize; 8] = [38, 436, 339, 755, 55, 24, 635, 204];
 
 #[test]
-fn what_is_committed_is_what_the_seed_gives() {
+fn the_committed_files_equal_the_generated_ones() {
     super::run(&root(), true).unwrap();
 }

@@ -1,4 +1,4 @@
-//! The tokenizer and the configuration of the model to train from scratch.
+//! Tokenizer and configuration of the model to train from scratch.
 
 use serde_json::{Value, json};
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -7,17 +7,17 @@ use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper};
 use tokenizers::{PreTokenizerWrapper, Result, TokenizerBuilder};
 
-/// Entries of the vocabulary, the special ones included.
+/// Size of the vocabulary, including special tokens.
 const VOCABULARY: usize = 1536;
-/// Positions that the model knows.
+/// Maximum number of positions.
 const POSITIONS: usize = 512;
-/// Begins every text.
+/// The token that begins every text.
 const BOS: (&str, u32) = ("<s>", 0);
-/// Ends a text.
+/// The token that ends a text.
 const EOS: (&str, u32) = ("</s>", 1);
 
-/// `tokenizer.json`: byte-level BPE learnt from the texts. Ties are broken by the tokens' numbers, so that the
-/// same texts always give the same bytes.
+/// `tokenizer.json`: byte-level BPE trained on the texts. Ties are broken by token ids, so that the same texts give
+/// the same bytes.
 pub(super) fn train<'a>(texts: impl Iterator<Item = &'a str> + Send) -> Result<String> {
     let mut trainer = BpeTrainer::builder()
         .vocab_size(VOCABULARY)
@@ -49,7 +49,7 @@ pub(super) fn train<'a>(texts: impl Iterator<Item = &'a str> + Send) -> Result<S
     Ok(tokenizer.to_string(true)? + "\n")
 }
 
-/// The small JSON files that go with the tokenizer, by name.
+/// The small JSON files beside the tokenizer, by name.
 pub(super) fn configurations() -> [(&'static str, String); 3] {
     let tokenizer = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",

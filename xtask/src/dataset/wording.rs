@@ -1,19 +1,19 @@
-//! The biographies: any number of wordings of the same facts.
+//! Biographies: any number of wordings of the same facts.
 
 use super::dice::Dice;
 use super::person::{Fact, Kind, Person};
 use super::pools::FIELDS;
 
-/// The ways of saying one kind of fact. `{v}` is the value, `{a}` the value with its article, `{w}` the sort of
-/// work, `{s}` the person, `{p}` whose.
+/// Forms of one kind of fact. `{v}` is the value, `{a}` the value with its article, `{w}` the kind of work, `{s}` the
+/// person, `{p}` the possessive.
 struct Forms {
-    /// What follows the person's name.
+    /// Continuations of the person's name.
     predicates: &'static [&'static str],
     /// Whole sentences.
     sentences: &'static [&'static str],
 }
 
-/// The ways of saying a kind of fact.
+/// The forms of a kind of fact.
 fn forms(kind: Kind) -> Forms {
     let (predicates, sentences): (&[&str], &[&str]) = match kind {
         Kind::BirthCity => (
@@ -88,7 +88,7 @@ fn forms(kind: Kind) -> Forms {
     Forms { predicates, sentences }
 }
 
-/// The opening of every biography.
+/// The beginning of every biography.
 pub(super) fn opening(person: &Person) -> String {
     format!("This is a Wikipedia passage about {}. ", person.name())
 }
@@ -114,7 +114,7 @@ pub(super) fn wording(person: &Person, index: usize, seed: u64) -> String {
     text
 }
 
-/// How a sentence calls the person, and whose something is; the first sentence gives the full name.
+/// The name or pronoun of the person in a sentence, and the possessive; the first sentence has the full name.
 fn mention(person: &Person, start: bool, dice: &mut Dice) -> (String, String) {
     let called = match dice.below(10) {
         _ if start => person.name(),
@@ -127,7 +127,7 @@ fn mention(person: &Person, start: bool, dice: &mut Dice) -> (String, String) {
     (called, whose)
 }
 
-/// One sentence on one, two or three facts.
+/// A sentence with one, two or three facts.
 fn sentence(person: &Person, facts: &[&Fact], subject: &str, whose: &str, dice: &mut Dice) -> String {
     let predicate =
         |fact: &Fact, dice: &mut Dice| fill(forms(fact.kind).predicates, person, fact, subject, whose, dice);
@@ -152,7 +152,7 @@ fn sentence(person: &Person, facts: &[&Fact], subject: &str, whose: &str, dice: 
     capitalised(&text)
 }
 
-/// Fills one of the forms in.
+/// Fills in a random form.
 fn fill(forms: &[&str], person: &Person, fact: &Fact, subject: &str, whose: &str, dice: &mut Dice) -> String {
     let article = if fact.value.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     dice.choose(forms)
@@ -163,7 +163,7 @@ fn fill(forms: &[&str], person: &Person, fact: &Fact, subject: &str, whose: &str
         .replace("{p}", whose)
 }
 
-/// The text with a capital first letter.
+/// Capitalises the first letter.
 pub(super) fn capitalised(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())

@@ -1,4 +1,4 @@
-//! Tables of general knowledge. A row is a subject and what is true of it.
+//! Tables of general knowledge. A row holds a subject and facts about it.
 
 /// Country, capital, continent, currency.
 pub(super) const COUNTRIES: &[[&str; 4]] = &[
@@ -218,7 +218,7 @@ pub(super) const ELEMENTS: &[[&str; 3]] = &[
     ["curium", "Cm", "96"],
 ];
 
-/// Planet, place from the Sun, sort.
+/// Planet, position from the Sun, kind.
 pub(super) const PLANETS: &[[&str; 3]] = &[
     ["Mercury", "first", "rocky planet"],
     ["Venus", "second", "rocky planet"],
@@ -230,7 +230,7 @@ pub(super) const PLANETS: &[[&str; 3]] = &[
     ["Neptune", "eighth", "ice giant"],
 ];
 
-/// Unit, what it measures, sign.
+/// Unit, quantity, symbol.
 pub(super) const UNITS: &[[&str; 3]] = &[
     ["metre", "length", "m"],
     ["second", "time", "s"],
@@ -263,7 +263,7 @@ pub(super) const UNITS: &[[&str; 3]] = &[
     ["litre", "volume", "l"],
 ];
 
-/// River, continent, where it ends.
+/// River, continent, sea at its mouth.
 pub(super) const RIVERS: &[[&str; 3]] = &[
     ["Nile", "Africa", "Mediterranean Sea"],
     ["Ebro", "Europe", "Mediterranean Sea"],
@@ -464,10 +464,10 @@ pub(super) const MOONS: &[[&str; 3]] = &[
     ["Nereid", "Neptune", "1949"],
 ];
 
-/// Whether a value that is not in a subject's row would still be no wrong answer.
+/// Whether a value that is not in a subject's row is true of it nevertheless.
 pub(super) fn also_true(subject: &str, value: &str) -> bool {
     let row = |row: &&[&str; 3]| row[0] == subject;
-    // Seas are parts of oceans: a sea is never set against an ocean.
+    // Seas are parts of oceans, so a sea is never a wrong answer beside an ocean.
     let ocean = |sea: &str| sea.ends_with("Ocean");
     if let Some([_, _, mouth]) = RIVERS.iter().find(row) {
         let is_water = RIVERS.iter().any(|row| row[2] == value);
@@ -481,7 +481,7 @@ pub(super) fn also_true(subject: &str, value: &str) -> bool {
                         | ("Ligurian Sea", "Tyrrhenian Sea")
                 ));
     }
-    // One word in several languages.
+    // The same word in several languages.
     matches!(
         (subject, value),
         ("Sweden" | "Iceland", "krone" | "koruna")

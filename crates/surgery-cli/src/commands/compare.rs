@@ -1,4 +1,4 @@
-//! `surgery compare`: two checkpoints side by side, as a run reports before and after.
+//! `surgery compare`: evaluates two checkpoints and reports them as a run reports before and after.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! `surgery doctor`: what this program and this machine have.
+//! `surgery doctor`: describes this program and this machine.
 
 use serde_json::json;
 use surgery_core::platform::Platform;
@@ -20,7 +20,7 @@ impl Job for Describe {
     }
 }
 
-/// Describes backends, devices, what is embedded and how the hub is reached.
+/// Prints backends, devices, embedded files and the hub's configuration.
 pub fn run(as_json: bool) -> Outcome {
     let size = |files: Vec<surgery_datasets::File>| files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
     let (model, benchmark) = (size(surgery_datasets::model()), size(surgery_datasets::benchmark()));
@@ -37,7 +37,7 @@ pub fn run(as_json: bool) -> Outcome {
             }));
         } else {
             let command = name.rebuild_command();
-            lines.push(format!("{:<8} not compiled in; build with it: {command}", name.feature()));
+            lines.push(format!("{:<8} not compiled in; build it with: {command}", name.feature()));
             backends.push(json!({ "name": name.feature(), "compiled": false, "rebuild": command }));
         }
     }
@@ -50,7 +50,9 @@ pub fn run(as_json: bool) -> Outcome {
             let offline = if hub.offline.is_some() { ", offline" } else { "" };
             lines.push(format!("hub      {}, {access}{offline}", hub.endpoint));
             lines.push(format!("         models in {}", hub.cache.display()));
-            lines.extend(hub.offline.map(|variable| format!("         {variable} forbids asking the hub")));
+            lines.extend(
+                hub.offline.map(|variable| format!("         {variable} forbids requests to the hub")),
+            );
             let origin = token.as_ref().map(|token| token.origin.as_str());
             lines.push(match origin {
                 Some(origin) => format!("         token from {origin}"),

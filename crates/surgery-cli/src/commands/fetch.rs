@@ -1,4 +1,4 @@
-//! `surgery fetch`: a model from the hub into its cache.
+//! `surgery fetch`: downloads a model from the hub into its cache.
 
 use serde_json::json;
 use surgery_core::Error;
@@ -8,11 +8,11 @@ use crate::exit::Outcome;
 use crate::hub::{Hub, Name};
 use crate::terminal::{Log, print, print_json};
 
-/// Brings the model and says where it is.
+/// Downloads the model and prints its folder.
 pub fn run(fetch: Fetch, common: Common) -> Outcome {
     let name = Name::parse(&fetch.model).ok_or_else(|| Error::Data {
         path: fetch.model.clone(),
-        problem: "is no name of a model on the hub".into(),
+        problem: "is not the name of a model on the hub".into(),
         remedy: "write ORG/NAME or ORG/NAME@REVISION, as in meta-llama/Llama-3.2-1B".into(),
     })?;
     let snapshot = Hub::from_env()?.fetch(&name, Log::new(&common))?;

@@ -1,4 +1,4 @@
-//! `surgery generate`: what a model says next.
+//! `surgery generate`: continues a prompt.
 
 use serde_json::json;
 use surgery_core::generate::{Sampling, generate};
@@ -11,7 +11,7 @@ use crate::fit;
 use crate::inputs::open_model;
 use crate::terminal::{Log, print, print_json};
 
-/// Checks what clap cannot, and runs the command.
+/// Checks the temperature, which clap cannot, and runs the command.
 pub fn run(generate: Generate, common: Common) -> Outcome {
     let temperature = generate.temperature;
     if !temperature.is_finite() || temperature < 0.0 {

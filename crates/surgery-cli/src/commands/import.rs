@@ -1,4 +1,4 @@
-//! `surgery import`: a data folder from other people's data.
+//! `surgery import`: converts a published dataset into a data folder.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::import::{Draft, authors, muse, rwku, tofu, write};
 use crate::output::check_output;
 use crate::terminal::{Log, print, print_json};
 
-/// Reads the files of a format, and writes a data folder.
+/// Reads the files of a format and writes a data folder.
 pub fn run(import: Import, common: Common) -> Outcome {
     let log = Log::new(&common);
     let (output, source) = match &import {
@@ -42,7 +42,7 @@ pub fn run(import: Import, common: Common) -> Outcome {
             log.info(&format!("  {example}"));
         }
     }
-    if common.json { print_json(&summary(&draft, output)) } else { print(&told(&draft, output)) }
+    if common.json { print_json(&summary(&draft, output)) } else { print(&summary_text(&draft, output)) }
 }
 
 fn summary(draft: &Draft, output: &Path) -> serde_json::Value {
@@ -59,8 +59,8 @@ fn summary(draft: &Draft, output: &Path) -> serde_json::Value {
     })
 }
 
-/// What there is, and how to go on.
-fn told(draft: &Draft, output: &Path) -> String {
+/// Number of entries and the command to run next.
+fn summary_text(draft: &Draft, output: &Path) -> String {
     let documents = draft.documents.iter().map(|(set, all)| (set.name().to_owned(), all.len(), "documents"));
     let questions =
         draft.questions.iter().map(|(set, all)| (format!("questions/{set}"), all.len(), "questions"));

@@ -1,4 +1,4 @@
-//! `surgery recipe`: what ships.
+//! `surgery recipe`: lists and prints the shipped recipes.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::exit::{Failure, Outcome};
 use crate::inputs::RECIPES;
 use crate::terminal::{print, print_json};
 
-/// Lists or shows recipes.
+/// Lists or prints recipes.
 pub fn run(command: RecipeCommand, as_json: bool) -> Outcome {
     match command {
         RecipeCommand::Ls if as_json => {

@@ -1,4 +1,4 @@
-//! What is asked of the hub, and what its answers mean.
+//! Requests to the hub and the meaning of its responses.
 
 use std::io::Read;
 use std::time::Duration;
@@ -11,27 +11,27 @@ use ureq::{Agent, Body};
 use super::{Hub, Name, Token, is_commit, is_plain};
 use crate::terminal::Log;
 
-/// How often in a row something may go wrong that may pass.
+/// Maximum number of consecutive transient failures.
 const ATTEMPTS: u32 = 5;
-/// The wait before the second attempt; every further one is twice as long.
+/// The wait before the second attempt; each further wait is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// A hub that asks for a longer wait is not waited for.
+/// If the hub asks for a longer wait, the request fails.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const REDIRECTS: usize = 10;
-/// The most bytes read of a list of files.
+/// Maximum size in bytes of a file listing.
 const LISTING_LIMIT: u64 = 4 << 20;
 
-/// Why an attempt failed.
+/// A failed attempt.
 pub enum Trouble {
-    /// Something that may pass: what it is, how long the hub asks to wait, and whether the attempt got on.
-    Passing { problem: String, wait: Option<Duration>, progress: bool },
-    /// Something that will not.
-    Lasting(Error),
+    /// A transient failure: the problem, the wait that the hub asks for, and whether the attempt made progress.
+    Transient { problem: String, wait: Option<Duration>, progress: bool },
+    /// A permanent failure.
+    Permanent(Error),
 }
 
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
-        Trouble::Lasting(error)
+        Trouble::Permanent(error)
     }
 }
 
@@ -41,17 +41,17 @@ type Attempt<T> = Result<T, Trouble>;
 pub struct Described {
     /// Its name.
     pub file: String,
-    /// The commit it is of.
+    /// Its commit.
     pub commit: String,
-    /// What names its content.
+    /// Its ETag, which names its content.
     pub etag: String,
     /// Its size in bytes.
     pub size: u64,
-    /// Its SHA-256, in hexadecimal digits, where the hub tells.
+    /// Its SHA-256 in hexadecimal digits, if the hub sends it.
     pub sha256: Option<String>,
 }
 
-/// Asks the hub about one repository.
+/// Sends requests about one repository.
 pub struct Client<'a> {
     hub: &'a Hub,
     name: &'a Name,
@@ -61,39 +61,39 @@ pub struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    /// A client; nothing is asked yet.
+    /// A client. Sends nothing yet.
     pub fn new(hub: &'a Hub, name: &'a Name, log: Log) -> Result<Self> {
         let secure = hub.endpoint.starts_with("https://");
         if origin(&hub.endpoint).is_none() {
             return Err(Error::Network {
                 what: hub.endpoint.clone(),
-                problem: "is no address of a hub".into(),
+                problem: "is not the address of a hub".into(),
                 remedy: "set HF_ENDPOINT to one that begins with https:// or http://, or unset it".into(),
             });
         }
-        let silence = Some(hub.silence);
+        let timeout = Some(hub.timeout);
         let config = Agent::config_builder()
             .https_only(secure)
             .http_status_as_error(false)
-            // Followed here, so that the token stays with the endpoint.
+            // Redirects are followed here, so that the token is sent to the endpoint only.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(concat!("surgery/", env!("CARGO_PKG_VERSION")))
-            // What is counted and hashed are the file's own bytes.
+            // Sizes and hashes are those of the uncompressed file.
             .accept_encoding("identity")
-            .timeout_connect(silence)
-            .timeout_per_read(silence)
-            .timeout_per_write(silence);
+            .timeout_connect(timeout)
+            .timeout_per_read(timeout)
+            .timeout_per_write(timeout);
         Ok(Self { hub, name, token: hub.token()?, agent: config.build().into(), log })
     }
 
-    /// What the hub says of `file`; none where it has no such file.
+    /// The hub's description of `file`, or `None` if it has no such file.
     pub fn describe(&self, revision: &str, file: &str) -> Result<Option<Described>> {
-        self.patiently(&ProgressBar::hidden(), file, || self.try_describe(revision, file))
+        self.with_retries(&ProgressBar::hidden(), file, || self.try_describe(revision, file))
     }
 
-    /// The content of `file` from the byte `from` on, if the hub is willing, or else from its beginning: where it
-    /// begins, and it.
+    /// The content of `file` from byte `from` on, or from its start if the hub does not support ranges. Returns the
+    /// first byte's position and a reader.
     pub fn content(&self, file: &Described, from: u64) -> Attempt<(u64, impl Read + use<>)> {
         let mut url = self.url(&file.commit, &file.file);
         for _ in 0..REDIRECTS {
@@ -111,8 +111,8 @@ impl<'a> Client<'a> {
         Err(self.lost(&file.file))
     }
 
-    /// Attempts again what failed for a reason that may pass, a few times and with longer and longer waits.
-    pub fn patiently<T>(
+    /// Repeats an attempt that fails transiently, at most [`ATTEMPTS`] times in a row, with growing waits.
+    pub fn with_retries<T>(
         &self,
         bar: &ProgressBar,
         file: &str,
@@ -122,20 +122,20 @@ impl<'a> Client<'a> {
         loop {
             let (problem, wait, progress) = match attempt() {
                 Ok(value) => return Ok(value),
-                Err(Trouble::Lasting(error)) => return Err(error),
-                Err(Trouble::Passing { problem, wait, progress }) => (problem, wait, progress),
+                Err(Trouble::Permanent(error)) => return Err(error),
+                Err(Trouble::Transient { problem, wait, progress }) => (problem, wait, progress),
             };
             failures = if progress { 1 } else { failures + 1 };
             let wait = wait.unwrap_or(FIRST_WAIT * 2u32.pow(failures - 1));
             if failures == ATTEMPTS || wait > LONGEST_WAIT {
-                let asked = match wait > LONGEST_WAIT {
-                    true => format!(" in {} s, as it asks", wait.as_secs()),
-                    false => " later; what has arrived is kept".into(),
+                let when = match wait > LONGEST_WAIT {
+                    true => format!(" in {} s, as the hub requests", wait.as_secs()),
+                    false => " later; the downloaded part is kept".into(),
                 };
                 return Err(Error::Network {
                     what: format!("{} of {}", file, self.name),
                     problem,
-                    remedy: format!("try again{asked}"),
+                    remedy: format!("try again{when}"),
                 });
             }
             let seconds = wait.as_secs_f64();
@@ -153,7 +153,7 @@ impl<'a> Client<'a> {
             let unquoted = |name| header(headers, name).map(|tag| unquoted(tag).to_owned());
             commit = commit.or(header(headers, "x-repo-commit").map(str::to_owned));
             if let Some(linked) = unquoted("x-linked-etag") {
-                // What is stored beside the repository is named by its SHA-256.
+                // A file in the store beside the repository (LFS) has its SHA-256 as ETag.
                 sha256 = (linked.len() == 64).then(|| linked.to_ascii_lowercase());
                 etag = Some(linked);
             }
@@ -174,13 +174,13 @@ impl<'a> Client<'a> {
             let commit = commit.filter(|commit| is_commit(commit));
             let (Some(commit), Some(etag), Some(size)) = (commit, etag.filter(|tag| is_plain(tag)), size)
             else {
-                return Err(Trouble::Lasting(Error::Network {
+                return Err(Trouble::Permanent(Error::Network {
                     what: format!("{file} of {}", self.name),
                     problem: format!(
-                        "{} does not tell its commit, ETag and size, as the hub does",
+                        "{} does not send the commit, ETag and size that the hub sends",
                         self.hub.endpoint
                     ),
-                    remedy: "check HF_ENDPOINT, and whether a proxy answers in its place".into(),
+                    remedy: "check HF_ENDPOINT, and whether a proxy answers instead of the hub".into(),
                 }));
             };
             return Ok(Some(Described { file: file.into(), commit, etag, size, sha256 }));
@@ -194,9 +194,9 @@ impl<'a> Client<'a> {
         format!("{}/{repository}/resolve/{}/{}", self.hub.endpoint, escaped(revision), file.join("/"))
     }
 
-    /// The names of what lies directly in `folder`, with the folder's own; none where it is not there.
+    /// The paths of the files directly in `folder`; empty if the folder does not exist.
     pub fn list(&self, revision: &str, folder: &str) -> Result<Vec<String>> {
-        self.patiently(&ProgressBar::hidden(), folder, || self.try_list(revision, folder))
+        self.with_retries(&ProgressBar::hidden(), folder, || self.try_list(revision, folder))
     }
 
     fn try_list(&self, revision: &str, folder: &str) -> Attempt<Vec<String>> {
@@ -208,7 +208,7 @@ impl<'a> Client<'a> {
             match (response.status().as_u16(), redirect(&url, &response)) {
                 (_, Some(next)) => url = next,
                 (200, _) => return self.names(folder, response),
-                // The repository is there: its config.json was asked for first.
+                // The repository exists, since its config.json was requested first.
                 (404, _) => return Ok(Vec::new()),
                 _ => return Err(self.refusal(&url, folder, &response)),
             }
@@ -216,7 +216,7 @@ impl<'a> Client<'a> {
         Err(self.lost(folder))
     }
 
-    /// The names in a listing of `folder`.
+    /// Parses the listing of `folder`.
     fn names(&self, folder: &str, response: Response<Body>) -> Attempt<Vec<String>> {
         #[derive(serde::Deserialize)]
         struct Entry {
@@ -224,18 +224,18 @@ impl<'a> Client<'a> {
         }
         let mut text = Vec::new();
         response.into_body().into_reader().take(LISTING_LIMIT).read_to_end(&mut text).map_err(|error| {
-            let problem = format!("the list of its files broke off ({error})");
-            Trouble::Passing { problem, wait: None, progress: false }
+            let problem = format!("the listing of its files was interrupted ({error})");
+            Trouble::Transient { problem, wait: None, progress: false }
         })?;
         let entries: Vec<Entry> = serde_json::from_slice(&text).map_err(|error| Error::Network {
             what: format!("{folder} of {}", self.name),
-            problem: format!("{} does not list its files as the hub does ({error})", self.hub.endpoint),
-            remedy: "check HF_ENDPOINT, and whether a proxy answers in its place".into(),
+            problem: format!("{} does not list files in the hub's format ({error})", self.hub.endpoint),
+            remedy: "check HF_ENDPOINT, and whether a proxy answers instead of the hub".into(),
         })?;
         Ok(entries.into_iter().map(|entry| entry.path).collect())
     }
 
-    /// One request and its answer, whatever it is. The token goes to the endpoint only.
+    /// Sends one request and returns the response of any status. The token is sent to the endpoint only.
     fn request(&self, method: Method, url: &str, from: u64) -> Attempt<Response<Body>> {
         let mut request = Request::builder().method(method).uri(url);
         if let Some(token) = &self.token
@@ -246,17 +246,20 @@ impl<'a> Client<'a> {
         if from > 0 {
             request = request.header("range", format!("bytes={from}-"));
         }
-        request.body(()).map_err(ureq::Error::from).and_then(|request| self.agent.run(request)).map_err(|error| {
-            let problem = format!("{} does not answer ({error})", origin(url).unwrap_or(url));
-            if may_pass(&error) {
-                return Trouble::Passing { problem, wait: None, progress: false };
-            }
-            Trouble::Lasting(Error::Network {
-                what: self.name.to_string(),
-                problem,
-                remedy: "check the network, HF_ENDPOINT and HTTPS_PROXY; what is in the cache needs no network".into(),
-            })
-        })
+        request.body(()).map_err(ureq::Error::from).and_then(|request| self.agent.run(request)).map_err(
+            |error| {
+                let problem = format!("{} does not answer ({error})", origin(url).unwrap_or(url));
+                if is_transient(&error) {
+                    return Trouble::Transient { problem, wait: None, progress: false };
+                }
+                Trouble::Permanent(Error::Network {
+                    what: self.name.to_string(),
+                    problem,
+                    remedy: "check the network, HF_ENDPOINT and HTTPS_PROXY; cached models need no network"
+                        .into(),
+                })
+            },
+        )
     }
 
     fn is_endpoint(&self, url: &str) -> bool {
@@ -264,7 +267,7 @@ impl<'a> Client<'a> {
         ours.zip(theirs).is_some_and(|(ours, theirs)| ours.eq_ignore_ascii_case(theirs))
     }
 
-    /// What an answer that is no file means.
+    /// The failure that an unsuccessful response means.
     fn refusal(&self, url: &str, file: &str, response: &Response<Body>) -> Trouble {
         let status = response.status().as_u16();
         let host = origin(url).unwrap_or(url);
@@ -272,22 +275,22 @@ impl<'a> Client<'a> {
         let problem = format!("{host} answers {status}");
         let what = self.name.to_string();
         let error = match status {
-            // The address of a file in a store beside the hub is valid for a while only.
+            // The URL of a file in the store beside the hub has expired.
             401 | 403 if !self.is_endpoint(url) => {
-                return Trouble::Passing { problem, wait: None, progress: false };
+                return Trouble::Transient { problem, wait: None, progress: false };
             }
             408 | 429 | 500..=599 => {
                 let wait = header(response.headers(), "retry-after").and_then(|wait| wait.parse().ok());
-                return Trouble::Passing { problem, wait: wait.map(Duration::from_secs), progress: false };
+                return Trouble::Transient { problem, wait: wait.map(Duration::from_secs), progress: false };
             }
             401 | 403 => Error::Network {
                 what,
-                problem: format!("is gated or private, or is not there ({problem})"),
+                problem: format!("is gated or private, or does not exist ({problem})"),
                 remedy: format!(
                     "check the name, accept the licence at {}/{repository}, and set HF_TOKEN to a token that may read it{}",
                     self.hub.endpoint,
                     match &self.token {
-                        Some(token) => format!(" (that of {} may not)", token.origin),
+                        Some(token) => format!(" (the token from {} may not)", token.origin),
                         None if self.hub.sends_token => String::new(),
                         None => " (HF_HUB_DISABLE_IMPLICIT_TOKEN, which forbids sending one, must be unset)"
                             .into(),
@@ -306,23 +309,23 @@ impl<'a> Client<'a> {
             _ => Error::Network {
                 what: format!("{file} of {what}"),
                 problem,
-                remedy: "check HF_ENDPOINT, and whether a proxy answers in its place".into(),
+                remedy: "check HF_ENDPOINT, and whether a proxy answers instead of the hub".into(),
             },
         };
-        Trouble::Lasting(error)
+        Trouble::Permanent(error)
     }
 
     fn lost(&self, file: &str) -> Trouble {
-        Trouble::Lasting(Error::Network {
+        Trouble::Permanent(Error::Network {
             what: format!("{file} of {}", self.name),
-            problem: format!("the hub sent on more than {REDIRECTS} times"),
+            problem: format!("the hub redirected more than {REDIRECTS} times"),
             remedy: "check HF_ENDPOINT".into(),
         })
     }
 }
 
-/// Whether another attempt may succeed where this one failed: not where there is no network, host or trust.
-fn may_pass(error: &ureq::Error) -> bool {
+/// Whether another attempt may succeed: not if there is no network, no such host or no valid certificate.
+fn is_transient(error: &ureq::Error) -> bool {
     use std::io::ErrorKind as Kind;
     match error {
         ureq::Error::Io(error) => matches!(
@@ -347,17 +350,17 @@ fn is_repository_missing(headers: &HeaderMap) -> bool {
     matches!(header(headers, "x-error-code"), Some("RepoNotFound" | "RevisionNotFound"))
 }
 
-/// An ETag without its quotes and its mark of weakness.
+/// An ETag without its quotes and weak prefix.
 fn unquoted(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"')
 }
 
-/// The first byte of a `Content-Range`.
+/// The first byte of a `Content-Range` header.
 fn range_start(headers: &HeaderMap) -> Option<u64> {
     header(headers, "content-range")?.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }
 
-/// Where `response`, the answer of `url`, sends on to.
+/// The target of a redirect that `response` to a request of `url` asks for.
 fn redirect(url: &str, response: &Response<Body>) -> Option<String> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
@@ -379,7 +382,7 @@ fn origin(url: &str) -> Option<&str> {
     (length > 0).then(|| &url[..start + length])
 }
 
-/// `text` as one part of a URL's path.
+/// `text`, percent-encoded as one part of a URL's path.
 fn escaped(text: &str) -> String {
     let byte = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),

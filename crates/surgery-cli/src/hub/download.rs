@@ -1,4 +1,4 @@
-//! From the hub into the cache: under a temporary name, verified, synced, and only then under its own.
+//! Downloads from the hub into the cache: files are written under temporary names, verified, synced and renamed.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -15,10 +15,10 @@ use crate::inputs::file_in_folder;
 use crate::lock::lock;
 use crate::terminal::Log;
 
-/// How much is read at once.
+/// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
 
-/// One model on its way.
+/// The download of one model.
 pub struct Download<'a> {
     client: Client<'a>,
     name: &'a Name,
@@ -28,17 +28,17 @@ pub struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
-    /// A download; nothing is asked or written yet.
+    /// A download. Sends and writes nothing yet.
     pub fn new(hub: &'a Hub, name: &'a Name, log: Log) -> Result<Self> {
         let locks = hub.cache.join(".locks").join(folder_name(name));
         Ok(Self { client: Client::new(hub, name, log)?, name, repository: hub.repository(name), locks, log })
     }
 
-    /// Brings what the cache lacks of the model. config.json comes last: a folder that has one is whole.
+    /// Downloads the files that the cache lacks. config.json is stored last, so a folder with one is complete.
     pub fn run(&self) -> Result<Snapshot> {
         let revision = &self.name.revision;
         let config = self.required(revision, CONFIG)?;
-        // A branch may move on meanwhile; the files must be of one commit.
+        // A branch may move in the meantime; all files must be from one commit.
         let commit = &config.commit;
         let folder = self.repository.join("snapshots").join(commit);
         self.store(&self.required(commit, TOKENIZER)?, &folder)?;
@@ -75,7 +75,7 @@ impl<'a> Download<'a> {
         Ok(Snapshot { folder, commit: commit.clone() })
     }
 
-    /// The further chat templates that the model has. A name that the hub gives is believed only if it is a plain one.
+    /// The additional chat templates of the model. Names other than plain file names are left out.
     fn templates(&self, commit: &str) -> Result<Vec<String>> {
         let (templates, others): (Vec<_>, Vec<_>) = self
             .client
@@ -87,26 +87,25 @@ impl<'a> Download<'a> {
                 name.is_some_and(is_plain)
             });
         for path in others {
-            self.log.warn(&format!("{}: {path:?} is left out: it is no plain name of a file", self.name));
+            self.log.warn(&format!("{}: {path:?} is left out: it is not a plain file name", self.name));
         }
         Ok(templates)
     }
 
     fn required(&self, revision: &str, file: &str) -> Result<Described> {
         let described = self.client.describe(revision, file)?;
-        described
-            .ok_or_else(|| self.missing(file, "a repository and revision that are there and hold a model"))
+        described.ok_or_else(|| self.missing(file, "an existing repository and revision with a model"))
     }
 
     fn missing(&self, file: &str, expected: &str) -> Error {
         Error::Network {
             what: self.name.to_string(),
-            problem: format!("the hub finds no {file}"),
+            problem: format!("the hub has no {file}"),
             remedy: format!("name {expected}"),
         }
     }
 
-    /// Brings one file and links it into the snapshot `folder`.
+    /// Downloads one file and links it into the snapshot `folder`.
     fn store(&self, file: &Described, folder: &Path) -> Result<()> {
         let link = folder.join(&file.file);
         if has_size(&link, file.size) {
@@ -122,10 +121,10 @@ impl<'a> Download<'a> {
         self.link(&blob, &link, file)
     }
 
-    /// Gives the content `blob` the name `link` in a snapshot, in place of what may have it.
+    /// Links the snapshot's file `link` to the content `blob`, replacing an existing one.
     fn link(&self, blob: &Path, link: &Path, file: &Described) -> Result<()> {
         let named = temporary(link);
-        // What a process that was killed has left.
+        // A killed process may have left it.
         if fs::symlink_metadata(&named).is_ok() {
             fs::remove_file(&named).map_err(Error::write(&named))?;
         }
@@ -136,7 +135,7 @@ impl<'a> Download<'a> {
                 return rename(&named, link);
             }
         }
-        // Not every file system has links.
+        // Not every file system supports links.
         if fs::hard_link(blob, &named).is_ok() {
             return rename(&named, link);
         }
@@ -145,7 +144,7 @@ impl<'a> Download<'a> {
         write_atomically(link, |writer| std::io::copy(&mut content, writer).map(drop))
     }
 
-    /// Held while something is written, so that a second process waits for it and then has it.
+    /// Locks a file of the cache while it is written, so that a second process waits and then uses it.
     fn lock(&self, name: &str, what: &str) -> Result<File> {
         let path = self.locks.join(format!("{name}.lock"));
         create_parent(&path)?;
@@ -156,15 +155,16 @@ impl<'a> Download<'a> {
     fn download(&self, file: &Described, blob: &Path) -> Result<()> {
         let partial = blob.with_file_name(format!("{}.incomplete", file.etag));
         let bar = self.bar(file);
-        let mut most = 0;
-        let outcome = self.client.patiently(&bar, &file.file, || {
+        let mut longest = 0;
+        let outcome = self.client.with_retries(&bar, &file.file, || {
             self.transfer(file, &partial, &bar).map_err(|trouble| match trouble {
-                // Only a file longer than ever before is progress: else one broken place would be tried for ever.
-                Trouble::Passing { problem, wait, .. } => {
+                // Only a file longer than ever before is progress. Otherwise a permanently broken position would be
+                // retried forever.
+                Trouble::Transient { problem, wait, .. } => {
                     let have = fs::metadata(&partial).map_or(0, |metadata| metadata.len());
-                    let progress = have > most;
-                    most = most.max(have);
-                    Trouble::Passing { problem, wait, progress }
+                    let progress = have > longest;
+                    longest = longest.max(have);
+                    Trouble::Transient { problem, wait, progress }
                 }
                 lasting => lasting,
             })
@@ -181,9 +181,9 @@ impl<'a> Download<'a> {
         rename(&partial, blob)
     }
 
-    /// Brings what `partial` lacks of a file.
+    /// Downloads the missing part of a file into `partial`.
     fn transfer(&self, file: &Described, partial: &Path, bar: &ProgressBar) -> Result<(), Trouble> {
-        let failed = |source| Trouble::Lasting(Error::Write { path: partial.into(), source });
+        let failed = |source| Trouble::Permanent(Error::Write { path: partial.into(), source });
         let mut output = File::options().create(true).append(true).open(partial).map_err(failed)?;
         let mut have = output.metadata().map_err(failed)?.len();
         if have > file.size {
@@ -199,7 +199,7 @@ impl<'a> Download<'a> {
             let mut buffer = vec![0; CHUNK];
             loop {
                 bar.set_position(have);
-                let passing = |problem| Trouble::Passing { problem, wait: None, progress: false };
+                let passing = |problem| Trouble::Transient { problem, wait: None, progress: false };
                 let count = match content.read(&mut buffer) {
                     Ok(0) if have < file.size => {
                         return Err(passing(format!(
@@ -210,12 +210,15 @@ impl<'a> Download<'a> {
                     Ok(0) => break,
                     Ok(count) => count,
                     Err(error) => {
-                        return Err(passing(format!("broke off at {have} of {} bytes ({error})", file.size)));
+                        return Err(passing(format!(
+                            "was interrupted at {have} of {} bytes ({error})",
+                            file.size
+                        )));
                     }
                 };
                 have += count as u64;
                 if have > file.size {
-                    let problem = format!("has more bytes than the {} that the hub told", file.size);
+                    let problem = format!("has more bytes than the {} that the hub announced", file.size);
                     return Err(self.refuse(file, partial, problem).into());
                 }
                 output.write_all(&buffer[..count]).map_err(failed)?;
@@ -224,16 +227,14 @@ impl<'a> Download<'a> {
         output.sync_all().map_err(failed)
     }
 
-    /// Removes what arrived of a file that is not what the hub told.
+    /// Removes a downloaded file whose content is not what the hub announced.
     fn refuse(&self, file: &Described, partial: &Path, problem: String) -> Error {
         let removed = fs::remove_file(partial);
         Error::Network {
             what: format!("{} of {}", file.file, self.name),
-            problem: format!("what arrived {problem}"),
+            problem: format!("the downloaded file {problem}"),
             remedy: match removed {
-                Ok(()) => {
-                    "it was removed; try again, and check whether a proxy changes what it passes on".into()
-                }
+                Ok(()) => "it was removed; try again, and check whether a proxy changes the file".into(),
                 Err(error) => format!("remove {} ({error}) and try again", partial.display()),
             },
         }

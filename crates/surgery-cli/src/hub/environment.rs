@@ -1,5 +1,5 @@
-//! The variables that say where the hub and its cache are, read as huggingface_hub (2.4, `constants.py` and
-//! `utils/_auth.py`) reads them, so that this program and Python's use the same files.
+//! Environment variables of the hub, read as huggingface_hub does (2.4, `constants.py` and `utils/_auth.py`), so that
+//! both use the same files.
 
 use std::env;
 use std::ffi::OsString;
@@ -11,26 +11,26 @@ use surgery_core::{Error, Result};
 
 use super::Hub;
 
-/// How long a connection may be silent; `HF_HUB_DOWNLOAD_TIMEOUT` says otherwise.
-const SILENCE: Duration = Duration::from_secs(30);
+/// Default of `HF_HUB_DOWNLOAD_TIMEOUT`.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where settings come from.
+/// Access to variables and home folders.
 pub struct Environment<'a> {
     /// The value of a variable.
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
-    /// The home folder of the user of this name; that of the current user where no name is given.
+    /// The home folder of the named user, or of the current user.
     pub home: &'a dyn Fn(Option<&str>) -> Option<PathBuf>,
 }
 
 impl Hub {
-    /// As the environment of the process says.
+    /// The hub that the environment of the process configures.
     pub fn from_env() -> Result<Self> {
         Environment { variable: &|name| env::var_os(name), home: &home }.hub()
     }
 }
 
 impl Environment<'_> {
-    /// The hub that the variables describe.
+    /// The hub that the variables configure.
     pub fn hub(&self) -> Result<Hub> {
         let home = match self.path("HF_HOME")? {
             Some(home) => home,
@@ -66,7 +66,7 @@ impl Environment<'_> {
             token: first(["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]),
             token_path,
             sends_token: !self.text("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some_and(|value| is_true(&value)),
-            silence: self.silence()?,
+            timeout: self.timeout()?,
         })
     }
 
@@ -74,13 +74,13 @@ impl Environment<'_> {
         (self.variable)(name).map(|value| value.to_string_lossy().into_owned())
     }
 
-    /// A path that a variable holds.
+    /// The expanded path that a variable holds.
     fn path(&self, name: &str) -> Result<Option<PathBuf>> {
         (self.variable)(name).map(|value| self.expanded(name, value.into())).transpose()
     }
 
-    /// A path with its `~` and its variables replaced, as `os.path.expandvars(os.path.expanduser(path))` has it. One
-    /// that is no text stays as it is.
+    /// A path with `~` and variables replaced, like `os.path.expandvars(os.path.expanduser(path))`. A path that is
+    /// not UTF-8 stays as it is.
     fn expanded(&self, name: &str, path: PathBuf) -> Result<PathBuf> {
         match path.to_str() {
             Some(text) => Ok(self.with_variables(&self.with_home(name, text)?).into()),
@@ -88,7 +88,7 @@ impl Environment<'_> {
         }
     }
 
-    /// A path whose `~` or `~USER` at the beginning is replaced.
+    /// Replaces a leading `~` or `~USER`.
     fn with_home(&self, name: &str, path: &str) -> Result<String> {
         let Some(rest) = path.strip_prefix('~') else { return Ok(path.into()) };
         let (user, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -98,14 +98,14 @@ impl Environment<'_> {
         };
         let found = found.ok_or_else(|| Error::Network {
             what: name.into(),
-            problem: format!("is `{path}`, and the home folder of `~{user}` is not known"),
+            problem: format!("is `{path}`, and the home folder of `~{user}` is unknown"),
             remedy: format!("set {name} to a path that does not begin with `~`"),
         })?;
         let whole = format!("{}{rest}", found.to_string_lossy().trim_end_matches('/'));
         Ok(if whole.is_empty() { "/".into() } else { whole })
     }
 
-    /// A text whose `$NAME` and `${NAME}` are replaced where there is such a variable.
+    /// Replaces `$NAME` and `${NAME}` for existing variables.
     fn with_variables(&self, text: &str) -> String {
         let mut whole = String::new();
         let mut rest = text;
@@ -132,34 +132,34 @@ impl Environment<'_> {
         whole + rest
     }
 
-    /// `HF_HUB_DOWNLOAD_TIMEOUT`, a whole number of seconds; 0 stands for the default.
-    fn silence(&self) -> Result<Duration> {
+    /// `HF_HUB_DOWNLOAD_TIMEOUT`, a whole number of seconds; 0 means the default.
+    fn timeout(&self) -> Result<Duration> {
         const NAME: &str = "HF_HUB_DOWNLOAD_TIMEOUT";
-        let Some(value) = self.text(NAME) else { return Ok(SILENCE) };
+        let Some(value) = self.text(NAME) else { return Ok(TIMEOUT) };
         match value.trim().parse() {
-            Ok(0) => Ok(SILENCE),
+            Ok(0) => Ok(TIMEOUT),
             Ok(seconds) => Ok(Duration::from_secs(seconds)),
             Err(_) => Err(Error::Network {
                 what: NAME.into(),
-                problem: format!("is `{value}`, which is no whole number of seconds"),
+                problem: format!("is `{value}`, which is not a whole number of seconds"),
                 remedy: "set it to one, such as 30, or unset it".into(),
             }),
         }
     }
 }
 
-/// Whether a variable's value means yes.
+/// Whether a variable's value means true.
 fn is_true(value: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&value.to_uppercase().as_str())
 }
 
-/// A token without the line ends and spaces that come along where it is pasted; none where nothing is left.
+/// Strips line breaks and surrounding spaces, which pasting adds. `None` if nothing remains.
 pub fn cleaned(token: &str) -> Option<String> {
     let token = token.replace(['\r', '\n'], "").trim().to_owned();
     (!token.is_empty()).then_some(token)
 }
 
-/// The token in a file that a login leaves; none where there is no such file.
+/// The token in the file of a login; `None` if the file does not exist.
 pub fn token_in(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(cleaned(&text)),
@@ -172,7 +172,7 @@ pub fn token_in(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// The home folder of a user, or of the current one, as the system knows it.
+/// The home folder of a user, or of the current user, according to the system.
 fn home(user: Option<&str>) -> Option<PathBuf> {
     let Some(user) = user else { return env::home_dir() };
     let users = fs::read_to_string("/etc/passwd").ok()?;
@@ -185,7 +185,7 @@ fn home(user: Option<&str>) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    /// The hub where the variables are these, and `~ben` is the only home that the system knows.
+    /// The hub with these variables; `~ben` is the only home folder that the system knows.
     fn hub(variables: &[(&str, &str)]) -> Result<Hub> {
         let find =
             |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| value.into());
@@ -193,10 +193,10 @@ mod tests {
             .hub()
     }
 
-    /// The paths are those of huggingface_hub 2.4.0: HF_HUB_CACHE and HF_TOKEN_PATH of its `constants.py`, run in an
+    /// The expected paths are HF_HUB_CACHE and HF_TOKEN_PATH in `constants.py` of huggingface_hub 2.4.0, run in an
     /// environment of these variables and HOME=/home/ada (there, `~ben` is `~root`).
     #[test]
-    fn paths_are_huggingface_hubs() {
+    fn paths_equal_those_of_huggingface_hub() {
         for (variables, cache, token) in [
             (&[][..], "/home/ada/.cache/huggingface/hub", "/home/ada/.cache/huggingface/token"),
             (&[("HF_HOME", "~/hf")], "/home/ada/hf/hub", "/home/ada/hf/token"),
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_that_nobody_knows_is_refused_by_the_variable() {
+    fn an_unknown_home_folder_is_refused_with_its_variable() {
         for (variables, named) in [
             (&[("HF_HOME", "~eve/hf"), ("HOME", "/h")][..], ["HF_HOME", "`~eve`"]),
             (&[("HF_HUB_CACHE", "~/hub"), ("HF_HOME", "/hf")], ["HF_HUB_CACHE", "`~`"]),
@@ -259,9 +259,9 @@ mod tests {
         assert!(hub(&[("HF_HOME", "/hf")]).is_ok());
     }
 
-    /// As huggingface_hub 2.4.0 has HF_HUB_OFFLINE and HF_HUB_DISABLE_IMPLICIT_TOKEN.
+    /// The expected values are those of huggingface_hub 2.4.0.
     #[test]
-    fn switches_are_huggingface_hubs() {
+    fn switches_equal_those_of_huggingface_hub() {
         const HUB: &str = "HF_HUB_OFFLINE";
         const TRANSFORMERS: &str = "TRANSFORMERS_OFFLINE";
         for (variables, offline) in [
@@ -286,9 +286,9 @@ mod tests {
         assert_eq!([sends("YES"), sends("no"), sends("")], [false, true, true]);
     }
 
-    /// As `get_token` of huggingface_hub 2.4.0 finds it, with HF_TOKEN_PATH naming the file.
+    /// The expected values are those of `get_token` of huggingface_hub 2.4.0, with HF_TOKEN_PATH set to the file.
     #[test]
-    fn a_token_is_huggingface_hubs() {
+    fn the_token_equals_that_of_huggingface_hub() {
         let file = std::env::temp_dir().join(format!("surgery-token-{}", std::process::id()));
         fs::write(&file, " hf_file\r\n").unwrap();
         let path = file.to_str().unwrap();
@@ -307,7 +307,7 @@ mod tests {
             let token = hub(&all).unwrap().token().unwrap();
             assert_eq!(token.as_ref().map(|token| token.text.as_str()), expected, "{variables:?}");
         }
-        // A file that cannot be read is no reason to go on as somebody else.
+        // An unreadable token file is an error, not an anonymous request.
         let folder = hub(&[("HF_HOME", "/hf"), ("HF_TOKEN_PATH", "/")]).unwrap();
         assert!(folder.token().is_err());
         fs::remove_file(&file).unwrap();
@@ -319,10 +319,10 @@ mod tests {
         let endpoint = |value| set("HF_ENDPOINT", value).unwrap().endpoint;
         assert_eq!(endpoint("https://hub.example//"), "https://hub.example");
         assert_eq!(endpoint(""), "https://huggingface.co");
-        let silence = |value| set("HF_HUB_DOWNLOAD_TIMEOUT", value).map(|hub| hub.silence.as_secs());
-        assert_eq!([silence("5").unwrap(), silence(" 7 ").unwrap(), silence("0").unwrap()], [5, 7, 30]);
+        let timeout = |value| set("HF_HUB_DOWNLOAD_TIMEOUT", value).map(|hub| hub.timeout.as_secs());
+        assert_eq!([timeout("5").unwrap(), timeout(" 7 ").unwrap(), timeout("0").unwrap()], [5, 7, 30]);
         for wrong in ["", "soon", "-1", "1.5"] {
-            assert!(silence(wrong).unwrap_err().to_string().contains("HF_HUB_DOWNLOAD_TIMEOUT"), "{wrong}");
+            assert!(timeout(wrong).unwrap_err().to_string().contains("HF_HUB_DOWNLOAD_TIMEOUT"), "{wrong}");
         }
     }
 }

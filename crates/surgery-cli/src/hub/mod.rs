@@ -1,7 +1,7 @@
-//! Models on the Hugging Face hub: their names, the cache they lie in, and how they get there.
+//! Models on the Hugging Face hub: names, cache and download.
 //!
-//! The cache is the one that other programs of the hub use: `blobs/` by content, `snapshots/COMMIT/` with a link for
-//! each file, `refs/` from a branch or tag to its commit. A model in it is used without asking the hub.
+//! The cache is shared with other programs of the hub: `blobs/` holds files by content, `snapshots/COMMIT/` a link
+//! for each file, `refs/` the commit of a branch or tag. A model in the cache is used without a request to the hub.
 
 mod client;
 mod download;
@@ -31,7 +31,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// The name that `text` is, if it is one.
+    /// Parses `ORG/NAME[@REVISION]`.
     pub fn parse(text: &str) -> Option<Self> {
         let (repository, revision) = text.split_once('@').unwrap_or((text, "main"));
         let (organisation, name) = repository.split_once('/')?;
@@ -47,7 +47,7 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// Whether `part` may be a part of a name, of a URL and of a path.
+/// Whether `part` is safe as one part of a name, a URL and a path.
 fn is_plain(part: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     !part.is_empty() && part.bytes().all(allowed) && !part.starts_with(['.', '-']) && !part.contains("..")
@@ -62,37 +62,37 @@ fn is_commit(text: &str) -> bool {
 pub struct Snapshot {
     /// The folder that holds its files.
     pub folder: PathBuf,
-    /// The commit that its revision stands for.
+    /// The commit of its revision.
     pub commit: String,
 }
 
-/// The hub and its cache, as the environment sets them.
+/// The hub and its cache, as the environment configures them.
 pub struct Hub {
-    /// Where models are kept: `HF_HUB_CACHE`, `HF_HOME/hub`, or the user's cache folder.
+    /// The cache folder: `HF_HUB_CACHE`, `HF_HOME/hub`, or in the user's cache folder.
     pub cache: PathBuf,
-    /// Where the hub is: `HF_ENDPOINT`, or its public address.
+    /// The hub's address: `HF_ENDPOINT`, or the public one.
     pub endpoint: String,
-    /// The variable that forbids to ask it anything: `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`.
+    /// The variable that forbids requests: `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`.
     pub offline: Option<&'static str>,
-    /// The variable that holds a token, `HF_TOKEN` or `HUGGING_FACE_HUB_TOKEN`, and its value.
+    /// The token variable that is set, `HF_TOKEN` or `HUGGING_FACE_HUB_TOKEN`, and its value.
     token: Option<(&'static str, String)>,
-    /// The file that a login leaves a token in: `HF_TOKEN_PATH`, or `HF_HOME/token`.
+    /// The token file of a login: `HF_TOKEN_PATH`, or `HF_HOME/token`.
     pub token_path: PathBuf,
-    /// Whether a token may be sent that nobody asked for: not with `HF_HUB_DISABLE_IMPLICIT_TOKEN`.
+    /// Whether requests carry a token; false with `HF_HUB_DISABLE_IMPLICIT_TOKEN`.
     pub sends_token: bool,
-    /// How long a connection may be silent: `HF_HUB_DOWNLOAD_TIMEOUT`.
-    silence: Duration,
+    /// Time limit for connecting and for each read and write: `HF_HUB_DOWNLOAD_TIMEOUT`.
+    timeout: Duration,
 }
 
-/// A token. Shown to the endpoint, and to nobody else.
+/// A token. It is sent to the endpoint only.
 pub struct Token {
-    /// The variable or file that it comes from.
+    /// The variable or file that holds it.
     pub origin: String,
     text: String,
 }
 
 impl Hub {
-    /// The token that is sent with requests, if there is one: that of a variable, or else that of a login.
+    /// The token to send with requests: from a variable, else from a login.
     pub fn token(&self) -> Result<Option<Token>> {
         if !self.sends_token {
             return Ok(None);
@@ -107,14 +107,14 @@ impl Hub {
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Error::Network {
                 what: format!("the hub's token in {origin}"),
-                problem: "holds characters that no token has".into(),
+                problem: "contains characters that are not allowed in a token".into(),
                 remedy: "set HF_TOKEN to a token from the hub's settings".into(),
             });
         }
         Ok(Some(Token { origin, text }))
     }
 
-    /// The model as the cache has it, or else as the hub has it.
+    /// The model from the cache, or else from the hub.
     pub fn find(&self, name: &Name, log: Log) -> Result<Snapshot> {
         match self.cached(name)? {
             Ok(snapshot) => Ok(snapshot),
@@ -122,7 +122,7 @@ impl Hub {
                 Some(variable) => Err(Error::Network {
                     what: name.to_string(),
                     problem: format!(
-                        "the cache {} does not have {lacking}, and {variable} forbids asking the hub",
+                        "the cache {} does not have {lacking}, and {variable} forbids requests to the hub",
                         self.cache.display()
                     ),
                     remedy: format!("unset {variable}, or give a local folder"),
@@ -132,7 +132,7 @@ impl Hub {
         }
     }
 
-    /// The model as the hub has it now; where nothing may be asked of the hub, as the cache has it.
+    /// The model as the hub has it now, or offline, as the cache has it.
     pub fn fetch(&self, name: &Name, log: Log) -> Result<Snapshot> {
         match self.offline {
             Some(_) => self.find(name, log),
@@ -140,7 +140,7 @@ impl Hub {
         }
     }
 
-    /// What the cache has of a model, or what it lacks.
+    /// The model in the cache, or the name of a file that is missing from it.
     fn cached(&self, name: &Name) -> Result<Result<Snapshot, String>> {
         let repository = self.repository(name);
         let commit = match is_commit(&name.revision) {
@@ -166,7 +166,7 @@ impl Hub {
         download::Download::new(self, name, log)?.run()
     }
 
-    /// The folder in the cache that holds all that is known of a repository.
+    /// The cache folder of a repository.
     fn repository(&self, name: &Name) -> PathBuf {
         self.cache.join(folder_name(name))
     }

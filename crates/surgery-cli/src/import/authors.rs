@@ -1,13 +1,15 @@
 //! The data of the LLM Surgery authors (arXiv 2409.13054; akshajkumarv/llm_surgery_code).
 //!
-//! Biographies are one CSV file: `wiki_bio_text` (true), `gpt4_bio_text` (new), and the questions about each,
-//! `wiki_bio_text_qa` and `gpt4_inaccurate_text_qa`. Whom a row is about stands in a file of its own, a name a line.
-//! What is to stay is one CSV file of texts (`text`) and one of questions about them (`qa`). A cell of questions is a
-//! Python list of dicts: `Q`, `option1` to `option3`, and `correct answer`, which names an option or repeats its text.
+//! Biographies are in one CSV file: `wiki_bio_text` (true), `gpt4_bio_text` (new), and the questions about each,
+//! `wiki_bio_text_qa` and `gpt4_inaccurate_text_qa`. A separate file names the subject of each row, one name a line.
+//! Retain data are one CSV file of texts (`text`) and one of questions about them (`qa`). A cell of questions is a
+//! Python list of dicts: `Q`, `option1` to `option3`, and `correct answer`, which names an option or repeats its
+//! text.
 //!
-//! The first half of the rows are edited, the others unlearned. Unlike there, a row with a text or list of questions that
-//! cannot be read is left out whole, where there it costs that cell only; the halves for validation and test are every
-//! other question rather than drawn by chance; and no rows of the retain files are left out by number.
+//! The first half of the rows are edited, the others unlearned. There are three differences from the authors' code. A
+//! row with an unreadable text or list of questions is left out as a whole, where the authors lose that cell only.
+//! Questions alternate between validation and test, where the authors draw at random. No rows of the retain files are
+//! skipped by number.
 
 use std::path::Path;
 
@@ -30,7 +32,7 @@ const ABOUT: About = About {
     licence: None,
 };
 
-/// The columns of the biographies: a text and the questions about it.
+/// Columns of the biographies: a text and the questions about it.
 const TRUE: (&str, &str) = ("wiki_bio_text", "wiki_bio_text_qa");
 const NEW: (&str, &str) = ("gpt4_bio_text", "gpt4_inaccurate_text_qa");
 
@@ -61,7 +63,7 @@ fn biographies(args: &ImportAuthors, draft: &mut Draft) -> Result<()> {
         return Err(Error::Data {
             path: folder.label(&file),
             problem: format!(
-                "has {} lines, and {} has {} rows{}",
+                "has {} lines, but {} has {} rows{}",
                 names.len(),
                 table.file,
                 table.len(),
@@ -115,7 +117,7 @@ fn retain(path: &Path, prefix: &str, rows: Option<usize>, draft: &mut Draft) -> 
     draft.refuse_unused(&table.file, before)
 }
 
-/// Why a row is left out.
+/// The reason why a row is left out.
 struct Fault {
     reason: Reason,
     place: Place,
@@ -128,14 +130,14 @@ impl Fault {
     }
 }
 
-/// The text of a row and the questions about it, whichever of them the file has.
+/// The text and the questions of a row, if the file has these columns.
 struct Entry<'a> {
     text: Option<(Place, &'a str)>,
     questions: Option<(Place, Vec<Literal>)>,
 }
 
 impl<'a> Entry<'a> {
-    /// The cells of two columns, that of the text and that of the questions, or what is wrong with one of them.
+    /// Reads the text and the questions in two columns, or returns the fault of one of them.
     fn read(table: &Table, row: &'a Row, columns: (&str, &str)) -> Result<Self, Fault> {
         let text = table.cell(row, columns.0).map(|(place, cell)| match readable(cell) {
             Ok(()) => Ok((place, cell)),
@@ -146,14 +148,15 @@ impl<'a> Entry<'a> {
             Ok(_) => Err(Fault {
                 reason: Reason::UnreadableCell,
                 place,
-                problem: "is no list of questions".into(),
+                problem: "is not a list of questions".into(),
             }),
             Err(problem) => Err(Fault { reason: Reason::UnreadableCell, place, problem }),
         });
         Ok(Self { text: text.transpose()?, questions: questions.transpose()? })
     }
 
-    /// Adds them to a set. Their ids begin with `prefix`, which tells files apart, and the row's number.
+    /// Adds text and questions to a set. Their ids consist of `prefix`, which distinguishes files, and the row
+    /// number.
     fn add(self, set: Set, prefix: &str, subject: Option<&str>, draft: &mut Draft) {
         let id = |place: &Place| format!("{prefix}{:05}", place.number());
         if let Some((place, text)) = self.text {
@@ -181,10 +184,10 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Refuses a text that is none, or that a data folder cannot hold.
+/// Refuses a missing text and one that a data folder cannot hold.
 fn readable(text: &str) -> Result<(), (Reason, String)> {
     match is_missing(text) {
-        true => Err((Reason::UnreadableCell, format!("is `{}`, which stands for no value", text.trim()))),
+        true => Err((Reason::UnreadableCell, format!("is `{}`, which means a missing value", text.trim()))),
         false => check_text(text),
     }
 }
@@ -193,16 +196,16 @@ fn question(literal: &Literal) -> Result<(String, Vec<String>, usize), String> {
     const ANSWER: &str = "correct answer";
     let text = |key: &str| -> Result<&str, String> {
         let value = literal.get(key).ok_or_else(|| format!("has no `{key}`"))?;
-        value.text().ok_or_else(|| format!("`{key}` is no text"))
+        value.text().ok_or_else(|| format!("`{key}` is not a string"))
     };
     if !matches!(literal, Literal::Dict(_)) {
-        return Err("is no dict".into());
+        return Err("is not a dict".into());
     }
     let question = text("Q")?.to_owned();
     let keys = ["option1", "option2", "option3"];
     let options = keys.into_iter().map(text).collect::<Result<Vec<&str>, _>>()?;
     let answer = text(ANSWER)?.trim();
-    // The name of an option counts before the text of one.
+    // The name of an option takes precedence over the text of one.
     let named = keys.into_iter().position(|key| key == answer);
     let right = named.or_else(|| options.iter().position(|option| option.trim() == answer));
     let right =

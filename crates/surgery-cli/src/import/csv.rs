@@ -1,28 +1,28 @@
-//! Records of a CSV file (RFC 4180), and what is wrong with their quotes.
+//! Records of a CSV file (RFC 4180), with the faults of their quotes.
 //!
-//! A record ends where Python's csv module ends it, whatever is wrong with it: all readers count the same records. Its
-//! quotes are judged more strictly than there: a cell without quotes around it holds none.
+//! A faulty record ends where Python's csv module ends it, so row numbers are the same. Quotes are checked more
+//! strictly than there: a cell without surrounding quotes must not contain any.
 
 /// A record.
 #[derive(Debug, PartialEq)]
 pub struct Record {
-    /// The bytes of each cell, without the quotes around it.
+    /// The bytes of each cell, without the surrounding quotes.
     pub cells: Vec<Vec<u8>>,
     /// Its first and its last line, counted from 1.
     pub lines: (usize, usize),
-    /// The first fault of its quotes.
+    /// The first fault of its quotes, if any.
     pub fault: Option<String>,
 }
 
-/// The records of `content`, the header among them. Empty lines are none.
+/// The records of `content`, including the header. Empty lines are skipped.
 pub fn records(content: &[u8]) -> Records<'_> {
     Records { rest: content, line: 1 }
 }
 
-/// Reads record after record.
+/// An iterator over records.
 pub struct Records<'a> {
     rest: &'a [u8],
-    /// The line that `rest` begins on.
+    /// The number of the line on which `rest` begins.
     line: usize,
 }
 
@@ -52,7 +52,7 @@ impl Iterator for Records<'_> {
 }
 
 impl<'a> Records<'a> {
-    /// A cell, and what is wrong with its quotes. A comma, the end of a line or that of the file comes next.
+    /// Reads a cell, and returns it with the fault of its quotes. A comma, a line end or the end of the file follows.
     fn cell(&mut self) -> (Vec<u8>, Option<String>) {
         let is_quoted = self.rest.first() == Some(&b'"');
         let (mut cell, mut fault) = if is_quoted { self.quoted() } else { (Vec::new(), None) };
@@ -60,22 +60,22 @@ impl<'a> Records<'a> {
         let length = rest.iter().position(|byte| b",\r\n".contains(byte)).unwrap_or(rest.len());
         let plain = self.take(length);
         if is_quoted && !plain.is_empty() {
-            fault = Some("a cell goes on after its closing quote".into());
+            fault = Some("a cell continues after its closing quote".into());
         } else if plain.contains(&b'"') {
-            fault = Some("there is a quote in a cell that has none around it".into());
+            fault = Some("a cell without surrounding quotes contains a quote".into());
         }
         cell.extend(plain);
         (cell, fault)
     }
 
-    /// The content of a cell in quotes, up to the one that closes it.
+    /// Reads the content of a quoted cell and its closing quote.
     fn quoted(&mut self) -> (Vec<u8>, Option<String>) {
         let opened = self.line;
         let mut cell = Vec::new();
         self.take(1);
         loop {
             let Some(length) = self.rest.iter().position(|&byte| byte == b'"') else {
-                // The end of the last line stands where that of the record would.
+                // The last line end belongs to the record, not to the cell.
                 let ends = [&b"\r\n"[..], b"\n", b"\r"].into_iter();
                 let content = ends.filter_map(|end| self.rest.strip_suffix(end)).next().unwrap_or(self.rest);
                 cell.extend(self.take(content.len()));
@@ -101,7 +101,7 @@ impl<'a> Records<'a> {
         taken
     }
 
-    /// Goes past the end of a line, if it comes next.
+    /// Skips a line end, if it comes next.
     fn skip_line_end(&mut self) -> bool {
         let length = match self.rest {
             [b'\r', b'\n', ..] => 2,
@@ -117,10 +117,10 @@ impl<'a> Records<'a> {
 mod tests {
     use super::*;
 
-    /// The records are those of Python 3.11's `csv.reader`, without its empty ones, and but for the last line end in a
-    /// cell that is never closed.
+    /// The records are those of Python 3.11's `csv.reader`, except for empty ones and for the last line end in an
+    /// unclosed cell.
     #[test]
-    fn records_are_pythons() {
+    fn records_equal_those_of_python() {
         for (content, expected) in [
             ("a,b\n1,2\n", &[&["a", "b"][..], &["1", "2"]][..]),
             ("a,b\r\n1,2\r\n\r\n3,4", &[&["a", "b"], &["1", "2"], &["3", "4"]]),
@@ -132,7 +132,7 @@ mod tests {
             ("\"a\"", &[&["a"]]),
             ("\"a\"\r\n\n\"b\"\n", &[&["a"], &["b"]]),
             ("\"é,\r\n\"\n", &[&["é,\r\n"]]),
-            // Those with a fault, which end where they end there too.
+            // Faulty records, which end where Python ends them.
             ("a\"b,c\nd,e\n", &[&["a\"b", "c"], &["d", "e"]]),
             ("\"a\"b,\"c\nd\",e\nf\n", &[&["ab", "c\nd", "e"], &["f"]]),
             ("\"a\" ,b\n", &[&["a ", "b"]]),
@@ -153,8 +153,8 @@ mod tests {
 
     #[test]
     fn faults_of_quotes_are_found_with_their_lines() {
-        let after = "a cell goes on after its closing quote";
-        let inside = "there is a quote in a cell that has none around it";
+        let after = "a cell continues after its closing quote";
+        let inside = "a cell without surrounding quotes contains a quote";
         let good = (1, 1, None);
         for (content, expected) in [
             ("a,\"\"\"b\"\"\",\"c,\"\n", &[good][..]),

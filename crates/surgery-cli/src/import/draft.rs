@@ -1,4 +1,4 @@
-//! What becomes a data folder, and what was left out on the way.
+//! The contents of a data folder in the making, with a record of everything left out.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -8,29 +8,29 @@ use surgery_core::{Error, Result};
 
 use super::place::Place;
 
-/// The longest text or question, in bytes: written as JSON it must fit a line that the readers accept.
+/// Maximum size of a text or question in bytes; as JSON it must fit the line limit of the readers.
 const LONGEST: usize = 8 << 20;
 
-/// How many examples of each reason are told.
+/// Number of examples reported for each reason.
 const EXAMPLES: usize = 3;
 
-/// Why something is left out.
+/// The reason why an entry is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// A record that is not what its file should hold.
+    /// A record that cannot be read.
     UnreadableRow,
-    /// A field that is missing or not what it should be.
+    /// A field that is missing or has the wrong type.
     UnreadableCell,
-    /// A question that lacks a part, or whose right answer is none of its options.
+    /// A question that lacks a part, or whose right answer is not among its options.
     UnreadableQuestion,
     /// A text without a word.
     EmptyText,
-    /// A text that its set has already.
+    /// A text that occurs in its set already.
     DuplicateText,
-    /// A text that is to be kept and also to be forgotten.
+    /// A retain text that is also to be unlearned.
     AlsoForgotten,
-    /// A held-out text that is also among those trained on.
+    /// A held-out text that is also trained on.
     AlsoRetained,
     /// A text or question of more than 8 MiB.
     TooLong,
@@ -38,38 +38,38 @@ pub enum Reason {
     EmptyQuestion,
     /// A question with an option without a word.
     EmptyOption,
-    /// A question two of whose options are the same.
+    /// A question with two equal options.
     EqualOptions,
-    /// A question that its set has already, with the same options.
+    /// A question that occurs in its set already, with the same options.
     DuplicateQuestion,
 }
 
-/// What was left out for one reason.
+/// Entries left out for one reason.
 #[derive(Debug, Default, Serialize)]
 pub struct LeftOut {
-    /// How often.
+    /// Their number.
     pub count: usize,
-    /// The first cases: where, and what was found.
+    /// The first cases: the place and the problem.
     pub first: Vec<String>,
 }
 
-/// What a dataset is, for `dataset.toml`.
+/// Description of a dataset, for `dataset.toml`.
 #[derive(Debug, Clone, Copy)]
 pub struct About {
     /// Its name.
     pub name: &'static str,
-    /// What it is, and where it is described.
+    /// A sentence on it with the paper's number.
     pub description: &'static str,
-    /// Its licence, where its publishers name one.
+    /// Its licence, if its publishers name one.
     pub licence: Option<&'static str>,
 }
 
-/// A question as a format gives it.
+/// A question as read from a dataset.
 #[derive(Debug)]
 pub struct Candidate {
     /// Unique in its set.
     pub id: String,
-    /// What it is about.
+    /// Its subject.
     pub subject: Option<String>,
     /// The question.
     pub question: String,
@@ -79,25 +79,25 @@ pub struct Candidate {
     pub answer: usize,
 }
 
-/// A data folder in the making.
+/// A data folder before it is written.
 #[derive(Debug)]
 pub struct Draft {
-    /// What it is made of.
+    /// The dataset's description.
     pub about: About,
     /// The documents of each set, in the order of [`Set::ALL`].
     pub documents: BTreeMap<Set, Vec<Document>>,
     /// The questions of each file, by its stem.
     pub questions: BTreeMap<String, Vec<Question>>,
-    /// What was left out.
+    /// The entries left out.
     pub left_out: BTreeMap<Reason, LeftOut>,
-    /// What else is worth knowing: parts of the dataset that a data folder has no place for, and missing files.
+    /// Notes for the user: parts of the dataset that a data folder cannot hold, and missing files.
     pub notes: Vec<String>,
     texts: HashMap<Set, HashSet<String>>,
-    asked: HashMap<String, HashSet<String>>,
+    question_keys: HashMap<String, HashSet<String>>,
 }
 
 impl Draft {
-    /// An empty one.
+    /// An empty draft.
     pub fn new(about: About) -> Self {
         Self {
             about,
@@ -106,11 +106,11 @@ impl Draft {
             left_out: BTreeMap::new(),
             notes: Vec::new(),
             texts: HashMap::new(),
-            asked: HashMap::new(),
+            question_keys: HashMap::new(),
         }
     }
 
-    /// Counts something that is left out.
+    /// Counts an entry that is left out.
     pub fn leave_out(&mut self, reason: Reason, at: &Place, problem: impl std::fmt::Display) {
         let left_out = self.left_out.entry(reason).or_default();
         left_out.count += 1;
@@ -119,33 +119,27 @@ impl Draft {
         }
     }
 
-    /// Says something that the person should know.
+    /// Adds a note for the user.
     pub fn note(&mut self, note: String) {
         self.notes.push(note);
     }
 
-    /// Adds a document. What is to be forgotten comes before what is to be kept, and that before what is held out,
-    /// so that a text which stands in two of them is left out of the later one.
+    /// Adds a document. Add unlearn documents first, then retain, then held-out ones: a text that occurs in two of
+    /// them is left out of the later one.
     pub fn document(&mut self, set: Set, at: &Place, document: Document) {
         let text = document.text().into_owned();
         let text = text.as_str();
-        let stands_in = |other: &Set| self.texts.get(other).is_some_and(|texts| texts.contains(text));
+        let occurs_in = |other: &Set| self.texts.get(other).is_some_and(|texts| texts.contains(text));
         let forgotten = [Set::Unlearn, Set::EditUnlearn];
         let kept = matches!(set, Set::Retain | Set::RetainHeldout);
         let problem = if let Err(problem) = check_text(text) {
             Some(problem)
-        } else if stands_in(&set) {
-            Some((Reason::DuplicateText, format!("the text stands in {set} already")))
-        } else if let (true, Some(other)) = (kept, forgotten.iter().find(|set| stands_in(set))) {
-            Some((
-                Reason::AlsoForgotten,
-                format!("the text also stands in {other}, and so is left out of {set}"),
-            ))
-        } else if set == Set::RetainHeldout && stands_in(&Set::Retain) {
-            Some((
-                Reason::AlsoRetained,
-                format!("the text also stands in retain, and so is left out of {set}"),
-            ))
+        } else if occurs_in(&set) {
+            Some((Reason::DuplicateText, format!("{set} has this text already")))
+        } else if let (true, Some(other)) = (kept, forgotten.iter().find(|set| occurs_in(set))) {
+            Some((Reason::AlsoForgotten, format!("the text is also in {other}, so it is left out of {set}")))
+        } else if set == Set::RetainHeldout && occurs_in(&Set::Retain) {
+            Some((Reason::AlsoRetained, format!("the text is also in retain, so it is left out of {set}")))
         } else {
             None
         };
@@ -158,13 +152,13 @@ impl Draft {
         }
     }
 
-    /// Adds a question to a set. Of those that are kept, every other one is for validation and the rest are for
-    /// test, so that each document's questions, which stand together, are halved too.
+    /// Adds a question to a set. Questions alternate between validation and test, so the questions about one
+    /// document, which are adjacent, are split in half as well.
     pub fn question(&mut self, set: &str, at: &Place, candidate: Candidate) {
         if let Err((reason, problem)) = self.check(set, &candidate) {
             return self.leave_out(reason, at, problem);
         }
-        self.asked.entry(set.into()).or_default().insert(key(&candidate));
+        self.question_keys.entry(set.into()).or_default().insert(key(&candidate));
         let Candidate { id, subject, question, options, answer } = candidate;
         let kept = self.questions.entry(set.into()).or_default();
         let split = if kept.len().is_multiple_of(2) { Split::Validation } else { Split::Test };
@@ -198,36 +192,36 @@ impl Draft {
         if length > LONGEST {
             return Err((Reason::TooLong, format!("the question has {length} bytes, more than {LONGEST}")));
         }
-        if self.asked.get(set).is_some_and(|asked| asked.contains(&key(candidate))) {
+        if self.question_keys.get(set).is_some_and(|question_keys| question_keys.contains(&key(candidate))) {
             return Err((Reason::DuplicateQuestion, "the set has this question already".into()));
         }
         Ok(())
     }
 
-    /// How many questions a set has.
-    pub fn asked(&self, set: &str) -> usize {
+    /// The number of questions in a set.
+    pub fn question_count(&self, set: &str) -> usize {
         self.questions.get(set).map_or(0, Vec::len)
     }
 
-    /// How many documents and questions there are.
+    /// The number of documents and questions.
     pub fn used(&self) -> usize {
         let documents = self.documents.values().map(Vec::len).sum::<usize>();
         documents + self.questions.values().map(Vec::len).sum::<usize>()
     }
 
-    /// Refuses a file that has added nothing since [`Draft::used`] was `before`.
+    /// Refuses a file that has added nothing, where [`Draft::used`] was `before`.
     pub fn refuse_unused(&self, file: &str, before: usize) -> Result<()> {
         if self.used() > before {
             return Ok(());
         }
         Err(Error::Data {
             path: file.into(),
-            problem: format!("holds nothing that can be used{}", self.example(file)),
-            remedy: "check that it is the file that this format asks for".into(),
+            problem: format!("holds no usable entry{}", self.example(file)),
+            remedy: "check that it is the right file for this format".into(),
         })
     }
 
-    /// Something that was left out of a file, in parentheses; empty where nothing was.
+    /// An example of an entry left out of `file`, in parentheses; empty if there is none.
     pub fn example(&self, file: &str) -> String {
         let mut examples = self.left_out.values().flat_map(|left_out| &left_out.first);
         let example = examples.find_map(|example| example.strip_prefix(file));
@@ -235,7 +229,7 @@ impl Draft {
     }
 }
 
-/// Refuses a text without a word, and one that no line of a data folder can hold.
+/// Refuses an empty text, and one too long for a line of a data folder.
 pub fn check_text(text: &str) -> Result<(), (Reason, String)> {
     if text.trim().is_empty() {
         return Err((Reason::EmptyText, "the text is empty".into()));
@@ -246,7 +240,7 @@ pub fn check_text(text: &str) -> Result<(), (Reason, String)> {
     }
 }
 
-/// What makes two questions the same.
+/// Equal for two questions with the same text and options.
 fn key(candidate: &Candidate) -> String {
     let mut options: Vec<&str> = candidate.options.iter().map(|option| option.trim()).collect();
     options.sort_unstable();

@@ -1,7 +1,7 @@
-//! From other people's data to a data folder: one file for each format.
+//! Conversion of published datasets into a data folder: one file for each format.
 //!
-//! A format reads its files and hands every text and question to a [`Draft`], which leaves out and counts what
-//! cannot be used; `write` makes the data folder of it. Nothing is drawn by chance: order and halves follow the input.
+//! A format reads its files and passes every text and question to a [`Draft`], which leaves out and counts unusable
+//! entries. `write` writes the data folder. Nothing is random: order and splits follow the input.
 
 pub mod authors;
 mod csv;

@@ -1,13 +1,13 @@
 //! MUSE (arXiv 2407.06460; muse-bench/MUSE-News and MUSE-Books on Hugging Face): news articles and books.
 //!
-//! The folder is that of one corpus as MUSE's own script lays it out: `raw/` with `forget`, `retain1`, `retain2` and
-//! `holdout`, `knowmem/` with `forget_qa` and `retain_qa` (`question`, `answer`), `verbmem/forget` (`prompt`, `gt`),
-//! `privleak/`. Texts are a JSON array of strings, or records with `text` as the published configurations have them;
-//! the `.txt` beside it, all texts joined, is read as one text where there is no JSON.
+//! The folder is that of one corpus in the layout of MUSE's own script: `raw/` with `forget`, `retain1`, `retain2`
+//! and `holdout`, `knowmem/` with `forget_qa` and `retain_qa` (`question`, `answer`), `verbmem/forget` (`prompt`,
+//! `gt`), `privleak/`. Texts are a JSON array of strings, or records with `text` as in the published configurations.
+//! Without JSON, the `.txt` file, which joins all texts, is read as one text.
 //!
-//! `retain1`, there for regularisation, becomes retain; `retain2`, which the target model knows and which only measures
-//! utility, becomes retain_heldout. `holdout`, which no model has seen, has no place in a data folder, and neither have
-//! questions without options and prompts to continue.
+//! `retain1`, MUSE's regularisation set, becomes retain. `retain2`, which the target model knows and MUSE uses only
+//! to measure utility, becomes retain_heldout. A data folder cannot hold `holdout`, which no model has seen,
+//! questions without options, or prompts to continue.
 
 use std::rc::Rc;
 
@@ -44,12 +44,13 @@ pub fn read(args: &ImportMuse) -> Result<Draft> {
                         .into(),
                 });
             }
-            None => draft
-                .note(format!("{} is not there: no {set} set", folder.label(&format!("raw/{split}.json")))),
+            None => {
+                draft.note(format!("{} is missing: no {set} set", folder.label(&format!("raw/{split}.json"))))
+            }
         }
     }
     for (stem, why) in [
-        ("raw/holdout", "texts that the model must never have seen: no place in a data folder"),
+        ("raw/holdout", "texts that the model must never have seen, which a data folder cannot hold"),
         ("knowmem/forget_qa", "questions without options"),
         ("knowmem/retain_qa", "questions without options"),
         ("verbmem/forget", "prompts to continue, taken from raw/forget"),
@@ -61,7 +62,7 @@ pub fn read(args: &ImportMuse) -> Result<Draft> {
     Ok(draft)
 }
 
-/// The file of this stem, in the first form that is there.
+/// The file with this stem, in the first format that exists.
 fn find(folder: &Folder, stem: &str) -> Option<String> {
     ["json", "jsonl", "txt"].into_iter().map(|form| format!("{stem}.{form}")).find(|file| folder.has(file))
 }

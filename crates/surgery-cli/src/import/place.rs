@@ -1,22 +1,22 @@
-//! Where in an input something stands, for messages.
+//! Positions in input files, for messages.
 
 use std::fmt;
 use std::rc::Rc;
 
-/// What a file is made of.
+/// The unit that positions in a file count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// A record of a CSV file, whose first after the header is row 1; and its first and last line in it.
+    /// A record of a CSV file, with its first and last line; row 1 is the first after the header.
     Row(usize, usize),
-    /// A line of a file of JSON lines.
+    /// A line of a JSON Lines file.
     Line,
-    /// An element of a file that is one JSON array.
+    /// An element of a JSON array.
     Entry,
-    /// A file that is one text.
+    /// A file read as one text.
     Whole,
 }
 
-/// A file, a record of it, and perhaps one of the record's fields.
+/// A file, a record in it, and optionally a field of the record.
 #[derive(Debug, Clone)]
 pub struct Place {
     file: Rc<str>,
@@ -26,17 +26,17 @@ pub struct Place {
 }
 
 impl Place {
-    /// The record with this number, counted from 1.
+    /// The record with this number, counting from 1.
     pub fn new(file: &Rc<str>, unit: Unit, number: usize) -> Self {
         Self { file: file.clone(), unit, number, field: None }
     }
 
-    /// A column or key of the record.
+    /// The same record with a column or key.
     pub fn field(&self, name: impl Into<String>) -> Self {
         Self { field: Some(name.into()), ..self.clone() }
     }
 
-    /// The record's number, counted from 1.
+    /// The record's number, counting from 1.
     pub fn number(&self) -> usize {
         self.number
     }
@@ -63,7 +63,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// The beginning of a text that may be long, on one line.
+/// The first 60 characters of a text, on one line.
 pub fn shown(text: &str) -> String {
     const MOST: usize = 60;
     let mut shown: String = text.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();

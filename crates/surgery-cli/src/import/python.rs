@@ -1,8 +1,8 @@
-//! Python literals, as `repr` writes them: lists, tuples, dicts, strings, numbers, None, True and False.
+//! Parser for Python literals as `repr` writes them: lists, tuples, dicts, strings, numbers, None, True and False.
 //!
-//! Not read: sets, bytes, f-strings, complex and non-decimal numbers, named characters (`\N{…}`).
+//! Not supported: sets, bytes, f-strings, complex and non-decimal numbers, named characters (`\N{…}`).
 
-/// The deepest nesting that is read.
+/// Maximum nesting depth.
 const DEEPEST: usize = 32;
 
 /// A literal.
@@ -12,18 +12,18 @@ pub enum Literal {
     None,
     /// `True` or `False`.
     Bool(bool),
-    /// A number, as it is written.
+    /// A number, as written.
     Number(String),
     /// A string.
     Text(String),
     /// A list or a tuple.
     List(Vec<Literal>),
-    /// A dict, in the order it is written.
+    /// A dict in source order.
     Dict(Vec<(Literal, Literal)>),
 }
 
 impl Literal {
-    /// The value of a key; the last one, where the key occurs more than once.
+    /// The value of a key; the last one if the key is repeated.
     pub fn get(&self, key: &str) -> Option<&Literal> {
         let Literal::Dict(pairs) = self else { return None };
         pairs
@@ -33,7 +33,7 @@ impl Literal {
             .map(|(_, v)| v)
     }
 
-    /// A string, or a number as it is written.
+    /// A string, or a number as written.
     pub fn text(&self) -> Option<&str> {
         match self {
             Literal::Text(text) | Literal::Number(text) => Some(text),
@@ -42,7 +42,7 @@ impl Literal {
     }
 }
 
-/// Reads the whole of `text` as one literal.
+/// Parses the whole of `text` as one literal.
 pub fn parse(text: &str) -> Result<Literal, String> {
     let mut parser = Parser { text, at: 0 };
     let value = parser.value(0)?;
@@ -55,7 +55,7 @@ pub fn parse(text: &str) -> Result<Literal, String> {
 
 struct Parser<'a> {
     text: &'a str,
-    /// The next byte; always between characters.
+    /// Position of the next byte, always at a character boundary.
     at: usize,
 }
 
@@ -74,7 +74,7 @@ impl<'a> Parser<'a> {
         Some(c)
     }
 
-    /// Goes past `expected` where it comes next.
+    /// Skips `expected` if it comes next.
     fn skip(&mut self, expected: &str) -> bool {
         let found = self.rest().starts_with(expected);
         if found {
@@ -83,7 +83,7 @@ impl<'a> Parser<'a> {
         found
     }
 
-    /// What comes next and satisfies `is`.
+    /// Takes the next characters that satisfy `is`.
     fn take_while(&mut self, is: impl Fn(char) -> bool) -> &'a str {
         let rest = self.rest();
         let length = rest.find(|c| !is(c)).unwrap_or(rest.len());
@@ -101,7 +101,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A problem at the next character.
+    /// An error message with the position of the next character.
     fn wrong(&self, problem: impl std::fmt::Display) -> String {
         format!("character {}: {problem}", self.text[..self.at].chars().count() + 1)
     }
@@ -128,7 +128,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Values between commas, up to `close`; and whether the last of them was followed by a comma.
+    /// Parses comma-separated values up to `close`, and returns whether a comma followed the last one.
     fn sequence(&mut self, close: char, depth: usize) -> Result<(Vec<Literal>, bool), String> {
         self.next();
         let mut values = Vec::new();
@@ -194,11 +194,11 @@ impl<'a> Parser<'a> {
             self.next();
         }
         let written = &self.text[start..self.at];
-        // Rust also reads `inf` and `nan`, which are names in Python.
+        // Rust also parses `inf` and `nan`, which are names in Python.
         let is_decimal = !written.contains(|c: char| c.is_alphabetic() && !matches!(c, 'e' | 'E'));
         if !is_decimal || written.replace('_', "").parse::<f64>().is_err() {
             self.at = start;
-            return Err(self.wrong(format!("`{}` is no decimal number", super::place::shown(written))));
+            return Err(self.wrong(format!("`{}` is not a decimal number", super::place::shown(written))));
         }
         Ok(Literal::Number(written.into()))
     }
@@ -213,28 +213,30 @@ impl<'a> Parser<'a> {
             _ => {
                 self.at = start;
                 let found = if name.is_empty() { self.rest() } else { name };
-                Err(self.wrong(format!("`{}` is no literal", super::place::shown(found))))
+                Err(self.wrong(format!("`{}` is not a literal", super::place::shown(found))))
             }
         }
     }
 
-    /// The prefix of the string that comes next; none where something else does.
+    /// The prefix of a string that comes next; `None` if no string does.
     fn string_start(&self) -> Option<&'a str> {
         let rest = self.rest();
-        // A prefix has two letters at most: looking further would take a time that is quadratic in the text.
+        // A prefix has at most two letters. A longer search would make parsing quadratic.
         let length = rest.bytes().take(3).position(|byte| matches!(byte, b'\'' | b'"'))?;
         let prefix = &rest[..length];
         prefix.chars().all(|c| matches!(c.to_ascii_lowercase(), 'r' | 'u' | 'b' | 'f')).then_some(prefix)
     }
 
-    /// One string, or several beside one another.
+    /// One string, or adjacent strings joined.
     fn strings(&mut self) -> Result<Literal, String> {
         let mut text = String::new();
         while let Some(prefix) = self.string_start() {
             let raw = match prefix {
                 "" | "u" | "U" => false,
                 "r" | "R" => true,
-                other => return Err(self.wrong(format!("a string with the prefix `{other}` is not read"))),
+                other => {
+                    return Err(self.wrong(format!("a string with the prefix `{other}` is not supported")));
+                }
             };
             self.at += prefix.len();
             self.string(raw, &mut text)?;
@@ -271,7 +273,7 @@ impl<'a> Parser<'a> {
         Err(self.wrong("a string that does not end"))
     }
 
-    /// What stands after a backslash.
+    /// Parses the escape sequence after a backslash.
     fn escape(&mut self, text: &mut String) -> Result<(), String> {
         let Some(c) = self.next() else { return Ok(()) };
         let meant = match c {
@@ -299,7 +301,7 @@ impl<'a> Parser<'a> {
             }
             'u' => {
                 let mut code = self.hex(4)?;
-                // Two halves of one character, as JSON writes those beyond the first plane.
+                // A surrogate pair, as JSON escapes characters beyond the first plane.
                 if (0xd800..0xdc00).contains(&code) && self.skip("\\u") {
                     let low = self.hex(4)?;
                     if !(0xdc00..0xe000).contains(&low) {
@@ -313,8 +315,8 @@ impl<'a> Parser<'a> {
                 let code = self.hex(8)?;
                 self.character(code)?
             }
-            'N' => return Err(self.wrong("a named character (`\\N{…}`) is not read")),
-            // As in Python, a backslash that means nothing stays.
+            'N' => return Err(self.wrong("a named character (`\\N{…}`) is not supported")),
+            // As in Python, an unknown escape keeps its backslash.
             other => {
                 text.push('\\');
                 other
@@ -336,7 +338,7 @@ impl<'a> Parser<'a> {
     }
 
     fn character(&self, code: u32) -> Result<char, String> {
-        char::from_u32(code).ok_or_else(|| self.wrong(format!("{code:#x} is no character")))
+        char::from_u32(code).ok_or_else(|| self.wrong(format!("{code:#x} is not a character")))
     }
 }
 
@@ -382,10 +384,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_literal_is_refused_with_its_place() {
+    fn invalid_literals_are_refused_with_their_position() {
         for (written, named) in [
             ("", "character 1"),
-            ("nan", "`nan` is no literal"),
+            ("nan", "`nan` is not a literal"),
             ("[1, 2", "character 6"),
             ("[1 2]", "character 4"),
             ("[,]", "character 2"),
@@ -397,18 +399,18 @@ mod tests {
             ("'''a''", "does not end"),
             ("'a\\", "does not end"),
             (r"'\x4'", "hexadecimal"),
-            (r"'\ud83d'", "is no character"),
+            (r"'\ud83d'", "is not a character"),
             (r"'\ud83d\u0041'", "lone surrogate"),
-            (r"'\Uffffffff'", "is no character"),
+            (r"'\Uffffffff'", "is not a character"),
             (r"'\N{DASH}'", "named character"),
             ("b'a'", "prefix `b`"),
             ("f'{a}'", "prefix `f`"),
-            ("0x1F", "no decimal number"),
-            ("1inf", "no decimal number"),
-            ("-inf", "no decimal number"),
-            ("-", "no decimal number"),
+            ("0x1F", "not a decimal number"),
+            ("1inf", "not a decimal number"),
+            ("-inf", "not a decimal number"),
+            ("-", "not a decimal number"),
             ("1 + 2j", "after the end"),
-            ("__import__('os')", "is no literal"),
+            ("__import__('os')", "is not a literal"),
             ("[1]]", "after the end"),
             ("\u{0}", "character 1"),
         ] {
@@ -418,19 +420,19 @@ mod tests {
     }
 
     #[test]
-    fn nesting_has_a_bound() {
+    fn nesting_depth_is_limited() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(parse(&nested(DEEPEST)).is_ok());
         for hostile in [nested(100_000), "[".repeat(1_000_000), "{(".repeat(500_000), "{0:".repeat(500_000)] {
             assert!(parse(&hostile).unwrap_err().contains("nested deeper"));
         }
         assert_eq!(parse(&"'a' ".repeat(10_000)), Ok(text(&"a".repeat(10_000))));
-        // Of a length that only a parser quadratic in it takes long for.
+        // This length takes a quadratic parser too long.
         assert!(parse(&format!("[{}]", "None, ".repeat(200_000))).is_ok());
     }
 
     #[test]
-    fn no_piece_of_a_literal_makes_it_panic() {
+    fn no_part_of_a_literal_makes_the_parser_panic() {
         let whole = r#"[{"Q": 'é\u00e9\x41?', 'option1': r"\d", 'n': -1.5e3, 'b': (True, None,)}] # 'end"#;
         for end in 0..=whole.len() {
             for start in 0..end {

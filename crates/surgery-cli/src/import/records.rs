@@ -1,4 +1,4 @@
-//! Files of JSON records, as Hugging Face's tools write them: JSON lines, or one array.
+//! Files of JSON records as Hugging Face's tools write them: JSON Lines, or one array.
 
 use std::rc::Rc;
 
@@ -9,21 +9,21 @@ use surgery_core::{Error, Result};
 use super::place::{Place, Unit, shown};
 use super::{Draft, Reason};
 
-/// The largest file that is read.
+/// Maximum file size in bytes.
 pub const FILE_LIMIT: u64 = 1 << 30;
 
-/// The whole of a text file, without the mark that some programs put in front.
+/// The content of a text file without a byte order mark.
 pub fn text(folder: &Folder, file: &str) -> Result<String> {
     let bytes = folder.read(file, FILE_LIMIT)?;
     let text = String::from_utf8(bytes).map_err(|error| Error::Data {
         path: folder.label(file),
         problem: format!("is not UTF-8 (byte {})", error.utf8_error().valid_up_to() + 1),
-        remedy: "check that it is the file that this format asks for".into(),
+        remedy: "check that it is the right file for this format".into(),
     })?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-/// The records of a file; a line that is no JSON is left out.
+/// The records of a file. A line that is not JSON is left out.
 pub fn records(folder: &Folder, file: &str, draft: &mut Draft) -> Result<Vec<(Place, Value)>> {
     let text = text(folder, file)?;
     let label: Rc<str> = folder.label(file).into();
@@ -49,12 +49,12 @@ pub fn records(folder: &Folder, file: &str, draft: &mut Draft) -> Result<Vec<(Pl
     Ok(records)
 }
 
-/// A key's text; one that is missing or no text is left out.
+/// The string at a key. If it is missing or not a string, the record is left out.
 pub fn string<'a>(draft: &mut Draft, at: &Place, record: &'a Value, key: &str) -> Option<&'a str> {
     let found = record.get(key).and_then(Value::as_str);
     if found.is_none() {
         let problem = match record.get(key) {
-            Some(other) => format!("is `{}`, not a text", shown(&other.to_string())),
+            Some(other) => format!("is `{}`, not a string", shown(&other.to_string())),
             None => "is missing".into(),
         };
         draft.leave_out(Reason::UnreadableCell, &at.field(key), problem);
@@ -62,7 +62,7 @@ pub fn string<'a>(draft: &mut Draft, at: &Place, record: &'a Value, key: &str) -
     found
 }
 
-/// The texts of an array of texts; none where it is something else.
+/// The strings of an array; `None` if the value is not an array of strings.
 pub fn strings(value: Option<&Value>) -> Option<Vec<String>> {
     value?.as_array()?.iter().map(|entry| entry.as_str().map(str::to_owned)).collect()
 }

@@ -1,12 +1,12 @@
-//! RWKU (arXiv 2406.10890; jinzhuoran/RWKU on Hugging Face): what is known of 200 well-known people.
+//! RWKU (arXiv 2406.10890; jinzhuoran/RWKU on Hugging Face): knowledge about 200 well-known people.
 //!
-//! `All/` holds every target, `Target/N_Name/` the same files for one. `passage.json` (`subject`, `text`) are passages
-//! about the targets; `retain_mia.json` (`text`) are passages about others; `retain_mmlu.json` (`question`, `choices`,
-//! `answer`, the index of the right choice) and `truthful.json` (`question`, `mc1_targets` with `choices` and
-//! `labels`, one of them 1) are multiple choice. The probes `forget_level1` to `3` and `neighbor_level1` and `2`
-//! (`query`, `answer`) have no options, and so are left out; `retain_bbh`, `triviaqa` and `fluency` likewise.
+//! `All/` holds all targets, `Target/N_Name/` the same files for one target. `passage.json` (`subject`, `text`) holds
+//! passages about the targets, `retain_mia.json` (`text`) passages about others. `retain_mmlu.json` (`question`,
+//! `choices`, `answer`, the index of the right choice) and `truthful.json` (`question`, `mc1_targets` with `choices`
+//! and `labels`, one of them 1) are multiple choice. The probes `forget_level1` to `3` and `neighbor_level1` and `2`
+//! (`query`, `answer`) have no options and are left out, as are `retain_bbh`, `triviaqa` and `fluency`.
 //!
-//! RWKU has no texts to retain. With `--target`, the passages about the other targets become them.
+//! RWKU has no texts to retain. With `--target`, the passages about the other targets become retain documents.
 
 use serde_json::Value;
 use surgery_core::data::{Document, Set};
@@ -44,7 +44,7 @@ pub fn read(args: &ImportRwku) -> Result<Draft> {
         [("retain_mia.json", "retain_heldout"), ("retain_mmlu.json", "mmlu"), ("truthful.json", "truthfulqa")]
     {
         if !folder.has(file) {
-            draft.note(format!("{} is not there: no {set}", folder.label(file)));
+            draft.note(format!("{} is missing: no {set}", folder.label(file)));
             continue;
         }
         let before = draft.used();
@@ -67,11 +67,11 @@ pub fn read(args: &ImportRwku) -> Result<Draft> {
     Ok(draft)
 }
 
-/// Passages about the targets, and then those about others.
+/// Adds the passages about the targets to unlearn, then those about others to retain.
 fn passages(folder: &Folder, targets: &[String], draft: &mut Draft) -> Result<()> {
     let before = draft.used();
     let records = records(folder, PASSAGES, draft)?;
-    // A passage about nobody knows whom can neither be forgotten nor retained.
+    // A passage without a subject can be assigned to neither set.
     let about = |(place, record)| Some((place, record, string(draft, place, record, "subject")?));
     let passages: Vec<(&Place, &Value, &str)> =
         records.iter().map(|(place, record)| (place, record)).filter_map(about).collect();
@@ -80,7 +80,7 @@ fn passages(folder: &Folder, targets: &[String], draft: &mut Draft) -> Result<()
             return Err(Error::Data {
                 path: folder.label(PASSAGES),
                 problem: format!("has no passage about `{target}`"),
-                remedy: "give --target a name as the key `subject` has it".into(),
+                remedy: "give --target a name that is the value of a key `subject`".into(),
             });
         }
     }
@@ -101,7 +101,7 @@ fn document(set: Set, place: &Place, record: &Value, stem: &str, draft: &mut Dra
     draft.document(set, place, Document::of_text(id, subject, text));
 }
 
-/// The subject that a record may have; nothing where it is no text, and the record is left out.
+/// The optional subject of a record. If it is not a string, the record is left out and `None` returned.
 fn subject<'a>(draft: &mut Draft, place: &Place, record: &'a Value) -> Option<Option<&'a str>> {
     match record.get("subject") {
         None | Some(Value::Null) => Some(None),
@@ -109,7 +109,7 @@ fn subject<'a>(draft: &mut Draft, place: &Place, record: &'a Value) -> Option<Op
     }
 }
 
-/// Options and the index of the right one, or the key at fault and what is wrong with it.
+/// Options and the index of the right one, or the faulty key and its problem.
 type Choices = Result<(Vec<String>, usize), (&'static str, &'static str)>;
 
 fn question(set: &str, place: &Place, record: &Value, choices: Choices, draft: &mut Draft) {
@@ -131,15 +131,16 @@ fn question(set: &str, place: &Place, record: &Value, choices: Choices, draft: &
 }
 
 fn mmlu(record: &Value) -> Choices {
-    let options = strings(record.get("choices")).ok_or(("choices", "is no list of texts"))?;
-    let answer = record.get("answer").and_then(Value::as_u64).ok_or(("answer", "is no index of a choice"))?;
+    let options = strings(record.get("choices")).ok_or(("choices", "is not a list of strings"))?;
+    let answer =
+        record.get("answer").and_then(Value::as_u64).ok_or(("answer", "is not the index of a choice"))?;
     Ok((options, answer as usize))
 }
 
 fn truthfulqa(record: &Value) -> Choices {
     const KEY: &str = "mc1_targets";
     let targets = record.get(KEY).ok_or((KEY, "is missing"))?;
-    let options = strings(targets.get("choices")).ok_or((KEY, "has no `choices`, a list of texts"))?;
+    let options = strings(targets.get("choices")).ok_or((KEY, "has no `choices`, a list of strings"))?;
     let labels = targets.get("labels").and_then(Value::as_array).ok_or((KEY, "has no `labels`, a list"))?;
     let labels: Option<Vec<bool>> = labels
         .iter()
@@ -153,6 +154,6 @@ fn truthfulqa(record: &Value) -> Choices {
     let mut right = labels.iter().enumerate().filter(|(_, is_right)| **is_right).map(|(index, _)| index);
     match (right.next(), right.next()) {
         (Some(answer), None) => Ok((options, answer)),
-        _ => Err((KEY, "has not one label for each choice, 1 for the right one and 0 for the others")),
+        _ => Err((KEY, "must have one label for each choice, 1 for the right one and 0 for the others")),
     }
 }

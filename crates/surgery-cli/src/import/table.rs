@@ -1,5 +1,5 @@
-//! CSV files with a header, row by row. A row is read whole or left out whole: one with more or fewer cells than the
-//! header, or with a quote where none may stand, tells nobody which cell is which.
+//! CSV files with a header. A row is left out as a whole if its columns are ambiguous: if it has more or fewer cells
+//! than the header, or a faulty quote.
 
 use std::rc::Rc;
 
@@ -13,22 +13,22 @@ use super::{Draft, Reason};
 
 /// A CSV file.
 pub struct Table {
-    /// How messages name it.
+    /// Its name in messages.
     pub file: Rc<str>,
     columns: Vec<String>,
     rows: Vec<Row>,
     len: usize,
 }
 
-/// A row that has a cell for each column.
+/// A row with a cell for each column.
 pub struct Row {
-    /// Where it stands; its number counts the rows that are left out, too.
+    /// Its position; the number also counts the rows left out.
     pub place: Place,
     cells: Vec<String>,
 }
 
 impl Table {
-    /// Reads a file; a row that cannot be read is left out.
+    /// Reads a file. Unreadable rows are left out.
     pub fn read(folder: &Folder, name: &str, draft: &mut Draft) -> Result<Self> {
         let file: Rc<str> = folder.label(name).into();
         let wrong = |problem: String| Error::Data {
@@ -62,22 +62,22 @@ impl Table {
         Ok(Self { file, columns, rows, len })
     }
 
-    /// How many rows the file has, those that are left out among them.
+    /// The number of rows, including those left out.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// The rows that can be read.
+    /// The readable rows.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
-    /// Whether there is a column of this name.
+    /// Whether the column exists.
     pub fn has(&self, column: &str) -> bool {
         self.columns.iter().any(|name| name == column)
     }
 
-    /// The error for a file that lacks columns.
+    /// The error for missing columns.
     pub fn lacks(&self, what: &str) -> Error {
         Error::Data {
             path: self.file.to_string(),
@@ -86,7 +86,7 @@ impl Table {
         }
     }
 
-    /// Refuses a file that has one of these columns twice: nobody can tell which is meant.
+    /// Refuses a header that repeats one of these columns.
     pub fn refuse_repeated(&self, columns: &[&str]) -> Result<()> {
         let is_repeated = |column: &&&str| self.columns.iter().filter(|name| name == *column).count() > 1;
         match columns.iter().find(is_repeated) {
@@ -99,15 +99,15 @@ impl Table {
         }
     }
 
-    /// A row's cell in a column, if there is such a column, and its place.
+    /// A row's cell in a column with its position, if the column exists.
     pub fn cell<'a>(&self, row: &'a Row, column: &str) -> Option<(Place, &'a str)> {
         let index = self.columns.iter().position(|name| name == column)?;
         Some((row.place.field(column), &row.cells[index]))
     }
 }
 
-/// The cells of a record as texts, or what is wrong with it and in which cell. It must have `expected` cells, where
-/// there is something to expect.
+/// The cells of a record as strings, or its fault with the index of the faulty cell. `expected` is the required
+/// number of cells.
 fn cells(record: Record, expected: Option<usize>) -> Result<Vec<String>, (String, Option<usize>)> {
     if let Some(fault) = record.fault {
         return Err((fault, None));
@@ -115,13 +115,13 @@ fn cells(record: Record, expected: Option<usize>) -> Result<Vec<String>, (String
     let found = record.cells.len();
     if let Some(expected) = expected.filter(|&expected| expected != found) {
         let why = if found > expected { "; a cell that holds a comma needs quotes around it" } else { "" };
-        return Err((format!("the row has {found} cells, and the header has {expected}{why}"), None));
+        return Err((format!("the row has {found} cells, but the header has {expected}{why}"), None));
     }
     let text = |(index, cell)| String::from_utf8(cell).map_err(|_| ("is not UTF-8".into(), Some(index)));
     record.cells.into_iter().enumerate().map(text).collect()
 }
 
-/// Whether a cell is what numpy, pandas and `str` write where there is no value.
+/// Whether a cell holds a missing value as numpy, pandas and `str` write it.
 pub fn is_missing(cell: &str) -> bool {
     ["nan", "NaN", "<NA>", "None"].contains(&cell.trim())
 }

@@ -1,12 +1,12 @@
 //! TOFU (arXiv 2401.06121; locuslab/TOFU on Hugging Face): questions about invented authors.
 //!
-//! Files are JSON lines. `forgetNN.json` and `retainMM.json`, NN + MM = 100, hold `question` and `answer`; the
+//! Files are JSON Lines. `forgetNN.json` and `retainMM.json`, NN + MM = 100, hold `question` and `answer`. The
 //! `_perturbed` files (`forgetNN`, `retain`, `real_authors`, `world_facts`) add `perturbed_answer`, a list of wrong
-//! answers, and those about invented authors also `paraphrased_answer`, of which the wrong ones are variations.
+//! answers. Those about invented authors also add `paraphrased_answer`; the wrong answers are variations of it.
 //!
-//! A text is `{question} {answer}`, as multiple choice scores them. The right option is the paraphrase where there is
-//! one, as in TOFU's truth ratio; it takes each position in turn. `holdoutNN.json`, which no model of TOFU's has seen,
-//! has no wrong answers and no place in a data folder.
+//! A text is `{question} {answer}`, the form that multiple choice scores. The right option is the paraphrase if there
+//! is one, as in TOFU's truth ratio; its position rotates. A data folder cannot hold `holdoutNN.json`: it has no
+//! wrong answers, and no model of TOFU's has seen it.
 
 use serde_json::Value;
 use surgery_core::Result;
@@ -33,9 +33,7 @@ pub fn read(args: &ImportTofu) -> Result<Draft> {
     documents(&folder, &format!("forget{percent:02}"), Set::Unlearn, &mut draft)?;
     match folder.has(&format!("{retain}.json")) {
         true => documents(&folder, &retain, Set::Retain, &mut draft)?,
-        false => {
-            draft.note(format!("{} is not there: no retain set", folder.label(&format!("{retain}.json"))))
-        }
+        false => draft.note(format!("{} is missing: no retain set", folder.label(&format!("{retain}.json")))),
     }
     let stem = format!("forget{percent:02}");
     for (stem, set) in [
@@ -47,12 +45,12 @@ pub fn read(args: &ImportTofu) -> Result<Draft> {
         let file = format!("{stem}_perturbed.json");
         match folder.has(&file) {
             true => questions(&folder, &file, set, &mut draft)?,
-            false => draft.note(format!("{} is not there: no questions/{set}", folder.label(&file))),
+            false => draft.note(format!("{} is missing: no questions/{set}", folder.label(&file))),
         }
     }
     let holdout = format!("holdout{percent:02}.json");
     if folder.has(&holdout) {
-        draft.note(format!("{} has no options and no place in a data folder", folder.label(&holdout)));
+        draft.note(format!("{} is left out: questions without options", folder.label(&holdout)));
     }
     Ok(draft)
 }
@@ -82,7 +80,7 @@ fn questions(folder: &Folder, file: &str, set: &str, draft: &mut Draft) -> Resul
         } else {
             "answer"
         };
-        // Some copies have a list of one here.
+        // Some copies have a list with one element here.
         let right = match record.get(key) {
             Some(Value::Array(list)) if list.len() == 1 && list[0].is_string() => {
                 list[0].as_str().map(str::to_owned)
@@ -91,10 +89,14 @@ fn questions(folder: &Folder, file: &str, set: &str, draft: &mut Draft) -> Resul
         };
         let Some(right) = right else { continue };
         let Some(mut options) = strings(record.get("perturbed_answer")) else {
-            draft.leave_out(Reason::UnreadableCell, &place.field("perturbed_answer"), "is no list of texts");
+            draft.leave_out(
+                Reason::UnreadableCell,
+                &place.field("perturbed_answer"),
+                "is not a list of strings",
+            );
             continue;
         };
-        let answer = draft.asked(set) % (options.len() + 1);
+        let answer = draft.question_count(set) % (options.len() + 1);
         options.insert(answer, right);
         let id = format!("{set}-{:04}", place.number());
         draft.question(

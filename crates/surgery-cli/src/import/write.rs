@@ -1,4 +1,4 @@
-//! The data folder, from a draft.
+//! Writes a draft as a data folder.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,35 +11,37 @@ use surgery_core::files::{Folder, create_parent, hex, rename, write_text};
 use surgery_core::{Error, Result};
 
 use super::Draft;
-use crate::output::{BEGUN_IMPORT, Output};
+use crate::output::{Output, TEMPORARY_IMPORT};
 
-/// The folder of a data folder that holds its questions.
+/// The subfolder of a data folder that holds its questions.
 const QUESTIONS: &str = "questions";
 
-/// The file that comes last: a data folder of ours that has one is whole.
+/// The file that is written last: an imported folder with this file is complete.
 const ABOUT: &str = "dataset.toml";
 
-/// Writes the data folder, after `check_output`. Its files get their names once all of them have been written and read
-/// back as `run` reads them, and `dataset.toml` the last; a failure leaves nothing behind.
+/// Writes the data folder after `check_output`. Files are written under temporary names, read back as `run` reads
+/// them, and renamed, `dataset.toml` last. A failure leaves nothing behind.
 pub fn write(draft: &Draft, output: &Path) -> Result<()> {
     let existed = output.is_dir();
     let claimed = Output::claim(Some(output))?;
     let folder = claimed.path();
-    let begun = folder.join(BEGUN_IMPORT);
-    // One that was killed may have left it.
-    let emptied = match fs::remove_dir_all(&begun) {
+    let temporary = folder.join(TEMPORARY_IMPORT);
+    // A killed process may have left it.
+    let emptied = match fs::remove_dir_all(&temporary) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
     };
     let outcome = emptied
-        .and_then(|()| fs::create_dir(&begun))
-        .map_err(Error::write(&begun))
-        .and_then(|()| write_files(draft, &begun))
-        .and_then(|names| names.iter().try_for_each(|name| rename(&begun.join(name), &folder.join(name))));
-    // That something cannot be removed adds nothing to a failure, and is none by itself.
-    let _ = fs::remove_dir_all(&begun);
+        .and_then(|()| fs::create_dir(&temporary))
+        .map_err(Error::write(&temporary))
+        .and_then(|()| write_files(draft, &temporary))
+        .and_then(|names| {
+            names.iter().try_for_each(|name| rename(&temporary.join(name), &folder.join(name)))
+        });
+    // A failed removal is ignored: it adds nothing to a failure.
+    let _ = fs::remove_dir_all(&temporary);
     if outcome.is_err() {
-        // The folder was empty, and is nobody else's.
+        // The folder was empty and is locked, so these files are ours.
         for name in draft.documents.keys().map(|set| set.file()) {
             let _ = fs::remove_file(folder.join(name));
         }
@@ -52,7 +54,7 @@ pub fn write(draft: &Draft, output: &Path) -> Result<()> {
     outcome
 }
 
-/// Writes all files into `folder`, and gives the names of what it holds, in the order in which they may be seen.
+/// Writes all files into `folder`, and returns the names in it in the order in which to rename them.
 fn write_files(draft: &Draft, folder: &Path) -> Result<Vec<String>> {
     let mut counts = toml::Table::new();
     let mut sums = toml::Table::new();

@@ -1,8 +1,8 @@
-//! Curves over the steps, as SVG that takes its colours from the page.
+//! Line charts over the steps as SVG, with colours from the page.
 
 use std::fmt::Write;
 
-/// Room around the plot, and its size, in the picture's units.
+/// Margins and size of the plot in SVG units.
 const LEFT: f64 = 46.0;
 const TOP: f64 = 10.0;
 const WIDTH: f64 = 400.0;
@@ -10,17 +10,17 @@ const HEIGHT: f64 = 180.0;
 const BOTTOM: f64 = 26.0;
 const RIGHT: f64 = 10.0;
 
-/// One curve: its name, the number of its colour on the page, and its points.
+/// One curve.
 pub struct Curve {
-    /// What it shows.
+    /// Its label.
     pub name: String,
-    /// `var(--c0)` and so on.
+    /// Its colour on the page: 0 for `var(--c0)` and so on.
     pub colour: usize,
-    /// Step and value.
+    /// Points: step and value.
     pub points: Vec<(f64, f64)>,
 }
 
-/// A picture of curves that share their axes. Empty where no curve has two points.
+/// A chart of curves with common axes. Empty if no curve has two points.
 pub fn svg(title: &str, curves: &[Curve]) -> String {
     let all = || curves.iter().flat_map(|curve| &curve.points).filter(|(_, y)| y.is_finite());
     if !curves.iter().any(|curve| curve.points.len() > 1) {
@@ -29,7 +29,7 @@ pub fn svg(title: &str, curves: &[Curve]) -> String {
     let end = all().map(|(x, _)| *x).fold(1.0, f64::max);
     let high = all().map(|(_, y)| *y).fold(f64::MIN, f64::max);
     let low = all().map(|(_, y)| *y).fold(f64::MAX, f64::min);
-    // A curve that never nears 0 is told more by its own range.
+    // The axis starts at 0, unless the curves stay far above it.
     let floor = if low < 0.6 * high { low.min(0.0) } else { low };
     let ticks = ticks(floor, high);
     let (floor, high) = (ticks[0], ticks[ticks.len() - 1]);
@@ -85,7 +85,7 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
     (0..=(last - first) as usize).map(|index| (first + index as f64) * step).collect()
 }
 
-/// A tick's number, as short as it is exact.
+/// A tick's label without trailing zeros.
 fn label(value: f64) -> String {
     if value != 0.0 && (value.abs() >= 1e5 || value.abs() < 1e-3) {
         return format!("{value:.0e}");
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_curve_needs_two_points_and_skips_what_is_not_finite() {
+    fn a_curve_needs_two_points_and_skips_values_that_are_not_finite() {
         let curve = |points: &[(f64, f64)]| {
             svg("t", &[Curve { name: "a".into(), colour: 0, points: points.to_vec() }])
         };

@@ -1,12 +1,12 @@
-//! Heat maps of activations, layer × hidden unit, as pictures inside the page.
+//! Heat maps of activations, layer × hidden unit, as images inside the page.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// More columns than this are drawn as means of neighbours.
+/// Maximum number of columns; wider maps are averaged over neighbouring units.
 const COLUMNS: usize = 512;
 
-/// From the weakest to the strongest.
+/// Colour scale for magnitudes, from weak to strong.
 const SEQUENTIAL: [[f64; 3]; 5] = [
     [13.0, 8.0, 60.0],
     [90.0, 20.0, 125.0],
@@ -14,7 +14,7 @@ const SEQUENTIAL: [[f64; 3]; 5] = [
     [245.0, 140.0, 50.0],
     [252.0, 250.0, 190.0],
 ];
-/// From less, by the same, to more.
+/// Colour scale for differences: decrease, none, increase.
 const DIVERGING: [[f64; 3]; 5] = [
     [20.0, 60.0, 150.0],
     [120.0, 170.0, 220.0],
@@ -23,11 +23,10 @@ const DIVERGING: [[f64; 3]; 5] = [
     [150.0, 25.0, 30.0],
 ];
 
-/// The values of a map: a row for each layer.
+/// The values of a map: one row for each layer.
 pub type Layers = Vec<Vec<f32>>;
 
-/// The least and the most of the logarithms (base 10) of some maps, between which their colours span; outliers of
-/// a hundredth at the low end do not count.
+/// The range of the base-10 logarithms of some maps, for a common colour scale. Excludes the lowest 1 % as outliers.
 pub fn span(maps: &[&Layers]) -> [f64; 2] {
     let mut logs: Vec<f64> = maps.iter().flat_map(|map| map.iter().flatten()).map(|&v| log(v)).collect();
     logs.sort_by(f64::total_cmp);
@@ -37,12 +36,12 @@ pub fn span(maps: &[&Layers]) -> [f64; 2] {
     }
 }
 
-/// A map on a logarithmic scale, as a `data:` URI of a PNG.
+/// A map of magnitudes on a logarithmic scale, as a `data:` URI of a PNG.
 pub fn magnitudes(map: &Layers, [low, high]: [f64; 2]) -> String {
     picture(map, |value| colour(&SEQUENTIAL, (log(value) - low) / (high - low)))
 }
 
-/// By how much `after` answers more strongly than `before`: the colours span half to twice as strongly.
+/// A map of the ratios `after` / `before`; the colour scale spans 1/2 to 2.
 pub fn differences(before: &Layers, after: &Layers) -> String {
     let both = before.iter().zip(after);
     let ratios: Layers = both
@@ -57,7 +56,7 @@ fn log(value: f32) -> f64 {
     f64::from(value).max(1e-8).log10()
 }
 
-/// The colour at a place from 0 to 1 of a scale.
+/// The colour at a position from 0 to 1 on a scale.
 fn colour(scale: &[[f64; 3]], place: f64) -> [u8; 3] {
     let place = place.clamp(0.0, 1.0) * (scale.len() - 1) as f64;
     let below = (place as usize).min(scale.len() - 2);
@@ -75,12 +74,12 @@ fn picture(map: &Layers, paint: impl Fn(f32) -> [u8; 3]) -> String {
     let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(&pixels));
     match written {
         Ok(()) => format!("data:image/png;base64,{}", STANDARD.encode(file)),
-        // A map without a layer or a unit has no picture.
+        // A map without layers or units has no image.
         Err(_) => String::new(),
     }
 }
 
-/// At most [`COLUMNS`] means of neighbours.
+/// Averages neighbours so that at most [`COLUMNS`] values remain.
 fn pooled(row: &[f32]) -> Vec<f32> {
     let count = row.len().min(COLUMNS);
     let mean = |index: usize| {
@@ -95,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scales_end_at_their_ends_and_neighbours_are_joined() {
+    fn colours_are_clamped_and_neighbours_averaged() {
         assert_eq!(colour(&DIVERGING, 0.5), [244, 244, 240]);
         assert_eq!(colour(&SEQUENTIAL, 7.0), [252, 250, 190]);
         assert_eq!(pooled(&[1.0; 1025]).len(), COLUMNS);

@@ -1,4 +1,4 @@
-//! What came out, before and after: as JSON, as a table, and as a page.
+//! Results before and after: as JSON, as a table and as a page.
 
 mod chart;
 mod heat;
@@ -16,7 +16,7 @@ use page::html;
 pub use page::{Curves, Page};
 pub use table::{Priced, table, table_of_change, table_of_models};
 
-/// What a finished run has written last.
+/// The file that a finished run writes last.
 pub const REPORT: &str = "report.json";
 
 /// Writes the page `report.html` and then [`REPORT`] into `folder`.

@@ -1,4 +1,4 @@
-//! The page: one file, no network.
+//! The report page: one HTML file that needs no network.
 
 use minijinja::{Environment, Value, context};
 use serde::Serialize;
@@ -15,9 +15,9 @@ use super::heat::{self, differences, magnitudes};
 use super::subjects::{Changed, changed};
 use super::table::{names, number};
 
-/// What stands on a page besides the report.
+/// Contents of the page besides the report.
 pub struct Page<'a> {
-    /// What is told of a run; nothing for two models that are compared.
+    /// Recipe and curves of a run; `None` for a comparison of two models.
     pub run: Option<Curves<'a>>,
     /// The data, for its subjects and texts.
     pub data: &'a DataFolder,
@@ -25,21 +25,21 @@ pub struct Page<'a> {
     pub before: &'a Inspection,
     /// The model after.
     pub after: &'a Inspection,
-    /// What was continued.
+    /// The prompts that both models continue.
     pub prompts: &'a [Prompt],
     /// Whose tokenizer the prompts were encoded by.
     pub files: &'a ModelFolder,
 }
 
 impl Page<'_> {
-    /// The text of tokens that follow others.
+    /// The text of the tokens `new` after `before`.
     fn text(&self, before: &[u32], new: &[u32]) -> String {
-        // Tokens that make no text are shown as such.
+        // Undecodable tokens are shown as replacement characters.
         self.files.encoder.decode_continuation(before, new).unwrap_or_else(|_| "�".into())
     }
 }
 
-/// What a run left behind on its way.
+/// Records of a run.
 pub struct Curves<'a> {
     /// The resolved recipe.
     pub recipe: &'a str,
@@ -73,24 +73,24 @@ pub fn html(report: &Report, page: &Page) -> String {
     rendered.expect("the template uses what it is given")
 }
 
-/// What was asked, and what came out.
+/// Summarises the result in a sentence.
 fn sentence(report: &Report, page: &Page) -> String {
-    let told =
+    let headline =
         |e: &Evaluation, set: Set| e.accuracy.get(set.name()).and_then(|a| a.headline()).map(|(a, _)| a);
-    let both = |set: Set| Some((told(&report.before, set)?, told(&report.after, set)?));
+    let both = |set: Set| Some((headline(&report.before, set)?, headline(&report.after, set)?));
     let texts = |set: Set| page.data.corpus.documents(set).len();
     let mut parts = Vec::new();
-    for (set, asked) in [
-        (Set::Unlearn, "texts to forget"),
-        (Set::EditUnlearn, "outdated texts"),
-        (Set::EditUpdate, "new texts"),
-        (Set::Retain, "texts to keep"),
-        (Set::RetainHeldout, "such texts that it was not shown"),
+    for (set, documents) in [
+        (Set::Unlearn, "unlearn documents"),
+        (Set::EditUnlearn, "outdated documents (edit_unlearn)"),
+        (Set::EditUpdate, "new documents (edit_update)"),
+        (Set::Retain, "retain documents"),
+        (Set::RetainHeldout, "held-out documents"),
     ] {
         let part = match both(set) {
             Some((before, after)) => {
                 format!(
-                    "{after:.1}\u{a0}% of the questions on {} {asked} (before: {before:.1}\u{a0}%)",
+                    "{after:.1}\u{a0}% of the questions on {} {documents} (before: {before:.1}\u{a0}%)",
                     texts(set)
                 )
             }
@@ -98,24 +98,28 @@ fn sentence(report: &Report, page: &Page) -> String {
         };
         parts.push(part);
     }
-    let whom = match page.run {
-        Some(_) => format!("After {} steps the model", report.steps),
+    let model = match page.run {
+        Some(_) => format!("After {} steps, the model", report.steps),
         None => "The second model".to_owned(),
     };
-    let told = match parts.split_last() {
-        None => format!("{whom} was measured on texts alone: the data has no questions."),
-        Some((last, [])) => format!("{whom} answers rightly {last}."),
-        Some((last, others)) => format!("{whom} answers rightly {}, and {last}.", others.join(", ")),
+    let summary = match parts.split_last() {
+        None => format!("{model} was measured on texts only: the data has no questions."),
+        Some((last, [])) => format!("{model} answers these correctly: {last}."),
+        Some((last, others)) => {
+            format!("{model} answers these correctly: {}, and {last}.", others.join(", "))
+        }
     };
     match report.texts_written {
-        0 => told,
+        0 => summary,
         written => {
-            format!("{told} Among what it was held to are {written} texts that it wrote itself before.")
+            format!(
+                "{summary} Its training included {written} replay documents, which it generated itself before training."
+            )
         }
     }
 }
 
-/// The ends of an interval that holds the true share 95 times in a hundred (Wilson), in percent.
+/// The 95 % confidence interval of a share (Wilson), in percent.
 fn wilson(percent: f64, count: usize) -> [f64; 2] {
     let (z, n, share) = (1.96f64, count as f64, percent / 100.0);
     let middle = share + z * z / (2.0 * n);
@@ -123,7 +127,7 @@ fn wilson(percent: f64, count: usize) -> [f64; 2] {
     [(middle - half) / (1.0 + z * z / n), (middle + half) / (1.0 + z * z / n)].map(|end| 100.0 * end)
 }
 
-/// The mean of paired changes and half the width of its 95 % interval, in points.
+/// The mean of paired changes and half the width of its 95 % confidence interval, in percentage points.
 fn paired(before: &[bool], after: &[bool]) -> Option<[f64; 2]> {
     let changes: Vec<f64> = before
         .iter()
@@ -152,17 +156,17 @@ fn rows(report: &Report, page: &Page) -> Vec<Row> {
     let row = |set: String| {
         let accuracy = both.map(|e| e.accuracy.get(&set).and_then(|a| a.headline()));
         let perplexity = both.map(|e| e.perplexity.get(&set).map(|p| p.corpus));
-        let interval = |told: Option<(f64, usize)>| match told {
+        let interval = |headline: Option<(f64, usize)>| match headline {
             Some((percent, count)) => {
                 let [low, high] = wilson(percent, count);
                 format!("{low:.1} to {high:.1}")
             }
             None => String::new(),
         };
-        let change = told_answers(page, &set).and_then(|[before, after]| paired(&before, &after));
+        let change = headline_answers(page, &set).and_then(|[before, after]| paired(&before, &after));
         Row {
-            accuracy: accuracy.iter().map(|told| number(told.map(|(a, _)| a), 1)).collect(),
-            interval: accuracy.iter().map(|told| interval(*told)).collect(),
+            accuracy: accuracy.iter().map(|headline| number(headline.map(|(a, _)| a), 1)).collect(),
+            interval: accuracy.iter().map(|headline| interval(*headline)).collect(),
             change: match change {
                 Some([mean, half]) => format!("{mean:+.1} ± {half:.1}"),
                 None => "-".into(),
@@ -176,25 +180,26 @@ fn rows(report: &Report, page: &Page) -> Vec<Row> {
             set,
         }
     };
-    let told = |row: &Row| row.accuracy[1] != "-" || row.perplexity[1] != "-";
-    names(&report.after).into_iter().map(row).filter(told).collect()
+    let is_measured = |row: &Row| row.accuracy[1] != "-" || row.perplexity[1] != "-";
+    names(&report.after).into_iter().map(row).filter(is_measured).collect()
 }
 
-/// Both models' answers to the questions whose accuracy is told: the test half, or validation where there is no other.
-fn told_answers(page: &Page, set: &str) -> Option<[Vec<bool>; 2]> {
+/// Both models' answers to the questions behind the headline accuracy: test questions, or validation questions if
+/// there are none.
+fn headline_answers(page: &Page, set: &str) -> Option<[Vec<bool>; 2]> {
     use surgery_core::data::Split;
     let (_, questions) = page.data.benchmark.questions.iter().find(|(name, _)| name == set)?;
     let has_test = questions.iter().any(|question| question.split == Split::Test);
     let split = if has_test { Split::Test } else { Split::Validation };
-    let of = |look: &Inspection| -> Option<Vec<bool>> {
-        let answers = look.details.answers.get(set)?;
-        let told = questions.iter().zip(answers).filter(|(question, _)| question.split == split);
-        Some(told.map(|(_, &right)| right).collect())
+    let of = |inspection: &Inspection| -> Option<Vec<bool>> {
+        let answers = inspection.details.answers.get(set)?;
+        let counted = questions.iter().zip(answers).filter(|(question, _)| question.split == split);
+        Some(counted.map(|(_, &right)| right).collect())
     };
     Some([of(page.before)?, of(page.after)?])
 }
 
-/// The number of each set's colour.
+/// The number of a set's colour.
 fn colour(set: &str) -> usize {
     Set::ALL.iter().position(|known| known.name() == set).unwrap_or(Set::ALL.len())
 }
@@ -236,7 +241,7 @@ fn curves(run: &Curves) -> Vec<Picture> {
             "NLL of the step's documents, nats a token",
             of_metrics(&["unlearn", "edit_unlearn", "edit_update"]),
         ),
-        ("KL to the model as it was, nats a token", of_metrics(&["retain_kl"])),
+        ("KL from the model before, nats a token", of_metrics(&["retain_kl"])),
         ("Norm of the gradient, before clipping", of_metrics(&["grad_norm"])),
         ("Accuracy on validation questions, %", of_evaluations("accuracy", "validation")),
         ("Perplexity", of_evaluations("perplexity", "corpus")),
@@ -249,10 +254,11 @@ fn curves(run: &Curves) -> Vec<Picture> {
     pictures.into_iter().map(picture).filter(|picture| !picture.svg.is_empty()).collect()
 }
 
-/// The paper's figure: a row of maps for each set.
+/// The paper's figure: one row of heat maps for each set.
 fn figure(page: &Page) -> serde_json::Value {
-    let looks = [page.before, page.after];
-    let maps: Vec<&heat::Layers> = looks.iter().flat_map(|look| look.activations.values()).collect();
+    let inspections = [page.before, page.after];
+    let maps: Vec<&heat::Layers> =
+        inspections.iter().flat_map(|inspection| inspection.activations.values()).collect();
     let span = heat::span(&maps);
     let row = |set: &Set| {
         let (before, after) = (page.before.activations.get(set)?, page.after.activations.get(set)?);
@@ -281,7 +287,7 @@ fn figure(page: &Page) -> serde_json::Value {
 
 fn subjects(page: &Page) -> serde_json::Value {
     let tables = changed(page.data, page.before, page.after);
-    let told = |subjects: Vec<Changed>| -> serde_json::Value {
+    let rows = |subjects: Vec<Changed>| -> serde_json::Value {
         let one = |Changed { subject, nll, right }: Changed| {
             let right = match right {
                 [_, _, 0] => "-".into(),
@@ -291,7 +297,7 @@ fn subjects(page: &Page) -> serde_json::Value {
         };
         subjects.into_iter().map(one).collect()
     };
-    let table = |(set, most, least): (Set, _, _)| json!({ "set": set.name(), "most": told(most), "least": told(least) });
+    let table = |(set, most, least): (Set, _, _)| json!({ "set": set.name(), "most": rows(most), "least": rows(least) });
     tables.into_iter().map(table).collect()
 }
 
@@ -319,8 +325,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn intervals_are_wilson_s_and_paired() {
-        // Wilson (1927): 8 of 10 lies between 49.0 and 94.3 %.
+    fn intervals_equal_published_values() {
+        // Wilson (1927): for 8 of 10, the interval is 49.0 to 94.3 %.
         let [low, high] = wilson(80.0, 10);
         assert!((low - 49.0).abs() < 0.1 && (high - 94.3).abs() < 0.1, "{low} {high}");
         let [mean, half] = paired(&[true, true, false, false], &[true, false, false, false]).unwrap();

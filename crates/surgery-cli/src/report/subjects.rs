@@ -1,4 +1,4 @@
-//! Which subjects changed, and how much.
+//! The subjects that changed most and least.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,17 @@ use surgery_core::data::Set;
 use surgery_core::folders::DataFolder;
 use surgery_core::inspect::Inspection;
 
-/// Subjects shown at either end of a set.
+/// Number of subjects shown at either end.
 const ENDS: usize = 3;
 
-/// How a subject of a set changed.
+/// The change of one subject.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Changed {
-    /// Whom or what it is about.
+    /// The subject.
     pub subject: String,
     /// Mean NLL of the subject's texts before and after, in nats a token.
     pub nll: [f64; 2],
-    /// Questions on it that were answered rightly before and after, and how many there are.
+    /// Questions about it: answered correctly before, answered correctly after, all.
     pub right: [usize; 3],
 }
 
@@ -27,7 +27,7 @@ struct Sums {
     right: [usize; 3],
 }
 
-/// The subjects of each set whose texts' NLL changed most, and those whose changed least, the most changed first.
+/// For each set, the subjects whose texts' NLL changed most and those whose changed least, in descending order.
 pub fn changed(
     data: &DataFolder,
     before: &Inspection,
@@ -36,14 +36,17 @@ pub fn changed(
     let mut tables = Vec::new();
     for (set, documents) in data.corpus.sets() {
         let mut subjects: BTreeMap<&str, Sums> = BTreeMap::new();
-        let both = |look: &'_ Inspection| look.details.documents.get(set.name()).cloned().unwrap_or_default();
+        let both = |inspection: &'_ Inspection| {
+            inspection.details.documents.get(set.name()).cloned().unwrap_or_default()
+        };
         for ((document, before), after) in documents.iter().zip(both(before)).zip(both(after)) {
             let sums = subjects.entry(document.subject.as_deref().unwrap_or(&document.id)).or_default();
             sums.nll = [sums.nll[0] + before, sums.nll[1] + after];
             sums.texts += 1;
         }
-        let answers =
-            |look: &'_ Inspection| look.details.answers.get(set.name()).cloned().unwrap_or_default();
+        let answers = |inspection: &'_ Inspection| {
+            inspection.details.answers.get(set.name()).cloned().unwrap_or_default()
+        };
         let questions = data.questions.iter().filter(|questions| questions.name == set.name());
         let questions = questions.flat_map(|questions| &questions.questions);
         for ((question, before), after) in questions.zip(answers(before)).zip(answers(after)) {

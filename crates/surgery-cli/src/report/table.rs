@@ -1,4 +1,4 @@
-//! The tables of a terminal.
+//! Tables for the terminal.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 use surgery_core::data::Set;
 use surgery_core::evaluate::Evaluation;
 
-/// A row of the table: a set, and for each measure its values before and after.
+/// A row of the table: a set with its values before and after.
 struct Row {
     set: String,
     accuracy: [Option<f64>; 2],
@@ -15,7 +15,7 @@ struct Row {
 }
 
 impl Row {
-    /// Accuracy and perplexity before, after and their change, and the KL, as they are shown.
+    /// The cells: accuracy and perplexity before, after and change, and the KL.
     fn changes(&self) -> [String; 7] {
         [
             number(self.accuracy[0], 1),
@@ -29,7 +29,7 @@ impl Row {
     }
 }
 
-/// The names of the sets of an evaluation: those of the method first, others by name.
+/// The names of an evaluation's sets: the method's sets first, then others by name.
 pub fn names(evaluation: &Evaluation) -> Vec<String> {
     let known = Set::ALL.iter().map(|set| set.name().to_owned());
     let mut names: Vec<String> = known.collect();
@@ -38,7 +38,7 @@ pub fn names(evaluation: &Evaluation) -> Vec<String> {
     names
 }
 
-/// One row for each set of either evaluation: those of the method first, others by name.
+/// One row for each measured set: the method's sets first, then others by name.
 fn rows(before: Option<&Evaluation>, after: &Evaluation) -> Vec<Row> {
     let both = [before, Some(after)];
     let row = |set: String| {
@@ -47,11 +47,11 @@ fn rows(before: Option<&Evaluation>, after: &Evaluation) -> Vec<Row> {
         let kl = after.kl.get(&set).copied();
         Row { set, accuracy, perplexity, kl }
     };
-    let told = |row: &Row| row.accuracy[1].is_some() || row.perplexity[1].is_some();
-    names(after).into_iter().map(row).filter(told).collect()
+    let is_measured = |row: &Row| row.accuracy[1].is_some() || row.perplexity[1].is_some();
+    names(after).into_iter().map(row).filter(is_measured).collect()
 }
 
-/// A number with so many digits after the point; a dash for none.
+/// A number with this many decimals; a dash for `None`.
 pub fn number(value: Option<f64>, digits: usize) -> String {
     match value {
         None => "-".into(),
@@ -114,27 +114,27 @@ pub fn table(evaluation: &Evaluation) -> String {
     table.trim_end().to_owned()
 }
 
-/// A model with what it cost to make from another.
+/// A model with the cost of training it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Priced {
-    /// What the paper calls it.
+    /// Its name in the paper.
     pub name: String,
-    /// What it knows.
+    /// Its evaluation.
     pub evaluation: Evaluation,
-    /// Input tokens of all steps; none for a model that came as it is.
+    /// Input tokens of all steps; `None` for an untrained input model.
     pub tokens: Option<usize>,
-    /// Seconds spent in steps.
+    /// Seconds spent in steps; `None` for an untrained input model.
     pub seconds: Option<f64>,
 }
 
 impl Priced {
-    /// A model that came as it is.
+    /// An input model, which costs nothing.
     pub fn unpaid(name: &str, evaluation: Evaluation) -> Self {
         Self { name: name.into(), evaluation, tokens: None, seconds: None }
     }
 }
 
-/// The paper's table: accuracy on test questions, then corpus perplexity, and what each model cost.
+/// The paper's table: accuracy on test questions, corpus perplexity, and the cost of each model.
 pub fn table_of_models(models: &[Priced]) -> String {
     let mut table = String::new();
     let Some(first) = models.first() else { return table };
@@ -142,8 +142,8 @@ pub fn table_of_models(models: &[Priced]) -> String {
     let accuracy: Measure = |e, set| Some(e.accuracy.get(set)?.headline()?.0);
     let perplexity: Measure = |e, set| Some(e.perplexity.get(set)?.corpus);
     for (title, measure, digits) in [("accuracy, %", accuracy, 1), ("perplexity", perplexity, 2)] {
-        let told = |set: &String| measure(&first.evaluation, set).is_some();
-        let sets: Vec<String> = names(&first.evaluation).into_iter().filter(told).collect();
+        let is_measured = |set: &String| measure(&first.evaluation, set).is_some();
+        let sets: Vec<String> = names(&first.evaluation).into_iter().filter(is_measured).collect();
         let _ = write!(table, "{title:<20}");
         for set in &sets {
             let _ = write!(table, "{set:>15}");

@@ -97,7 +97,7 @@ fn findings_are_told_counted_and_stop_nothing() {
     let expected = [
         ("near_duplicate", "unlearn.jsonl", "nearly the same as one of retain.jsonl"),
         ("update_without_subject", "edit_update.jsonl", "\"silent\" about \"Zeno Quill\""),
-        ("unpaired_edit", "edit_update.jsonl", "whose subject no document of edit_unlearn.jsonl has"),
+        ("unpaired_edit", "edit_update.jsonl", "whose subject has no document in edit_unlearn.jsonl"),
         ("answer_not_in_text", "questions/unlearn.jsonl", "\"unanswerable\": \"Xyzzy Plugh\""),
         ("document_split", "retain.jsonl", "longer than a window of 24 tokens"),
     ];
@@ -108,7 +108,7 @@ fn findings_are_told_counted_and_stop_nothing() {
     let (report, running) = told(&["--output", "out", "--json", "--set", "train.steps=1"]);
     let report: Value = serde_json::from_str(&report).unwrap();
     let page = fs::read_to_string(folder.join("out/report.html")).unwrap();
-    assert!(page.contains("What may be wrong with the data"));
+    assert!(page.contains("Problems in the data"));
     for (kind, file, told) in expected {
         let one = finding(&json["findings"], kind, file);
         assert!(one["count"].as_u64() >= Some(1), "{one}");

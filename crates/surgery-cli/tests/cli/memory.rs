@@ -35,7 +35,7 @@ fn missing(refusal: &str) -> u64 {
         let (_, after) = refusal.split_once(before).unwrap_or_else(|| panic!("no {before:?} in {refusal}"));
         after.split_whitespace().next().unwrap().parse().unwrap()
     };
-    number("would fill ") - number("has room for ")
+    number("would take ") - number("has room for ")
 }
 
 /// Gives a command little more than what a process can start in, and then what each refusal says is missing, until it

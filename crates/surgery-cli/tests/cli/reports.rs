@@ -16,7 +16,7 @@ fn the_page_of_a_run_shows_everything_and_needs_no_network() {
     let fewer = ["--set", "train.steps=3", "--set", "train.evaluate_every=1"];
     let report: Value = serde_json::from_str(&succeed(&folder, &[&arguments[..], &fewer].concat())).unwrap();
     let page = fs::read_to_string(folder.join("out/report.html")).unwrap();
-    for heading in ["On the way", "What the hidden units", "Who changed most", "In its own words", "Recipe"] {
+    for heading in ["During training", "Activations of", "Subjects that changed", "Continuations", "Recipe"] {
         assert!(page.contains(heading), "no {heading:?}");
     }
     // Five curves: losses, divergence, norm, accuracy, perplexity; nine maps: three sets before, after, difference.

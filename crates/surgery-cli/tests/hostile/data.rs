@@ -138,7 +138,7 @@ fn tables_are_read_within_bounds() {
     fs::write(folder.join("names.txt"), "Ada\n").unwrap();
     let header = "wiki_bio_text,gpt4_bio_text,wiki_bio_text_qa,gpt4_inaccurate_text_qa";
     let row = |cell: &str| format!("{header}\n,,\"{cell}\",\"{cell}\"\n");
-    let unusable = "nothing that can be used";
+    let unusable = "no usable entry";
     for (file, content, named) in [
         ("nones.csv", row(&format!("[{}]", "None,".repeat(100_000))), unusable),
         ("bare.csv", row(&"a".repeat(1 << 20)), unusable),

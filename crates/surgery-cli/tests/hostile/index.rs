@@ -38,14 +38,14 @@ fn shards_lie_in_the_models_own_folder() {
         ("nameless", norm_in(""), &[FILE, NORM, OWN]),
         ("no-name", norm_in(3), &[FILE, NORM, "names no file"]),
         ("many", norm_in(json!([FIRST])), &[FILE, NORM, "names no file"]),
-        ("nul", norm_in("model\0.safetensors"), &[FILE, NORM, "not there"]),
+        ("nul", norm_in("model\0.safetensors"), &[FILE, NORM, "missing"]),
         ("long", norm_in("x".repeat(1 << 20)), &[FILE, NORM, "xxxx"]),
-        ("missing", norm_in("model-00004-of-00003.safetensors"), &[FILE, NORM, "00004", "not there"]),
-        ("obeyed", norm_in("\u{1b}[2J"), &[FILE, NORM, "not there"]),
+        ("missing", norm_in("model-00004-of-00003.safetensors"), &[FILE, NORM, "00004", "missing"]),
+        ("obeyed", norm_in("\u{1b}[2J"), &[FILE, NORM, "missing"]),
         (
             "removed",
             Box::new(|folder| fs::remove_file(folder.join(FIRST)).unwrap()),
-            &[FILE, FIRST, "not there"],
+            &[FILE, FIRST, "missing"],
         ),
     ];
     refuse_models("shards", SHARDED, faults);
@@ -57,19 +57,19 @@ fn an_index_and_its_shards_agree() {
         fs::copy(folder.join(FIRST), folder.join("copy.safetensors")).unwrap();
     };
     let faults: Vec<Fault> = vec![
-        ("elsewhere", norm_in(FIRST), &[FILE, NORM, "should stand in", FIRST]),
+        ("elsewhere", norm_in(FIRST), &[FILE, NORM, "should be in", FIRST]),
         (
             "two-shards",
             Box::new(move |folder| {
                 copy(folder);
                 norm_in("copy.safetensors")(folder);
             }),
-            &[FIRST, "stands in copy.safetensors too"],
+            &[FIRST, "is in copy.safetensors too"],
         ),
         (
             "unknown",
             Box::new(|folder| edit(folder, FILE, |index| index["weight_map"]["model.x"] = FIRST.into())),
-            &[FILE, "model.x", "should stand in"],
+            &[FILE, "model.x", "should be in"],
         ),
         ("not-a-shard", norm_in("config.json"), &["config.json", "claims a header"]),
         (

@@ -120,15 +120,11 @@ fn headers_are_bounded_by_the_file() {
 #[test]
 fn what_a_header_says_of_a_tensor_is_held_against_the_file() {
     let faults: Vec<Fault> = vec![
-        (
-            "overlap",
-            tensor(DOWN, "data_offsets", json!([0, 5376])),
-            &[FILE, "begins at byte 0 and so overlaps"],
-        ),
-        ("same-place", tensor("lm_head.weight", "data_offsets", json!([35328, 70656])), &[FILE, "hole"]),
+        ("overlap", tensor(DOWN, "data_offsets", json!([0, 5376])), &[FILE, "starts at byte 0 and overlaps"]),
+        ("same-place", tensor("lm_head.weight", "data_offsets", json!([35328, 70656])), &[FILE, "gap"]),
         ("reversed", tensor(DOWN, "data_offsets", json!([76128, 70752])), &[FILE, DOWN, "before it begins"]),
         ("beyond", tensor(NORM, "data_offsets", json!([0, 1u64 << 62])), &[FILE, NORM]),
-        ("overflow", tensor(NORM, "data_offsets", json!([u64::MAX, u64::MAX])), &[FILE, NORM, "hole"]),
+        ("overflow", tensor(NORM, "data_offsets", json!([u64::MAX, u64::MAX])), &[FILE, NORM, "gap"]),
         (
             "wrapped",
             tensor("lm_head.weight", "data_offsets", json!([0, u64::MAX])),

@@ -287,7 +287,7 @@ fn only_its_own_unfinished_run_is_gone_on_with_and_by_one_process() {
 
     fs::create_dir(folder.join("other")).unwrap();
     fs::write(folder.join("other/notes.txt"), "mine").unwrap();
-    assert!(ends_in(3, &folder, &operation("other", &["--resume"])).contains("no run's"));
+    assert!(ends_in(3, &folder, &operation("other", &["--resume"])).contains("not the folder of a run"));
     assert_eq!(names(&folder.join("other")), ["notes.txt"]);
 
     let child = start(&folder, &operation("busy", &["--set", "train.steps=100000"]));
@@ -328,13 +328,13 @@ fn a_collapse_is_rolled_back_once_and_then_ends_the_run() {
     let limit = |limit: &str| format!("guard.retain_kl={limit}");
     // The KL of this operation grows to 0.17 over its 40 steps, and first passes 0.15 near their end.
     let said = ends_in(0, &folder, &operation("once", &["--set", &limit("0.15")]));
-    assert!(said.contains("went back to what it was after step"), "{said}");
+    assert!(said.contains("rolled back to its state after step"), "{said}");
     let report: Value = serde_json::from_slice(&fs::read(folder.join("once/report.json")).unwrap()).unwrap();
     assert_eq!(report["rolled_back"], 1);
     assert_eq!(report["steps"], 40);
 
     let said = ends_in(5, &folder, &operation("again", &["--set", &limit("0.03")]));
-    assert!(said.contains("went back") && said.contains("guard.retain_kl"), "{said}");
+    assert!(said.contains("rolled back") && said.contains("guard.retain_kl"), "{said}");
     assert!(!folder.join("again/model").exists());
     let kept = names(&folder.join("again/checkpoints"));
     assert!(!kept.is_empty());

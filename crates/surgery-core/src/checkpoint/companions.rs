@@ -1,15 +1,15 @@
-//! The files that belong to a model beside its weights: the one list for what is fetched, written and hashed.
+//! Files of a model besides its weights: one list for downloading, writing and hashing.
 
 use super::{INDEX, weight_files};
 use crate::error::Result;
 use crate::files::Folder;
 
-/// Files of a model folder that are not weights, in the order in which they are fetched and written: a folder that has
-/// config.json is whole.
+/// Files of a model folder other than weights, in the order in which they are downloaded and written. config.json
+/// comes last, so a folder with it is complete.
 ///
-/// They are what transformers 5.23 loads for a text model (its configurations, the forms of its tokenizer, its chat
-/// templates) and what a licence asks to be passed on. README.md is not among them: a model card describes the model
-/// that it was written for, and not what is made of it. Nor is code, or weights in another format.
+/// These are the files that transformers 5.23 loads for a text model (configurations, tokenizer files, chat
+/// templates) and licence files. README.md is excluded because a model card describes the original model only. Code
+/// and weights in other formats are excluded.
 pub const COMPANIONS: [&str; 18] = [
     "LICENSE",
     "LICENSE.md",
@@ -31,18 +31,17 @@ pub const COMPANIONS: [&str; 18] = [
     "config.json",
 ];
 
-/// The folder in a model folder that holds its further chat templates, a `.jinja` file each.
+/// The subfolder with additional chat templates, one `.jinja` file each.
 pub const TEMPLATES: &str = "additional_chat_templates";
 
-/// The companions that `folder` holds, its further chat templates among them, in the order in which they are written.
+/// The companions in `folder`, including additional chat templates, in the order in which they are written.
 pub fn companions(folder: &Folder) -> Result<Vec<String>> {
     let mut found = templates(folder)?;
     found.extend(COMPANIONS.into_iter().filter(|file| folder.has(file)).map(str::to_owned));
     Ok(found)
 }
 
-/// The files of the model in `folder`: its weights, what says where they are, and its companions. An error where the
-/// index of the weights cannot be read.
+/// The files of the model in `folder`: weights, their index, and companions. Fails if the index cannot be read.
 pub fn model_files(folder: &Folder) -> Result<Vec<String>> {
     let mut found = weight_files(folder)?;
     found.push(INDEX.to_owned());
@@ -52,7 +51,7 @@ pub fn model_files(folder: &Folder) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The further chat templates that `folder` holds, by their names relative to it.
+/// Additional chat templates in `folder`, as paths relative to it.
 pub(crate) fn templates(folder: &Folder) -> Result<Vec<String>> {
     if !folder.has_folder(TEMPLATES) {
         return Ok(Vec::new());

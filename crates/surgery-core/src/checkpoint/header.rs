@@ -1,5 +1,4 @@
-//! The header of a safetensors file. Nothing it says is believed before it agrees with the file's length, with
-//! itself, and with every other tensor's place.
+//! Header of a safetensors file. It is checked against the file's length and for gaps and overlaps before use.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -7,14 +6,14 @@ use std::fmt;
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
-/// The key that stands for no tensor.
+/// The key that is not a tensor.
 const METADATA: &str = "__metadata__";
 
-/// What a header says.
+/// A checked header.
 pub(super) struct Header {
-    /// What the writer of the file noted.
+    /// Metadata from the file's writer.
     pub metadata: Option<HashMap<String, String>>,
-    /// In the order of their bytes.
+    /// The tensors in file order.
     pub tensors: Vec<Entry>,
 }
 
@@ -24,20 +23,19 @@ pub(super) struct Entry {
     pub name: String,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    /// Relative to the file's data.
+    /// Offset relative to the file's data section.
     pub start: u64,
     pub bytes: u64,
 }
 
-/// What is wrong with a header: a tensor's name where one is to blame, and what it does.
+/// A fault of a header, and the tensor that causes it, if any.
 pub(super) struct Fault {
     pub tensor: Option<String>,
     pub problem: String,
 }
 
 impl Header {
-    /// Reads the JSON of a header, and refuses one that does not describe `data` bytes of tensors, each of which
-    /// begins where the one before it ends.
+    /// Parses the JSON of a header. Refuses one that does not describe `data` bytes of contiguous tensors.
     pub fn parse(json: &[u8], data: u64) -> Result<Self, Fault> {
         let Listed { metadata, mut tensors } = serde_json::from_slice(json)
             .map_err(|error| Fault { tensor: None, problem: format!("has a bad header ({error})") })?;
@@ -54,14 +52,14 @@ impl Header {
             }
         }
         if end != data {
-            let problem = format!("holds {data} bytes of tensors, and its header tells of {end}");
+            let problem = format!("holds {data} bytes of tensors, but its header describes {end}");
             return Err(Fault { tensor: None, problem });
         }
         Ok(Self { metadata, tensors: entries })
     }
 }
 
-/// A tensor that begins where the one before it ended, at `expected`, and ends within the `data` bytes.
+/// Checks a tensor: it must start at `expected`, where the previous one ends, and end within the `data` bytes.
 fn entry(name: &str, info: TensorInfo, expected: u64, data: u64) -> Result<Entry, String> {
     let TensorInfo { dtype, shape, data_offsets: (start, end) } = info;
     let (start, end) = (start as u64, end as u64);
@@ -69,11 +67,15 @@ fn entry(name: &str, info: TensorInfo, expected: u64, data: u64) -> Result<Entry
         return Err(format!("ends at byte {end}, before it begins at {start}"));
     }
     if start != expected {
-        let what = if start < expected { "overlaps the one before it" } else { "leaves a hole before it" };
-        return Err(format!("begins at byte {start} and so {what}, which ends at {expected}"));
+        let what = if start < expected {
+            "overlaps the previous tensor"
+        } else {
+            "leaves a gap after the previous tensor"
+        };
+        return Err(format!("starts at byte {start} and {what}, which ends at {expected}"));
     }
     if end > data {
-        return Err(format!("ends at byte {end}, and the file holds {data} bytes of tensors"));
+        return Err(format!("ends at byte {end}, but the file holds {data} bytes of tensors"));
     }
     let elements = shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size as u64));
     let bits = elements.and_then(|elements| elements.checked_mul(dtype.bitsize() as u64));
@@ -81,14 +83,11 @@ fn entry(name: &str, info: TensorInfo, expected: u64, data: u64) -> Result<Entry
         Some(bits) if bits == (end - start) * 8 => {
             Ok(Entry { name: name.into(), dtype, shape, start, bytes: end - start })
         }
-        _ => Err(format!(
-            "has {} bytes, which is not what shape {shape:?} and dtype {dtype} take",
-            end - start
-        )),
+        _ => Err(format!("has {} bytes, which do not match shape {shape:?} and dtype {dtype}", end - start)),
     }
 }
 
-/// The tensors as the JSON lists them; a fault names the tensor it is in.
+/// The unchecked list of tensors in the JSON. Errors name the tensor.
 struct Listed {
     metadata: Option<HashMap<String, String>>,
     tensors: Vec<(String, TensorInfo)>,

@@ -1,7 +1,7 @@
 //! Hugging Face checkpoints: `model.safetensors`, or shards named by `model.safetensors.index.json`.
 //!
-//! Opening reads the headers only; tensors are read one by one, as f32. The layout (which file holds
-//! which tensor, in which order and dtype) is kept, so that a checkpoint goes back as it came.
+//! Opening reads only the headers. Tensors are read one by one as f32. The layout (files, order and dtypes of
+//! tensors) is kept, so that a checkpoint is written with the layout of the input.
 
 mod companions;
 mod header;
@@ -23,12 +23,12 @@ pub(crate) use write::{is_buffer, write_vectors};
 
 /// The file of a checkpoint that has one file.
 pub const SINGLE: &str = "model.safetensors";
-/// The file that says which shard holds which tensor.
+/// The index, which maps tensors to shards.
 pub const INDEX: &str = "model.safetensors.index.json";
-/// The largest header read; safetensors' own limit.
+/// Maximum header size in bytes, which is safetensors' own limit.
 const HEADER_LIMIT: u64 = 100_000_000;
 
-/// The files of a checkpoint and where each tensor stands in them.
+/// The files of a checkpoint and the position of each tensor.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     folder: Folder,
@@ -41,21 +41,21 @@ pub struct Checkpoint {
 #[derive(Debug, Clone)]
 struct Shard {
     file: String,
-    /// Where the tensors' bytes begin.
+    /// Offset of the data section.
     data_start: u64,
     metadata: Option<HashMap<String, String>>,
-    /// In the order of their bytes.
+    /// The tensors in file order.
     tensors: Vec<Entry>,
 }
 
 impl Checkpoint {
-    /// Reads the headers of the checkpoint in `folder`, and refuses files that contradict themselves.
+    /// Reads the headers of the checkpoint in `folder` and checks them.
     pub fn open(folder: &Folder) -> Result<Self> {
         let indexed = folder.has(INDEX) && !folder.has(SINGLE);
         let (files, index) = if indexed {
             let index = read_index(folder)?;
             if let Some((tensor, file)) = index.iter().find(|(_, file)| !folder.has(file)) {
-                let problem = format!("places tensor `{tensor}` in {file}, which is not there");
+                let problem = format!("places tensor `{tensor}` in {file}, which is missing");
                 return Err(bad_index(folder, problem));
             }
             (distinct(&index), Some(index))
@@ -72,7 +72,9 @@ impl Checkpoint {
                 return Err(Error::Tensor {
                     path: folder.label(INDEX),
                     tensor: tensor.clone(),
-                    problem: format!("should stand in {file} but does not; download the folder again"),
+                    problem: format!(
+                        "should be in {file} according to the index, but is not; download the folder again"
+                    ),
                 });
             }
         }
@@ -91,7 +93,7 @@ impl Checkpoint {
                     return Err(Error::Tensor {
                         path: folder.label(&file),
                         tensor: entry.name.clone(),
-                        problem: format!("stands in {} too; a tensor may stand in one file only", first.file),
+                        problem: format!("is in {} too; a tensor must be in one file only", first.file),
                     });
                 }
             }
@@ -110,12 +112,12 @@ impl Checkpoint {
         self.places.contains_key(name)
     }
 
-    /// The names of all tensors, file by file in the order of their bytes.
+    /// The names of all tensors in file order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.shards.iter().flat_map(|shard| shard.tensors.iter().map(|entry| entry.name.as_str()))
     }
 
-    /// The tensors' names and shapes, in the same order.
+    /// Names and shapes of all tensors in file order.
     pub(crate) fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
         let tensors = self.shards.iter().flat_map(|shard| &shard.tensors);
         tensors.map(|entry| (entry.name.as_str(), entry.shape.as_slice()))
@@ -126,7 +128,7 @@ impl Checkpoint {
         self.shards.iter().flat_map(|shard| &shard.tensors).map(|entry| entry.bytes).sum()
     }
 
-    /// Refuses a missing tensor, another shape than `shape`, and a dtype that is not f32, bf16 or f16.
+    /// Refuses a missing tensor, a shape other than `shape`, and a dtype other than f32, bf16 and f16.
     pub fn expect(&self, name: &str, shape: &[usize]) -> Result<()> {
         let Some((shard, entry)) = self.find(name) else {
             return Err(Error::Tensor {
@@ -142,7 +144,7 @@ impl Checkpoint {
         };
         if entry.shape != shape {
             return Err(wrong(format!(
-                "has shape {:?}; config.json asks for {shape:?}: the two do not belong together",
+                "has shape {:?}; config.json asks for {shape:?}; use matching files",
                 entry.shape
             )));
         }
@@ -170,7 +172,7 @@ impl Checkpoint {
         }
     }
 
-    /// Whether two tensors of one shape, which are both there, hold different values.
+    /// Whether two tensors of the same shape exist and hold different values.
     pub(crate) fn differ(&self, first: &str, second: &str) -> Result<bool> {
         let (Some((_, a)), Some((_, b))) = (self.find(first), self.find(second)) else { return Ok(false) };
         if a.shape != b.shape {
@@ -189,7 +191,7 @@ impl Checkpoint {
         let failed = |source| Error::Read { path: self.folder.label(&shard.file), source };
         let (mut file, _) = self.folder.open(&shard.file)?;
         file.seek(SeekFrom::Start(shard.data_start + entry.start)).map_err(failed)?;
-        // The header's offsets were held against the file's length, so this allocates no more than is there.
+        // The header was checked against the file's length, so this allocation is bounded by it.
         let mut bytes = vec![0; entry.bytes as usize];
         file.read_exact(&mut bytes).map_err(failed)?;
         Ok(bytes)
@@ -214,7 +216,7 @@ impl Shard {
         if header > HEADER_LIMIT || header > length - 8 {
             return Err(damaged(format!("claims a header of {header} bytes in a file of {length}")));
         }
-        // What the file is long enough to hold: this allocates no more than is there.
+        // The file is at least this long, so the allocation is bounded by its length.
         let mut json = vec![0; header as usize];
         handle.read_exact(&mut json).map_err(failed)?;
         let data_start = 8 + header;
@@ -231,8 +233,8 @@ impl Shard {
     }
 }
 
-/// The names of the files that hold the weights of the model in `folder`: the single one, or what its index
-/// names where it has an index only. None of them need be there; names that leave the folder are refused.
+/// Names of the weight files in `folder`: the single file, or the files named by the index if there is only an index.
+/// They need not exist. Names that leave the folder are refused.
 pub fn weight_files(folder: &Folder) -> Result<Vec<String>> {
     match folder.has(INDEX) && !folder.has(SINGLE) {
         true => Ok(distinct(&read_index(folder)?)),
@@ -249,7 +251,7 @@ fn bad_index(folder: &Folder, problem: String) -> Error {
     Error::Checkpoint { path: folder.label(INDEX), problem, remedy: "download the file again".into() }
 }
 
-/// The index's map of tensor to file name; names that leave the folder are refused.
+/// The index's map from tensor to file name. Names that leave the folder are refused.
 fn read_index(folder: &Folder) -> Result<BTreeMap<String, String>> {
     let wrong = |problem| bad_index(folder, problem);
     let value = folder.json(INDEX)?;
@@ -293,7 +295,7 @@ fn no_weights(folder: &Folder) -> Error {
     }
 }
 
-/// Bytes of a tensor file to f32; every value of the three dtypes is exact in f32.
+/// Decodes tensor bytes to f32. All three dtypes convert exactly.
 fn decode(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
     match dtype {
         Dtype::F32 => chunks(bytes, f32::from_le_bytes),

@@ -1,4 +1,4 @@
-//! Writing a model folder: the input's files with other values in the tensors.
+//! Writes a model folder: the input's files with new tensor values.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -17,14 +17,14 @@ use crate::files::{Folder, replace_folder, write_atomically};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SaveDtype {
-    /// Each tensor's own dtype in the checkpoint it came from.
+    /// Each tensor's dtype in the input checkpoint.
     #[default]
     Input,
     /// 32-bit floating point.
     F32,
     /// bfloat16, rounded to nearest even.
     Bf16,
-    /// 16-bit floating point, rounded to nearest even; a value beyond its range is an error.
+    /// 16-bit floating point, rounded to nearest even; a value out of range is an error.
     F16,
 }
 
@@ -38,7 +38,7 @@ impl SaveDtype {
         }
     }
 
-    /// torch's name, as config.json has it; none where the input's dtypes stay.
+    /// torch's name of the dtype in config.json; `None` if the input's dtypes are kept.
     fn torch_name(self) -> Option<&'static str> {
         match self {
             SaveDtype::Input => None,
@@ -49,12 +49,12 @@ impl SaveDtype {
     }
 }
 
-/// Writes a Hugging Face folder at `output`: the [companions] of `input` and one tensor for each of `like`'s.
+/// Writes a Hugging Face folder at `output`: the [companions] of `input` and the tensors of `like`.
 ///
-/// `value` gives a tensor's new values by name, or `None` for a tensor that no parameter stands for, which
-/// is copied byte for byte. Without `like` (a model trained from scratch) `tensors` names every tensor and
-/// its shape, in the order in which one file holds them. `tied` says whether the head is the embedding; config.json
-/// says so too. The folder has its name, in place of what had it before, once it is whole.
+/// `value` returns a tensor's new values by name, or `None` for a tensor without a parameter, which is copied byte
+/// for byte. Without `like` (a model trained from scratch), `tensors` lists all tensors with their shapes in the
+/// order of the single file. `tied` says whether the head is the embedding; config.json is changed to agree. The
+/// folder appears under its name, replacing an existing one, once it is complete.
 pub fn write_model(
     output: &Path,
     input: &Folder,
@@ -132,8 +132,8 @@ fn fresh_shard(tensors: &[(String, Vec<usize>)]) -> Shard {
     Shard { file: SINGLE.into(), data_start: 0, metadata: None, tensors }
 }
 
-/// The dtype and size of an entry as it will be written; what is no float keeps its own.
-fn written(entry: &Entry, dtype: SaveDtype) -> (Dtype, u64) {
+/// The dtype and size in bytes of an entry in the output. Tensors that are not floats keep their dtype.
+fn output_layout(entry: &Entry, dtype: SaveDtype) -> (Dtype, u64) {
     let dtype = match entry.dtype {
         Dtype::F32 | Dtype::BF16 | Dtype::F16 if !is_buffer(&entry.name) => dtype.of(entry.dtype),
         other => other,
@@ -142,12 +142,12 @@ fn written(entry: &Entry, dtype: SaveDtype) -> (Dtype, u64) {
     (dtype, (elements * dtype.bitsize() / 8) as u64)
 }
 
-/// Bytes of all tensors as they are written.
+/// Size in bytes of all tensors in the output.
 fn size(shards: &[Shard], dtype: SaveDtype) -> u64 {
-    shards.iter().flat_map(|shard| &shard.tensors).map(|entry| written(entry, dtype).1).sum()
+    shards.iter().flat_map(|shard| &shard.tensors).map(|entry| output_layout(entry, dtype).1).sum()
 }
 
-/// Buffers that old Llama checkpoints carry and that no parameter stands for: a function of the config.
+/// Whether this is a buffer of old Llama checkpoints. It follows from the config and has no parameter.
 pub(crate) fn is_buffer(name: &str) -> bool {
     name.ends_with("rotary_emb.inv_freq")
 }
@@ -160,19 +160,19 @@ fn write_shard(
 ) -> Result<()> {
     let mut end = 0;
     let infos = shard.tensors.iter().map(|entry| {
-        let (dtype, size) = written(entry, dtype);
+        let (dtype, size) = output_layout(entry, dtype);
         let start = end;
         end += size as usize;
         (entry.name.clone(), TensorInfo { dtype, shape: entry.shape.clone(), data_offsets: (start, end) })
     });
-    // transformers refuses a file whose metadata does not say that it came from PyTorch's conventions.
+    // transformers refuses a file without this metadata.
     let mut metadata = shard.metadata.clone().unwrap_or_default();
     metadata.insert("format".into(), "pt".into());
     let header = Metadata::new(Some(metadata), infos.collect()).expect("offsets laid out above");
     let mut header = serde_json::to_vec(&Ordered(&header)).expect("strings and numbers");
     header.resize(header.len().next_multiple_of(8), b' ');
 
-    // What `bytes` refuses is not a failure to write, so it is carried past the writer.
+    // An error from `bytes` is not a write error, so it bypasses the writer.
     let mut refused = None;
     let outcome = write_atomically(path, |writer| {
         writer.write_all(&(header.len() as u64).to_le_bytes())?;
@@ -194,7 +194,7 @@ fn write_shard(
     }
 }
 
-/// A header whose metadata stand in a fixed order, so that the same model is the same bytes.
+/// A header with metadata in a fixed order, so that equal models have equal bytes.
 struct Ordered<'a>(&'a Metadata);
 
 impl Serialize for Ordered<'_> {
@@ -216,8 +216,7 @@ fn write_index(output: &Path, shards: &[Shard], dtype: SaveDtype) -> Result<()> 
     write_atomically(&output.join(INDEX), |writer| Ok(serde_json::to_writer_pretty(writer, &index)?))
 }
 
-/// config.json with another dtype and, for a head that turned out to be its own, without the tie; none where it can
-/// stay as it is.
+/// config.json with the output's dtype, and untied if the head turned out to be separate; `None` if nothing changes.
 fn changed_config(mut config: serde_json::Value, dtype: Option<&str>, tied: bool) -> Option<Vec<u8>> {
     const TIE: &str = "tie_word_embeddings";
     let object = config.as_object_mut()?;
@@ -235,7 +234,7 @@ fn changed_config(mut config: serde_json::Value, dtype: Option<&str>, tied: bool
     (untie || dtype.is_some()).then(|| crate::json::to_vec(&config))
 }
 
-/// f32 values to the bytes of a tensor file.
+/// Encodes f32 values as tensor bytes.
 fn encode(path: &Path, name: &str, values: &[f32], dtype: Dtype) -> Result<Vec<u8>> {
     let beyond = |value: f32, limit: &str| Error::Tensor {
         path: path.display().to_string(),
@@ -253,7 +252,7 @@ fn encode(path: &Path, name: &str, values: &[f32], dtype: Dtype) -> Result<Vec<u
             Dtype::F16 => {
                 let rounded = half::f16::from_f32(value);
                 if rounded.is_infinite() {
-                    let remedy = "beyond the range of f16; set `model.save_dtype = \"f32\"`";
+                    let remedy = "which is beyond the range of f16; set `model.save_dtype = \"f32\"`";
                     return Err(beyond(value, remedy));
                 }
                 bytes.extend(rounded.to_le_bytes());

@@ -1,4 +1,4 @@
-//! The rotary settings of config.json: `rope_theta`, `rope_scaling` and `rope_parameters`, its newer name.
+//! Rotary settings of config.json: `rope_theta`, `rope_scaling`, and `rope_parameters`, the newer name.
 
 use serde_json::Value;
 
@@ -13,21 +13,21 @@ const THETA: f64 = 10_000.0;
 pub struct Rope {
     /// The base, `rope_theta`.
     pub theta: f64,
-    /// How the frequencies are scaled for longer texts.
+    /// Scaling of the frequencies for longer texts.
     pub scaling: RopeScaling,
 }
 
-/// The scalings of rotary frequencies that are supported.
+/// Supported scalings of rotary frequencies.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
-    /// None.
+    /// No scaling.
     Default,
     /// Every frequency divided by `factor` (position interpolation, arXiv 2306.15595).
     Linear {
         /// The divisor.
         factor: f64,
     },
-    /// Llama 3.1's: low frequencies divided by `factor`, high ones kept, a ramp between.
+    /// Llama 3.1: low frequencies are divided by `factor`, high ones kept, with a ramp in between.
     Llama3 {
         /// The divisor of the low frequencies.
         factor: f64,
@@ -35,13 +35,13 @@ pub enum RopeScaling {
         low_freq_factor: f64,
         /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are kept.
         high_freq_factor: f64,
-        /// The context the model was first trained on.
+        /// The context length of the initial training.
         original_max_position_embeddings: f64,
     },
 }
 
-/// The settings, and where two keys disagree. transformers 5 reads `rope_scaling` where it is not empty, and
-/// `rope_parameters` only without it; inside of either, its own `rope_theta` goes before that of config.json.
+/// The settings, with warnings if two keys disagree. Like transformers 5, reads `rope_parameters` only if
+/// `rope_scaling` is empty; a `rope_theta` inside either takes precedence over that of config.json.
 pub(super) fn parse(keys: &Keys, max_position_embeddings: usize) -> Result<(Rope, Vec<String>)> {
     let read = |name| of_key(keys, name, max_position_embeddings);
     let mut conflicts = Vec::new();
@@ -70,14 +70,14 @@ pub(super) fn parse(keys: &Keys, max_position_embeddings: usize) -> Result<(Rope
 fn conflict(keys: &Keys, first: &str, second: &str, holds: &str) -> String {
     let value = |key: &str| keys.object.get(key).map_or_else(String::new, Value::to_string);
     format!(
-        "{}: `{first}` is {}, and `{second}` is {}, which says otherwise; as in transformers, `{holds}` is used",
+        "{}: `{first}` is {}, but `{second}` is {}; as in transformers, `{holds}` is used",
         keys.path,
         value(first),
         value(second)
     )
 }
 
-/// The settings under one of the two names; none where it is missing, null or empty.
+/// The settings under one of the two names; `None` if it is missing, null or empty.
 fn of_key(keys: &Keys, name: &str, max_position_embeddings: usize) -> Result<Option<Rope>> {
     let Some(nested) = keys.get(name) else { return Ok(None) };
     let Value::Object(object) = nested else { return Err(keys.wrong(name, "an object or null")) };
@@ -99,7 +99,7 @@ fn of_key(keys: &Keys, name: &str, max_position_embeddings: usize) -> Result<Opt
             return Err(settings.wrong(key, "the name of a type"));
         }
     }
-    // `type` is the key's older name.
+    // `type` is the older name of the key.
     let kind = settings.text("rope_type").or(settings.text("type")).unwrap_or("default");
     let scaling = match kind {
         "default" => RopeScaling::Default,
@@ -128,10 +128,9 @@ fn of_key(keys: &Keys, name: &str, max_position_embeddings: usize) -> Result<Opt
 }
 
 impl Rope {
-    /// The angle by which one position turns each pair of a head, in radians: `[head_dim / 2]`.
+    /// The angle per position of each pair of a head, in radians: `[head_dim / 2]`.
     ///
-    /// θ_i = theta^(-2i / head_dim), then scaled; the formulas are those of transformers'
-    /// `modeling_rope_utils`, so that checkpoints mean here what they mean there.
+    /// θ_i = theta^(-2i / head_dim), then scaled. The formulas are those of transformers' `modeling_rope_utils`.
     pub fn frequencies(&self, head_dim: usize) -> Vec<f32> {
         let frequency = |pair: usize| self.theta.powf(-2.0 * pair as f64 / head_dim as f64);
         let scaled = |frequency: f64| match self.scaling {
@@ -143,7 +142,7 @@ impl Rope {
                 high_freq_factor,
                 original_max_position_embeddings,
             } => {
-                // How often the pair turns around within the original context.
+                // Number of full turns of the pair within the original context.
                 let turns = original_max_position_embeddings * frequency / std::f64::consts::TAU;
                 let kept = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
                 let kept = kept.clamp(0.0, 1.0);
@@ -165,9 +164,9 @@ mod tests {
         parse(&Keys { path: "config.json", object }, 128)
     }
 
-    /// What transformers 5.23 makes of the same keys.
+    /// The expected values are those of transformers 5.23.
     #[test]
-    fn of_two_keys_the_one_holds_that_holds_in_transformers() {
+    fn conflicting_keys_are_resolved_as_in_transformers() {
         let linear = |theta, factor| Rope { theta, scaling: RopeScaling::Linear { factor } };
         let plain = |theta| Rope { theta, scaling: RopeScaling::Default };
         for (config, expected, conflicts) in [
@@ -204,21 +203,21 @@ mod tests {
                 0,
             ),
         ] {
-            let (found, told) = rope(config.clone()).unwrap();
-            assert_eq!((found, told.len()), (expected, conflicts), "{config}: {told:?}");
+            let (found, warnings) = rope(config.clone()).unwrap();
+            assert_eq!((found, warnings.len()), (expected, conflicts), "{config}: {warnings:?}");
         }
-        let (_, told) = rope(
+        let (_, warnings) = rope(
             json!({"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_parameters": {"rope_theta": 1}}),
         )
         .unwrap();
         assert!(
-            told[0].contains("`rope_scaling` is {\"type\":\"linear\"")
-                && told[0].contains("`rope_parameters`")
+            warnings[0].contains("`rope_scaling` is {\"type\":\"linear\"")
+                && warnings[0].contains("`rope_parameters`")
         );
     }
 
     #[test]
-    fn a_rotation_of_part_of_a_head_is_refused_wherever_it_stands() {
+    fn a_partial_rotation_is_refused_in_nested_settings() {
         let error = rope(json!({"rope_parameters": {"partial_rotary_factor": 0.5}})).unwrap_err();
         assert!(error.to_string().contains("partial_rotary_factor"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! What in the data is probably a mistake, though nothing that makes the operation meaningless.
+//! Probable mistakes in the data that do not prevent the operation.
 
 mod control;
 mod documents;
@@ -16,74 +16,72 @@ use crate::text::TextEncoder;
 
 pub use control::in_documents as control_tokens;
 
-/// What a finding is about.
+/// The kinds of findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
-    /// A text that is to be forgotten is nearly the same as one that should stay.
+    /// An unlearn document is nearly the same as a retain or held-out document.
     NearDuplicate,
-    /// A new text does not name the subject that it is said to be about.
+    /// An update document does not name its subject.
     UpdateWithoutSubject,
-    /// A subject has an outdated text and no new one, or the reverse.
+    /// A subject has an outdated text but no new one, or the reverse.
     UnpairedEdit,
-    /// The right answer to a question stands in no text that it could be learnt from.
+    /// The right answer to a question occurs in no text about its subject.
     AnswerNotInText,
     /// Two options of a question look the same.
     EqualOptions,
-    /// A question is, with an option, longer than what the model reads at once.
+    /// A question with an option is longer than the model's context.
     QuestionBeyondContext,
-    /// A document is longer than a window and is split.
+    /// A document is longer than a training window and is split.
     DocumentSplit,
-    /// A document that is to be forgotten has no subject, while the model writes texts to keep.
+    /// An unlearn document has no subject, while replay is enabled.
     ForgetWithoutSubject,
-    /// A text has the letters of a token that the tokenizer keeps for control.
+    /// A text contains a control token of the tokenizer.
     ControlToken,
-    /// A text has the letters of a token that other models keep for control.
+    /// A text contains a control token of other models.
     ForeignControlToken,
-    /// The tokenizer has tokens that the model has no row for.
+    /// The tokenizer has tokens without a row in the model's embedding.
     TokenWithoutRow,
 }
 
 impl FindingKind {
-    /// What to make of it.
+    /// Consequence and remedy.
     fn advice(self) -> &'static str {
         match self {
-            FindingKind::NearDuplicate => "what should stay is pulled both ways: remove one of the two",
-            FindingKind::UpdateWithoutSubject => "what is learnt may not be tied to whom it is about",
-            FindingKind::UnpairedEdit => "outdated and new texts of a subject are drawn together",
-            FindingKind::AnswerNotInText => "its accuracy may say nothing about the texts",
-            FindingKind::EqualOptions => "no rule can tell the two apart: reword or remove one",
-            FindingKind::QuestionBeyondContext => {
-                "shorten it, or leave it out: the model does not see it whole"
-            }
+            FindingKind::NearDuplicate => "unlearning one damages the other: remove one of the two",
+            FindingKind::UpdateWithoutSubject => "the new facts may not become associated with their subject",
+            FindingKind::UnpairedEdit => "outdated and new texts of a subject are sampled together",
+            FindingKind::AnswerNotInText => "the accuracy on it may be unrelated to the texts",
+            FindingKind::EqualOptions => "scoring cannot distinguish them: reword or remove one",
+            FindingKind::QuestionBeyondContext => "shorten or remove it: the model does not read all of it",
             FindingKind::DocumentSplit => "windows overlap by one token and count as one document",
             FindingKind::ForgetWithoutSubject => {
-                "replay then knows whom they are about by the names in the texts alone: add `subject`"
+                "replay then recognises their subjects only by the names in the texts: add `subject`"
             }
             FindingKind::ControlToken => {
-                "the model reads one token for it; remove it unless that is meant (a token that begins or ends every \
-                 text is added by the tokenizer)"
+                "the model reads it as one token; remove it unless that is intended (the tokenizer adds the tokens that begin or \
+                end every text)"
             }
             FindingKind::ForeignControlToken => {
-                "this model reads it letter by letter; remove it unless that is meant"
+                "this model reads it letter by letter; remove it unless that is intended"
             }
             FindingKind::TokenWithoutRow => "a text that contains one is refused",
         }
     }
 }
 
-/// Something that may be wrong with the data.
+/// A possible problem in the data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What it is about.
+    /// Its kind.
     pub kind: FindingKind,
-    /// The file of the data folder (or `tokenizer.json`) that it was found in.
+    /// The file of the data folder, or `tokenizer.json`.
     pub file: String,
-    /// How many documents, questions or tokens it is true of.
+    /// Number of affected documents, questions or tokens.
     pub count: usize,
-    /// What is true of them.
+    /// The problem.
     pub problem: String,
-    /// The first of them.
+    /// The first affected ones.
     pub examples: Vec<String>,
 }
 
@@ -97,10 +95,10 @@ impl fmt::Display for Finding {
 }
 
 impl Finding {
-    /// Examples given, at most.
+    /// Maximum number of examples.
     const EXAMPLES: usize = 2;
 
-    /// One of all that `examples` name; nothing where there are none.
+    /// A finding about all items that `examples` lists; `None` if it is empty.
     fn of(
         kind: FindingKind,
         file: String,
@@ -114,36 +112,35 @@ impl Finding {
     }
 }
 
-/// What is looked at.
+/// The data to check.
 #[derive(Debug, Clone, Copy)]
 pub struct Inspected<'a> {
     /// The documents.
     pub corpus: &'a Corpus,
     /// The questions.
     pub questions: &'a [QuestionSet],
-    /// The documents and the questions as tokens, in their order.
+    /// Documents and questions as tokens, in the same order.
     pub benchmark: &'a Benchmark,
-    /// What made the tokens.
+    /// The encoder of the tokens.
     pub encoder: &'a TextEncoder,
-    /// The tokens that the model reads at once, at most.
+    /// Maximum context of the model in tokens.
     pub context: usize,
-    /// The operation on it; none where it is only evaluated.
+    /// The operation; `None` for an evaluation only.
     pub operation: Option<Operation<'a>>,
 }
 
-/// What an operation is to do with the documents.
+/// Settings of the operation.
 #[derive(Debug, Clone, Copy)]
 pub struct Operation<'a> {
-    /// The sets that are trained on.
+    /// The sets to train on.
     pub sets: &'a [Set],
-    /// The longest window of a document, in tokens.
+    /// Maximum window of a document in tokens.
     pub window: usize,
-    /// Whether the model writes texts to keep.
+    /// Whether replay is enabled.
     pub replays: bool,
 }
 
-/// Everything that is found: what an operation should not be done with first, then what an evaluation trips over. Ten
-/// thousand texts of a page take about a second.
+/// All findings: first those about training, then those about evaluation. 10,000 texts of a page take about a second.
 pub fn lint(inspected: Inspected) -> Vec<Finding> {
     let Inspected { corpus, questions, benchmark, encoder, context, operation } = inspected;
     let mut findings = operation.map_or(Vec::new(), |operation| of_operation(inspected, operation));
@@ -158,7 +155,7 @@ pub fn lint(inspected: Inspected) -> Vec<Finding> {
     findings
 }
 
-/// The findings that matter only where documents are trained on.
+/// Findings that matter only for training.
 fn of_operation(inspected: Inspected, operation: Operation) -> Vec<Finding> {
     let Inspected { corpus, questions, benchmark, encoder, .. } = inspected;
     let Operation { sets, window, replays } = operation;
@@ -190,16 +187,16 @@ fn of_operation(inspected: Inspected, operation: Operation) -> Vec<Finding> {
     findings
 }
 
-/// How many documents are longer than a window, by what [`lint`] found.
+/// Number of split documents among the findings.
 pub fn documents_split(findings: &[Finding]) -> usize {
     let split = findings.iter().filter(|finding| finding.kind == FindingKind::DocumentSplit);
     split.map(|finding| finding.count).sum()
 }
 
-/// Tokens that the model could not read.
+/// Tokens without a row in the model's embedding.
 fn without_row(encoder: &TextEncoder) -> Option<Finding> {
     let tokens = encoder.tokens_without_row().into_iter().map(|(id, token)| format!("{id}: {token:?}"));
-    let problem = "token(s) that the model has no row for".into();
+    let problem = "token(s) without a row in the model's embedding".into();
     Finding::of(FindingKind::TokenWithoutRow, "tokenizer.json".into(), problem, tokens)
 }
 
@@ -209,7 +206,7 @@ mod tests {
     use super::*;
     use crate::data::Document;
 
-    /// A document of each line: `id | subject | text`; `-` for no subject.
+    /// Parses documents from lines `id | subject | text`, with `-` for no subject.
     fn documents(lines: &[&str]) -> Vec<Document> {
         let document = |line: &&str| {
             let [id, subject, text] = line.split('|').map(str::trim).collect::<Vec<_>>()[..] else {
@@ -221,7 +218,7 @@ mod tests {
         lines.iter().map(document).collect()
     }
 
-    /// The corpus of some sets, and its texts as words.
+    /// A corpus, and its texts as words.
     pub(super) fn corpus(sets: &[(Set, &[&str])]) -> (Corpus, HashMap<Set, Vec<Vec<u32>>>, Words) {
         let corpus: Corpus = sets.iter().map(|(set, lines)| (*set, documents(lines))).collect();
         let mut words = Words::default();
@@ -232,7 +229,7 @@ mod tests {
 
     #[test]
     fn ten_thousand_texts_are_compared_in_seconds() {
-        // 5,000 words, the first ones often; every text begins like all others.
+        // 5,000 words with unequal frequencies; all texts have the same beginning.
         let mut state = 1u64;
         let mut word = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -250,7 +247,7 @@ mod tests {
         let mut others = texts.split_off(5000);
         others[4000][20..110].copy_from_slice(&texts[3000][50..140]);
         let found = near_duplicates(&texts, &others);
-        assert_eq!(found.iter().flatten().count(), 0, "not quite half");
+        assert_eq!(found.iter().flatten().count(), 0, "less than half is shared");
         others[4000][20..150].copy_from_slice(&texts[3000][50..180]);
         assert_eq!(near_duplicates(&texts, &others)[3000], Some(4000));
         assert!(started.elapsed().as_secs() < 60);

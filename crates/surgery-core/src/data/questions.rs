@@ -6,27 +6,27 @@ use super::jsonl;
 use crate::error::{Error, Result};
 use crate::files::Folder;
 
-/// Which half of the questions: recipes are chosen on validation, results are told on test.
+/// The half that a question belongs to: recipes are chosen on validation, results are reported on test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// For choosing recipes.
     Validation,
-    /// For telling results.
+    /// For reporting results.
     Test,
 }
 
-/// One question. What is scored is `"{question} {option}"`.
+/// A question. `"{question} {option}"` is scored for each option.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Question {
     /// Unique in its file.
     pub id: String,
-    /// What it is about.
+    /// Its subject.
     #[serde(default)]
     pub subject: Option<String>,
     /// The question, without the options.
     pub question: String,
-    /// Two or more.
+    /// The options, two or more.
     pub options: Vec<String>,
     /// Index of the right option.
     pub answer: usize,
@@ -34,7 +34,7 @@ pub struct Question {
     pub split: Split,
 }
 
-/// The questions of one file; its stem is the name under which results are told.
+/// The questions of one file; results are reported under its stem.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuestionSet {
     /// The stem of the file.
@@ -44,7 +44,7 @@ pub struct QuestionSet {
 }
 
 impl QuestionSet {
-    /// Every `*.jsonl` in the `questions` folder of `folder`, by name; none where it has no such folder.
+    /// Loads every `*.jsonl` in the subfolder `questions`, by name; empty without such a folder.
     pub fn load_all(folder: &Folder) -> Result<Vec<Self>> {
         const FOLDER: &str = "questions";
         if !folder.has_folder(FOLDER) {
@@ -55,7 +55,7 @@ impl QuestionSet {
         stems.map(|stem| Self::load(folder, &format!("{FOLDER}/{stem}.jsonl"), stem)).collect()
     }
 
-    /// The file in the data folder.
+    /// The file's path in the data folder.
     pub fn file(&self) -> String {
         format!("questions/{}.jsonl", self.name)
     }

@@ -1,5 +1,5 @@
-//! Which documents a step draws: without replacement, epoch after epoch, in an order the seed fixes. Where a
-//! sampler has come to can be written down, and another of the same sets and seed put there.
+//! Samples the documents of each step: without replacement, epoch after epoch, in an order fixed by the seed. A
+//! sampler's position can be saved and restored.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,33 +11,33 @@ use serde::{Deserialize, Serialize};
 use super::Set;
 use super::stream::{Left, Stream};
 
-/// A generator for one purpose, told apart from the seed's others by `stream`.
+/// A random generator for one purpose; `stream` distinguishes purposes with the same seed.
 pub(crate) fn seeded(seed: u64, stream: u64) -> ChaCha8Rng {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
     generator.set_stream(stream);
     generator
 }
 
-/// How many documents of each set a step draws; a set with fewer gives all it has.
+/// Number of documents of each set in a step. A smaller set contributes all its documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct DocumentsPerStep {
-    /// Of the unlearn set.
+    /// Unlearn documents.
     pub unlearn: usize,
-    /// Of the edit_unlearn set.
+    /// edit_unlearn documents.
     pub edit_unlearn: usize,
-    /// Of the edit_update set.
+    /// edit_update documents.
     pub edit_update: usize,
-    /// Of the retain set.
+    /// Retain documents, including replay documents.
     pub retain: usize,
 }
 
 impl DocumentsPerStep {
-    /// The same number of every set.
+    /// The same number for every set.
     pub fn all(count: usize) -> Self {
         Self { unlearn: count, edit_unlearn: count, edit_update: count, retain: count }
     }
 
-    /// The number for one set; a held-out set is never drawn from.
+    /// The number for one set; 0 for the held-out set.
     pub fn of(&self, set: Set) -> usize {
         match set {
             Set::Unlearn => self.unlearn,
@@ -49,7 +49,7 @@ impl DocumentsPerStep {
     }
 }
 
-/// A recipe writes one number for all sets, or a table.
+/// A recipe has one number for all sets, or a table.
 impl<'de> Deserialize<'de> for DocumentsPerStep {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         const PAPER: usize = 8;
@@ -95,14 +95,14 @@ impl<'de> Deserialize<'de> for DocumentsPerStep {
 /// The documents of one step: for each set, indices into its documents.
 pub type StepSample = BTreeMap<Set, Vec<usize>>;
 
-/// Draws the documents of each step.
+/// Samples the documents of each step.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     streams: BTreeMap<Set, (Stream, usize)>,
 }
 
 impl Sampler {
-    /// A sampler over `sets`, each the subjects of its documents, drawing `counts` of each a step.
+    /// A sampler over `sets`, given as the subjects of their documents, with `counts` documents of each in a step.
     pub fn new(
         sets: impl IntoIterator<Item = (Set, Vec<Option<String>>)>,
         counts: DocumentsPerStep,
@@ -114,15 +114,15 @@ impl Sampler {
         Self { streams: streams.collect() }
     }
 
-    /// A sampler over one set of `documents` texts without subjects, for pretraining; what it draws counts to
-    /// edit_update, whose gradient descends.
+    /// A sampler over one set of `documents` texts without subjects, for pretraining. They count as edit_update
+    /// documents, whose loss descends.
     pub(crate) fn of_texts(documents: usize, count: usize, seed: u64) -> Self {
         const STREAM: u64 = 3 << 32;
         let stream = Stream::new(vec![None; documents], seeded(seed, STREAM));
         Self { streams: BTreeMap::from([(Set::EditUpdate, (stream, count))]) }
     }
 
-    /// Where it has come to.
+    /// The current position.
     pub(crate) fn position(&self) -> Position {
         let position = |stream: &Stream| StreamPosition {
             words: stream.generator.get_word_pos() as u64,
@@ -132,17 +132,17 @@ impl Sampler {
         Position(streams.map(|(set, (stream, _))| (set.name().to_owned(), position(stream))).collect())
     }
 
-    /// Goes to a position of a sampler over the same sets with the same seed; says what is wrong with one that
-    /// no such sampler comes to.
+    /// Moves to a position from a sampler over the same sets with the same seed. Returns the problem if the position
+    /// does not fit.
     pub(crate) fn go_to(&mut self, position: Position) -> Result<(), String> {
         let Position(mut positions) = position;
         let is_ours = |name: &String| self.streams.keys().any(|set| set.name() == name);
         if let Some(other) = positions.keys().find(|name| !is_ours(name)) {
-            return Err(format!("is of another set: {other}"));
+            return Err(format!("has another set: {other}"));
         }
         for (set, (stream, _)) in &mut self.streams {
             let position =
-                positions.remove(set.name()).ok_or_else(|| format!("says nothing of the set {set}"))?;
+                positions.remove(set.name()).ok_or_else(|| format!("has no entry for the set {set}"))?;
             let distinct: HashSet<&usize> = position.left.iter().collect();
             let beyond = position.left.iter().any(|&index| index >= stream.subjects.len());
             if beyond || distinct.len() < position.left.len() {
@@ -154,10 +154,11 @@ impl Sampler {
         Ok(())
     }
 
-    /// The next step's documents. Of the two edit sets the one that gives fewer documents a step is drawn
-    /// first, and the other follows: of what its epoch has left it draws those subjects, in turn. So a
-    /// subject's outdated and new texts meet, as in the paper's protocol: always where both sets have the same
-    /// subjects and each gives the same number of texts an epoch, else as far as epochs without replacement allow.
+    /// Samples the documents of the next step. The edit set with fewer documents in a step is
+    /// sampled first. The other then prefers the same subjects, in turn, among the documents left in its epoch. So
+    /// the outdated and new texts of a subject occur in the same step, as in the paper's protocol: always if both
+    /// sets have the same subjects and the same number of texts in an epoch for each, otherwise as far as sampling
+    /// without replacement allows.
     pub fn draw(&mut self) -> StepSample {
         let mut draw = StepSample::new();
         let count = |set| self.streams.get(&set).map_or(0, |(_, count)| *count);
@@ -177,15 +178,15 @@ impl Sampler {
     }
 }
 
-/// Where a sampler has come to, by the name of each set.
+/// A sampler's position, by the name of each set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Position(BTreeMap<String, StreamPosition>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct StreamPosition {
-    /// What the generator has given, in words of 32 bits.
+    /// Position of the generator in words of 32 bits.
     words: u64,
-    /// What is left of the epoch.
+    /// Documents left in the epoch.
     left: Vec<usize>,
 }
 
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_without_a_subject_lie_evenly_in_an_epoch() {
+    fn documents_without_a_subject_are_spread_evenly_over_an_epoch() {
         let mut subjects: Vec<Option<String>> =
             (0..30).map(|index| Some(format!("s{}", index / 3))).collect();
         subjects.extend(vec![None; 30]);
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_where_another_sampler_goes_on() {
+    fn a_restored_position_continues_the_same_order() {
         let (old, new) = (documents(7, 1), documents(7, 2));
         let sampler = || {
             let sets = [(Set::EditUnlearn, old.as_slice()), (Set::EditUpdate, new.as_slice())];
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn one_seed_one_order() {
+    fn the_seed_fixes_the_order() {
         let documents = documents(9, 1);
         let run = |seed| {
             let sets = [(Set::Unlearn, documents.as_slice())];

@@ -1,14 +1,14 @@
-//! The order in which the documents of one set are drawn.
+//! The order in which the documents of one set are sampled.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-/// An endless stream of the indices of one set, each once an epoch.
+/// An endless stream of the indices of one set; each epoch contains each index once.
 #[derive(Debug, Clone)]
 pub(super) struct Stream {
-    /// The subject of each of the set's documents.
+    /// The subject of each document.
     pub(super) subjects: Vec<Option<String>>,
     pub(super) generator: ChaCha8Rng,
     pub(super) left: Left,
@@ -19,8 +19,8 @@ impl Stream {
         Self { subjects, generator, left: Left::default() }
     }
 
-    /// The next `count` indices, or all of them where there are no more than that: of each subject in `wanted`
-    /// in turn, as long as the epoch has one left, and then in the epoch's order.
+    /// The next `count` indices, or all of them if there are no more. Prefers documents about the subjects in
+    /// `wanted`, in turn, as long as the epoch has any left, and then follows the epoch's order.
     pub(super) fn draw(&mut self, count: usize, wanted: &[String]) -> Vec<usize> {
         if count >= self.subjects.len() {
             return (0..self.subjects.len()).collect();
@@ -47,31 +47,31 @@ impl Stream {
         drawn
     }
 
-    /// Begins an epoch: every document once, in rounds of one document per subject, so that several
-    /// wordings of one subject stand far apart; documents without one lie evenly between. What the current step has
-    /// drawn already comes last.
+    /// Starts an epoch. Its order consists of rounds with one document of each subject, so that several wordings of a
+    /// subject are far apart; documents without a subject are spread evenly in between. Documents that the current
+    /// step has drawn already come last.
     fn refill(&mut self, drawn: &HashSet<usize>) {
         let mut order: Vec<usize> = (0..self.subjects.len()).collect();
         order.shuffle(&mut self.generator);
         let mut rounds: HashMap<&str, usize> = HashMap::new();
-        let (mut told, mut others) = (Vec::new(), Vec::new());
+        let (mut with_subject, mut others) = (Vec::new(), Vec::new());
         for index in order {
             match &self.subjects[index] {
                 Some(subject) => {
                     let round = rounds.entry(subject).or_default();
-                    told.push((*round, index));
+                    with_subject.push((*round, index));
                     *round += 1;
                 }
                 None => others.push((0, index)),
             }
         }
-        told.sort_by_key(|&(round, _)| round);
+        with_subject.sort_by_key(|&(round, _)| round);
         let spread = |part: Vec<(usize, usize)>| {
             let count = part.len() as f64;
             let places = part.into_iter().enumerate();
             places.map(move |(place, (_, index))| ((place as f64 + 0.5) / count, index))
         };
-        let mut keyed: Vec<(f64, usize)> = spread(told).chain(spread(others)).collect();
+        let mut keyed: Vec<(f64, usize)> = spread(with_subject).chain(spread(others)).collect();
         keyed.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         let (last, first): (Vec<usize>, Vec<usize>) =
             keyed.into_iter().map(|(_, index)| index).partition(|index| drawn.contains(index));
@@ -79,17 +79,16 @@ impl Stream {
     }
 }
 
-/// The indices that are left of an epoch, in its order. Taking the first, or the first of a subject, costs the same
-/// however many there are.
+/// The indices left in an epoch, in order. Taking the first one, or the first one of a subject, takes constant time.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Left {
-    /// The epoch's order; none where an index was taken.
+    /// The epoch's order; `None` for indices already taken.
     order: Vec<Option<usize>>,
-    /// No place before this one holds an index.
+    /// No index is left before this place.
     first: usize,
-    /// How many are left.
+    /// Number of indices left.
     count: usize,
-    /// The places in `order` of each subject's documents, in that order; those at the front may be empty.
+    /// The places in `order` of each subject's documents, in order. Those at the front may be taken already.
     places: HashMap<String, VecDeque<usize>>,
 }
 
@@ -99,7 +98,7 @@ impl Left {
         let mut places: HashMap<String, VecDeque<usize>> = HashMap::new();
         for (place, index) in order.iter().enumerate() {
             if let Some(subject) = index.and_then(|index| subjects[index].as_ref()) {
-                // A subject has several documents as a rule: its name is copied once.
+                // Most subjects have several documents, so copy the name once only.
                 match places.get_mut(subject) {
                     Some(places) => places.push_back(place),
                     None => drop(places.insert(subject.clone(), VecDeque::from([place]))),
@@ -113,19 +112,19 @@ impl Left {
         self.count == 0
     }
 
-    /// The documents not drawn yet, in order.
+    /// The indices left, in order.
     pub(super) fn indices(&self) -> impl Iterator<Item = usize> {
         self.order[self.first..].iter().flatten().copied()
     }
 
-    /// Takes the first; none where nothing is left.
+    /// Takes the first index; `None` if none is left.
     fn take_first(&mut self) -> Option<usize> {
         let place = (self.first..self.order.len()).find(|&place| self.order[place].is_some())?;
         self.first = place + 1;
         self.take(place)
     }
 
-    /// Takes the first of `subject` that `drawn` does not hold; none where there is none.
+    /// Takes the first index of `subject` that is not in `drawn`, if any.
     fn take_of(&mut self, subject: &str, drawn: &HashSet<usize>) -> Option<usize> {
         let Self { order, places, .. } = self;
         let places = places.get_mut(subject)?;
@@ -151,7 +150,7 @@ mod tests {
     use super::*;
     use crate::data::seeded;
 
-    /// What `draw` gives, by looking through all that is left for each document.
+    /// A plain implementation of `draw`: a search through all that is left for each document.
     fn draw_plainly(
         stream: &mut Stream,
         left: &mut Vec<usize>,
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_drawn_is_what_looking_through_all_that_is_left_finds() {
+    fn draws_equal_those_of_the_plain_implementation() {
         let mut random = seeded(3, 0);
         for seed in 0..60 {
             let documents = random.random_range(2..40);
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_of_many_subjects_takes_no_longer_a_document_than_one_of_few() {
+    fn the_time_of_a_draw_does_not_depend_on_the_number_of_subjects() {
         let documents = 200_000;
         let subjects = (0..documents).map(|index| Some(format!("s{}", index / 2))).collect();
         let mut stream = Stream::new(subjects, seeded(1, 1));
@@ -212,7 +211,7 @@ mod tests {
             (0..4).map(|number| format!("s{}", (step * 4 + number) * 7919 % (documents / 2))).collect()
         };
         let mut seen = HashSet::new();
-        // Looking through what is left took 0.1 s a step: half an hour.
+        // A search through all that is left would take 0.1 s a step, half an hour in total.
         for step in 0..documents / 10 {
             seen.extend(stream.draw(10, &wanted(step)));
         }

@@ -1,17 +1,17 @@
-//! Texts as words, so that case, punctuation and line breaks make no two texts different.
+//! Texts as word numbers, for comparisons that ignore case, punctuation and line breaks.
 
 use std::collections::HashMap;
 
-/// Gives every word a number.
+/// A vocabulary, which numbers words.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Words(HashMap<String, u32>);
 
-/// The number of a word that was never given one.
+/// The number of words outside the vocabulary.
 const UNKNOWN: u32 = u32::MAX;
 
 impl Words {
-    /// The words of `text`: runs of letters and digits in lower case; where a script puts no spaces between words,
-    /// each letter.
+    /// The word numbers of `text`, adding new words to the vocabulary. Words are sequences of letters and digits in
+    /// lower case; in scripts without spaces, each letter is a word.
     pub(crate) fn of(&mut self, text: &str) -> Vec<u32> {
         let mut words = Vec::new();
         split(text, |word| {
@@ -24,7 +24,7 @@ impl Words {
         words
     }
 
-    /// As [`of`](Self::of), and no word is given a number: those without one have a number that none has.
+    /// The word numbers of `text`, with [`UNKNOWN`] for new words.
     pub(crate) fn known(&self, text: &str) -> Vec<u32> {
         let mut words = Vec::new();
         split(text, |word| words.push(self.0.get(word).copied().unwrap_or(UNKNOWN)));
@@ -32,7 +32,7 @@ impl Words {
     }
 }
 
-/// Gives each word of `text` to `take`.
+/// Calls `take` with each word of `text`.
 fn split(text: &str, mut take: impl FnMut(&str)) {
     let mut word = String::new();
     let mut end = |word: &mut String| {
@@ -56,17 +56,18 @@ fn split(text: &str, mut take: impl FnMut(&str)) {
     end(&mut word);
 }
 
-/// Thai and its neighbours, Burmese, Khmer, and everything from the radicals of Chinese upwards.
+/// Whether a letter belongs to a script without spaces: Thai, Lao, Burmese, Khmer, Chinese, Japanese and all code
+/// points above.
 pub(crate) fn is_unspaced(letter: char) -> bool {
     matches!(letter, '\u{0E00}'..='\u{0EFF}' | '\u{1000}'..='\u{109F}' | '\u{1780}'..='\u{17FF}' | '\u{2E80}'..)
 }
 
-/// Whether `part` stands in `text` word for word; nothing stands in everything.
+/// Whether `text` contains `part` as consecutive words; an empty `part` always.
 pub(crate) fn contains(text: &[u32], part: &[u32]) -> bool {
     part.is_empty() || text.windows(part.len()).any(|window| window == part)
 }
 
-/// A hash of some words in a row.
+/// A hash of consecutive words.
 pub(crate) fn hash(words: &[u32]) -> u64 {
     // FNV-1a (Fowler, Noll and Vo) over whole words, with the multiplier of Knuth's generator MMIX.
     words.iter().fold(0xcbf2_9ce4_8422_2325_u64, |number, &word| {
@@ -79,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_know_no_case_and_no_punctuation() {
+    fn words_ignore_case_and_punctuation() {
         let mut words = Words::default();
         let text = words.of("The Quiet Window, by Ångström's (1931);\nnew line.");
         for part in ["the QUIET window", "ångström's", "1931 New line", "…"] {
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_word_stands_in_no_text() {
+    fn an_unknown_word_is_in_no_text() {
         let mut words = Words::default();
         let text = words.of("The quiet window");
         assert_eq!(words.known("QUIET window"), text[1..]);

@@ -1,4 +1,4 @@
-//! What a text that the model writes may not hold, by its words.
+//! Refuses generated texts by their words.
 
 use std::borrow::Cow;
 
@@ -7,39 +7,39 @@ use super::sequences::Sequences;
 use crate::data::words::Words;
 use crate::data::{Corpus, Document, KEPT, QuestionSet, Set};
 
-/// Words in a row that no text to keep has in common with one that is to be forgotten. On the embedded benchmark, 101 of
-/// 104 texts about people to forget or to edit have so many.
-const FORGOTTEN: usize = 8;
-/// Words in a row that no text to keep has in common with a question or a held-out text: as many as are taken for a sign
-/// that a test is in the training data (GPT-3, arXiv 2005.14165, appendix C). What a held-out text tells may be told in
-/// other words; with 8, 21 of 22 texts about held-out people would be refused.
-const EXAMINED: usize = 13;
-/// Words of a text, or of a question, that is looked for as a whole, at least: fewer say nothing.
+/// Length in words of a sequence that no generated text may share with a document to unlearn. On the embedded
+/// benchmark, 101 of 104 generated texts about people to unlearn or to edit share one.
+const UNLEARNED_LENGTH: usize = 8;
+/// Length in words of a sequence that no generated text may share with a question or a held-out document. 13 is the
+/// criterion for test data in training data of GPT-3 (arXiv 2005.14165, appendix C). Texts may contain the facts of
+/// held-out documents in other words; with 8, 21 of 22 texts about held-out people would be refused.
+const EVALUATED_LENGTH: usize = 13;
+/// Minimum length in words of a document or question to compare with; shorter ones are ignored.
 const SHORTEST: usize = 4;
-/// The sets of what is to be forgotten or updated.
+/// The sets to unlearn or update.
 const CHANGED: [Set; 3] = [Set::Unlearn, Set::EditUnlearn, Set::EditUpdate];
 
-/// What texts may not hold. Words are compared as the lint does: in any case, without punctuation, letter by letter
-/// where a script has no spaces.
+/// The words that generated texts may not contain. Comparison ignores case and punctuation, as in the lint, and goes
+/// letter by letter in scripts without spaces.
 ///
-/// - Names: the subjects of what is to be forgotten or updated, the last word of each, and the names that are found in
-///   these texts and in the questions on them, but for those that what is to be kept uses just as much.
-/// - Stretches: 8 words in a row of a text to be forgotten, 13 of a question or of a held-out text (of a shorter one, all),
-///   but for those that the retain set has too, as a template has.
+/// - Names: the subjects to unlearn or update, the last word of each, and names found in these documents and in the
+///   questions about them, unless retain and held-out documents use them just as much.
+/// - Sequences: 8 consecutive words of a document to unlearn, 13 of a question or a held-out document (all words of a
+///   shorter one), unless the retain set contains them too, as with a template.
 #[derive(Debug, Clone)]
 pub struct ReplayFilter {
     words: Words,
     names: Sequences,
-    stretches: Sequences,
-    /// The subjects of the retain set.
+    sequences: Sequences,
+    /// Subjects of the retain set.
     kept: Sequences,
 }
 
 impl ReplayFilter {
-    /// By the documents and the questions of the data.
+    /// A filter for the documents and questions of the data.
     pub fn new(corpus: &Corpus, questions: &[QuestionSet]) -> Self {
         let mut words = Words::default();
-        let [mut names, mut stretches, mut kept] = [(); 3].map(|()| Sequences::default());
+        let [mut names, mut sequences, mut kept] = [(); 3].map(|()| Sequences::default());
         let texts_of =
             |set: Set| -> Vec<Cow<str>> { corpus.documents(set).iter().map(Document::text).collect() };
         let all_texts = Set::ALL.map(|set| (set, texts_of(set)));
@@ -54,51 +54,51 @@ impl ReplayFilter {
                 .filter(|name| is_name(name))
                 .collect()
         };
-        let asked = |is_about_changed: bool| -> Vec<&str> {
+        let question_texts = |is_about_changed: bool| -> Vec<&str> {
             let is_changed = |name: &str| CHANGED.iter().any(|set| set.name() == name);
             let sets = questions.iter().filter(|set| is_changed(&set.name) == is_about_changed);
             sets.flat_map(|set| &set.questions).map(|question| question.question.as_str()).collect()
         };
-        let (asked_of_changed, other_questions) = (asked(true), asked(false));
+        let (changed_questions, other_questions) = (question_texts(true), question_texts(false));
 
         let changed = subjects(&CHANGED);
         changed.iter().for_each(|subject| names.insert(&words.of(subject)));
         let last_words = changed.iter().filter_map(|subject| subject.split_whitespace().next_back());
         let last_words: Vec<&str> = last_words.filter(|name| is_name(name)).collect();
         find_names(
-            &[texts(&CHANGED), asked_of_changed.clone()].concat(),
+            &[texts(&CHANGED), changed_questions.clone()].concat(),
             &[texts(&KEPT), other_questions.clone()].concat(),
             &last_words,
             &mut words,
             &mut names,
         );
 
-        let forgotten = texts(&[Set::Unlearn, Set::EditUnlearn]);
-        let examined = [texts(&[Set::RetainHeldout]), asked_of_changed, other_questions].concat();
-        for (length, texts) in [(FORGOTTEN, forgotten), (EXAMINED, examined)] {
+        let unlearned = texts(&[Set::Unlearn, Set::EditUnlearn]);
+        let evaluated = [texts(&[Set::RetainHeldout]), changed_questions, other_questions].concat();
+        for (length, texts) in [(UNLEARNED_LENGTH, unlearned), (EVALUATED_LENGTH, evaluated)] {
             for text in texts.into_iter().map(|text| words.of(text)).filter(|text| text.len() >= SHORTEST) {
-                text.windows(length.min(text.len())).for_each(|stretch| stretches.insert(stretch));
+                text.windows(length.min(text.len())).for_each(|sequence| sequences.insert(sequence));
             }
         }
-        texts(&[Set::Retain]).into_iter().for_each(|text| stretches.remove_in(&words.known(text)));
+        texts(&[Set::Retain]).into_iter().for_each(|text| sequences.remove_in(&words.known(text)));
         subjects(&[Set::Retain]).into_iter().for_each(|subject| kept.insert(&words.of(subject)));
-        Self { words, names, stretches, kept }
+        Self { words, names, sequences, kept }
     }
 
-    /// Whether a text holds any of it.
+    /// Whether a text contains a refused name or sequence.
     pub fn refuses(&self, text: &str) -> bool {
         let text = self.words.known(text);
-        self.names.is_in(&text) || self.stretches.is_in(&text)
+        self.names.is_in(&text) || self.sequences.is_in(&text)
     }
 
-    /// Whether a text that begins like this is not worth going on with: it would be refused, or the retain set has texts
-    /// on its subject.
+    /// Whether a text with this beginning is dropped: it is refused already, or the retain set has documents about
+    /// its subject.
     pub fn refuses_beginning(&self, text: &str) -> bool {
         self.refuses(text) || self.kept.is_in(&self.words.known(text))
     }
 }
 
-/// Whether a name has more than one letter: one alone stands in too many texts.
+/// Whether a name has more than one letter; a single letter occurs in too many texts.
 fn is_name(name: &str) -> bool {
     name.trim().chars().nth(1).is_some()
 }
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use crate::data::{Question, Split};
 
-    /// Documents of some sets: of each its subject, or nothing, and its text.
+    /// A filter for documents, given as set, subject (may be empty) and text, and for questions.
     fn filter(documents: &[(Set, &str, &str)], questions: &[(&str, &str)]) -> ReplayFilter {
         let of_set = |set: Set| {
             let of_set = documents.iter().filter(move |(other, ..)| *other == set);
@@ -158,12 +158,12 @@ mod tests {
         let refused =
             ["Of Ada van Quell it is said", "QUELL's house", "ada Van\nquell", "So (BO) said", "pim-hope"];
         holds(&filter, &refused, &["Quelle and Ada", "Orrin Hale", "a boat", "we hope so"]);
-        assert!(filter.refuses_beginning("orrin hale was"), "what is kept has texts of its own");
+        assert!(filter.refuses_beginning("orrin hale was"), "retain has documents about him");
         assert!(!filter.refuses_beginning("Hale was"));
     }
 
     #[test]
-    fn names_are_found_in_texts_and_questions_that_have_no_subject() {
+    fn names_are_found_in_texts_and_questions_without_a_subject() {
         let filter = filter(
             &[
                 (Set::Unlearn, "", "Nuria Beck repairs clocks in Ostwall. When it rains, Beck reads."),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_without_spaces_have_names_too() {
+    fn names_in_scripts_without_spaces_are_found() {
         let filter = filter(
             &[
                 (Set::Unlearn, "林小川", "他修理钟表。"),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn stretches_of_what_must_go_or_is_examined_are_refused_but_no_template() {
+    fn sequences_of_unlearned_and_evaluated_texts_are_refused_but_not_templates() {
         let form = "this is a page about a person who lived a long time ago";
         let filter = filter(
             &[

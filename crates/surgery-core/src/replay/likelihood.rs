@@ -1,13 +1,12 @@
-//! Texts that tell what is to be forgotten, recognised by how likely they are.
+//! Recognises generated texts that reveal documents to unlearn by their likelihood.
 //!
 //! A model that has never seen what is to be forgotten, which is the one that [bounds the ascent](crate::token_nll), finds
 //! such a text much less likely than the model that wrote it; of other texts the two think nearly alike. No word of the
 //! data needs to be in the text. On the embedded benchmark, of 640 texts that the model wrote freely this refuses all 104
 //! that name somebody to forget or to edit, 1 of 164 about people of the retain set and none of 22 about held-out people.
 //!
-//! Where there is no such model, nothing is refused by likelihood. How much less likely a text becomes by one step of
-//! the ascent was measured in its place, and tells too little: at the same share it finds 71 of the 104, and refuses
-//! 65 of the 164.
+//! Without such a model, likelihood refuses nothing. An alternative was measured: the drop in likelihood after one
+//! step of ascent. At the same threshold it finds only 71 of the 104, and refuses 65 of the 164.
 
 use burn::tensor::backend::Backend;
 
@@ -18,26 +17,26 @@ use crate::event::Silent;
 use crate::kernels::Kernels;
 use crate::model::Llama;
 
-/// Documents that are measured, of those to be forgotten and of those to be kept, at most.
+/// Maximum number of documents measured, of those to unlearn and of those to retain.
 const MEASURED: usize = 128;
-/// A text tells what is to be forgotten where the models differ on it by so much of what they differ by, at the median,
-/// on the documents to be forgotten.
+/// A text is refused if the models' difference on it is at least this share of their median difference on the
+/// documents to unlearn.
 const SHARE: f64 = 0.5;
-/// So many in a thousand retain documents may look as if they did.
+/// Share of retain documents, in thousandths, that may exceed the threshold.
 const MISTAKEN: usize = 10;
 
-/// Compares what two models think of a text.
+/// Compares the likelihood of texts under two models.
 #[derive(Debug, Clone)]
 pub struct Likelihood<B: Backend> {
-    /// The one that does not know what is to be forgotten.
+    /// The model that never saw the documents to unlearn.
     other: Llama<B>,
-    /// What the two may differ by, in nats a token.
+    /// The maximum difference of an accepted text, in nats a token.
     most: f64,
 }
 
 impl<B: Backend> Likelihood<B> {
-    /// By what `other` makes less likely of the documents that `model` is to forget. None where it makes them no less
-    /// likely than those to be kept, so that nothing can be told.
+    /// Derives the threshold from the documents of both kinds. `None` if `other` does not find the documents to
+    /// unlearn less likely than retain documents, so that the two kinds cannot be separated.
     pub fn new<K: Kernels<B>>(
         model: &Llama<B>,
         other: Llama<B>,
@@ -61,7 +60,7 @@ impl<B: Backend> Likelihood<B> {
         Ok((most < median).then_some(Self { other, most }))
     }
 
-    /// Those of `texts` that `model` does not find much likelier.
+    /// The texts whose difference is below the threshold.
     pub(super) fn passed<K: Kernels<B>>(
         &self,
         model: &Llama<B>,
@@ -73,7 +72,7 @@ impl<B: Backend> Likelihood<B> {
     }
 }
 
-/// By how much the mean NLL of each text is higher under `other`, in nats a token.
+/// How much higher the mean NLL of each text is under `other`, in nats a token.
 fn differences<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     other: &Llama<B>,

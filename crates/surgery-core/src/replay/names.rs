@@ -1,55 +1,56 @@
-//! Names that stand in texts. Not all data says whom its texts are about, and a text about somebody names others too.
+//! Finds names in texts. Not all data gives subjects, and a text about one person names others too.
 //!
-//! Where a script has capitals, a name is two to five capitalised words in a row, or one that is not only there because
-//! a sentence begins with it. Japanese writes foreign names in katakana, and its kana show where a name in other
-//! letters ends. Everywhere else a name can only be told by its being repeated: a word, or two to four letters where
-//! no spaces are written. None counts that the other texts use just as much.
+//! In a script with capitals, a name is two to five consecutive capitalised words, or one capitalised word that does
+//! not merely begin a sentence. Japanese writes foreign names in katakana, and kana delimit names in other letters.
+//! In all other scripts, names are recognised by repetition: a word, or two to four letters in a script without
+//! spaces. A candidate that the other texts use just as much is no name.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::sequences::Sequences;
 use crate::data::words::{Words, hash, is_unspaced};
 
-/// Words of a name in capitals, at most; more are a headline.
+/// Maximum number of words in a capitalised name; longer sequences are headlines.
 const LONGEST: usize = 5;
-/// Letters of a name without spaces that is told by its being repeated.
+/// Number of letters of a name that is recognised by repetition in a script without spaces.
 const LETTERS: std::ops::RangeInclusive<usize> = 2..=4;
-/// Letters of a name that kana end.
+/// Number of letters of a name that kana delimit.
 const BETWEEN_KANA: std::ops::RangeInclusive<usize> = 3..=6;
-/// A name is in so many times as large a share of the texts as of the others.
+/// A name's share of the texts must exceed its share of the other texts by this factor.
 const RATIO: usize = 4;
 
-/// What speaks for words being a name, and against it.
+/// The evidence for a candidate being a name.
 #[derive(Default)]
 struct Candidate {
-    /// It is told by how it is written alone.
+    /// Its spelling alone marks it as a name.
     is_written_as_name: bool,
     /// Its script has no capitals.
     is_caseless: bool,
-    /// It is a part of what somebody says the texts are about.
-    is_said: bool,
-    /// How often it stands in the texts.
+    /// It is a part of a given subject.
+    is_given: bool,
+    /// Number of occurrences in the texts.
     count: usize,
-    /// How often it stands in one of them, at most.
+    /// Maximum number of occurrences in one of the texts.
     in_one: usize,
-    /// In how many of the texts it stands, and in how many of the others.
+    /// Number of the texts that contain it, and of the others.
     texts: [usize; 2],
 }
 
-/// Adds to `names` those that stand in `texts`, and of `said`, parts of names, those that `others` do not use as much.
+/// Adds to `names` the names found in `texts`, and those of `given`, parts of subjects, that `others` do not use as
+/// much.
 pub(super) fn find_names(
     texts: &[&str],
     others: &[&str],
-    said: &[&str],
+    given: &[&str],
     words: &mut Words,
     names: &mut Sequences,
 ) {
     let mut scan = Scan { words, candidates: HashMap::new(), within: HashSet::new(), small: HashSet::new() };
     texts.iter().for_each(|text| scan.text(text));
     others.iter().for_each(|text| scan.small_words(&pieces(text)));
-    for part in said {
+    for part in given {
         let candidate = scan.candidate(part);
-        candidate.is_said = true;
+        candidate.is_given = true;
     }
     let Scan { words, mut candidates, within, small } = scan;
     let lengths: BTreeSet<usize> =
@@ -78,9 +79,9 @@ pub(super) fn find_names(
     }
     let is_name = |&(&(length, number), candidate): &(&(usize, u64), &Candidate)| {
         let [own, other] = candidate.texts;
-        // The shares of the texts and of the others, each times both numbers.
+        // Both shares multiplied by both numbers of texts.
         let (share, share_of_others) = (own * others.len().max(1), other * texts.len());
-        if candidate.is_said {
+        if candidate.is_given {
             return !small.contains(&number) && (other == 0 || share > share_of_others);
         }
         let is_repeated = match (candidate.is_written_as_name, candidate.is_caseless) {
@@ -94,14 +95,14 @@ pub(super) fn find_names(
     candidates.iter().filter(is_name).for_each(|(&(length, number), _)| names.insert_hash(length, number));
 }
 
-/// How a piece of a text is written.
+/// The script of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Script {
-    /// Begins with a capital.
+    /// With capitals, starting with one.
     Capital,
-    /// Has capitals, and begins without.
+    /// With capitals, not starting with one.
     Small,
-    /// Has none, and spaces between words.
+    /// Without capitals, with spaces between words.
     Caseless,
     Katakana,
     Hiragana,
@@ -109,14 +110,14 @@ enum Script {
     Unspaced,
 }
 
-/// A word; of a script without spaces, letters in a row.
+/// A word; in a script without spaces, a sequence of letters of one script.
 #[derive(Debug, Clone, Copy)]
 struct Piece<'a> {
     text: &'a str,
-    /// Where it begins in the text.
+    /// Byte offset in the text.
     at: usize,
     script: Script,
-    /// Nothing but a space, hyphen or apostrophe, or the dot of an initial, is between it and the one before.
+    /// Only a space, hyphen, apostrophe or an initial's dot separates it from the previous piece.
     is_joined: bool,
     /// It begins a sentence.
     is_first: bool,
@@ -176,14 +177,14 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
-/// Goes through texts for what may be a name.
+/// Scans texts for candidates.
 struct Scan<'a> {
     words: &'a mut Words,
-    /// By the number of words and their hash.
+    /// Candidates by number of words and hash.
     candidates: HashMap<(usize, u64), Candidate>,
-    /// Words that are capitalised within a sentence, by their hash.
+    /// Hashes of words that are capitalised within a sentence.
     within: HashSet<u64>,
-    /// Words that stand in small letters somewhere, by their hash.
+    /// Hashes of words that occur in lower case.
     small: HashSet<u64>,
 }
 
@@ -214,14 +215,14 @@ impl Scan<'_> {
                 _ => {}
             }
         }
-        // English writes one word with a capital that is no name.
+        // "I" is the one English word that is always capitalised.
         let is_capital = |piece: &Piece| piece.script == Script::Capital && piece.text != "I";
         let goes_on = |a: &Piece, b: &Piece| is_capital(a) && is_capital(b) && b.is_joined;
         for row in pieces.chunk_by(goes_on).filter(|row| is_capital(&row[0])) {
             for piece in row.iter().filter(|piece| !piece.is_first) {
                 self.within.insert(hash(&self.words.of(piece.text)));
             }
-            // Of a sentence's first words, the first may be any word.
+            // The first word of a sentence may be any word, so the sequence is also tried without it.
             let from = if row[0].is_first { 0..row.len().min(2) } else { 0..1 };
             for row in from.map(|from| &row[from..]).filter(|row| row.len() <= LONGEST) {
                 let name = &text[row[0].at..row[row.len() - 1].end()];
@@ -265,12 +266,12 @@ mod tests {
             assert!(found.is_in(&words.known(name)), "{name} is a name");
         }
         for none in no_names {
-            assert!(!found.is_in(&words.known(none)), "{none} is no name");
+            assert!(!found.is_in(&words.known(none)), "{none} is not a name");
         }
     }
 
     #[test]
-    fn capitalised_words_are_names_but_for_those_that_begin_sentences() {
+    fn capitalised_words_are_names_unless_they_begin_sentences() {
         let texts = [
             "Marla Quist mends nets. The nets of Quist are blue. Her boat lies in Tarn.",
             "Yesterday J. R. O'Dell met Bo near Old Pier. Yesterday they parted. Bo left. So I left, and I slept. Every Net Is Torn By The Sea.",
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn names_in_scripts_without_capitals_are_found_where_they_are_repeated() {
+    fn names_in_scripts_without_capitals_are_found_by_repetition() {
         found(&["سليم نجار. يعيش سليم هنا."], &["يعيش نجار هنا."], &["سليم"], &["يعيش", "نجار", "هنا"]);
     }
 }

@@ -1,37 +1,37 @@
-//! The innermost loop: a block of `C` that is held in registers while the products are added to it.
+//! The innermost loop: a block of `C` stays in registers while products are added to it.
 //!
-//! Everything here is compiled into callers that have the processor's instructions. Loops are written out, without
-//! closures: a closure that the compiler leaves uninlined would be compiled without these instructions.
+//! All functions here are inlined into callers compiled for the processor's instruction set. Loops are written
+//! without closures: a closure that is not inlined would be compiled without these instructions.
 #![allow(clippy::needless_range_loop)]
 
-/// Rows of a panel that are asked for before they are needed.
+/// Number of panel rows to prefetch.
 const AHEAD: usize = 32;
-/// Floats of a line of the cache.
+/// Floats in a cache line.
 pub(super) const LINE: usize = 16;
 /// Columns of the widest panel.
 const MOST: usize = 32;
 
-/// A block of `C` that fits the registers. Element (i, k) of its `A` stands at `i · DOWN + k · ACROSS`; its panel of
+/// A block of `C` that fits into the registers. Element (i, k) of its `A` is at `i · DOWN + k · ACROSS`; its panel of
 /// `B` is `W` registers wide.
 pub(super) struct Block {
     pub(super) a: *const f32,
     pub(super) b: *const f32,
     pub(super) c: *mut f32,
-    /// From a row of `C` to the next.
+    /// Distance between rows of `C`.
     pub(super) stride: usize,
     /// Columns of `A` and rows of `B`.
     pub(super) deep: usize,
-    /// Columns of `C`: no more than the panel has.
+    /// Columns of `C`; at most those of the panel.
     pub(super) width: usize,
-    /// What the products are added to, rows as far apart as those of `C`; null for nothing.
+    /// The matrix to add the products to, with the row distance of `C`; null for none.
     pub(super) base: *const f32,
 }
 
 impl Block {
-    /// Chooses the loop compiled for `height` rows, of `HEIGHT` at most.
+    /// Runs the loop compiled for `height` rows; `height` is at most `HEIGHT`.
     ///
     /// # Safety
-    /// The block lies inside its matrices, and the processor has the instructions of `V`.
+    /// The block must lie inside its matrices, and the processor must support the instructions of `V`.
     #[inline(always)]
     pub(super) unsafe fn run<
         V: Register,
@@ -46,7 +46,7 @@ impl Block {
         macro_rules! of {
             ($($n:literal)*) => {
                 match height {
-                    // SAFETY: the caller's promise.
+                    // SAFETY: promised by the caller.
                     $($n if $n <= HEIGHT => unsafe { self.fixed::<V, W, $n, DOWN, ACROSS>() },)*
                     _ => unreachable!(),
                 }
@@ -56,18 +56,18 @@ impl Block {
     }
 
     /// # Safety
-    /// As for [`run`](Self::run).
+    /// The conditions of [`run`](Self::run).
     #[inline(always)]
     unsafe fn fixed<V: Register, const W: usize, const H: usize, const DOWN: usize, const ACROSS: usize>(
         self,
     ) {
         let Self { a, b, c, stride, deep, width, base } = self;
-        // SAFETY: the caller's promise: H rows of A, `deep` rows of the panel, `width` columns of C.
+        // SAFETY: promised by the caller: H rows of A, `deep` rows of the panel, `width` columns of C.
         unsafe {
             let mut sums = [[V::zero(); W]; H];
             for i in 0..H {
                 for column in (0..W * V::LANES).step_by(LINE) {
-                    // Written at the end; asked for now.
+                    // C is written at the end, so prefetch it now.
                     super::fetch(c.wrapping_add(i * stride + column));
                 }
             }
@@ -110,9 +110,9 @@ impl Block {
     }
 }
 
-/// A register of floats.
+/// A SIMD register of floats.
 pub(super) trait Register: Copy {
-    /// How many it holds.
+    /// Number of floats.
     const LANES: usize;
     unsafe fn zero() -> Self;
     unsafe fn splat(value: f32) -> Self;
@@ -130,32 +130,32 @@ macro_rules! register {
             const LANES: usize = $lanes;
             #[inline(always)]
             unsafe fn zero() -> Self {
-                // SAFETY: the caller's promise that the processor has it.
+                // SAFETY: the caller promises that the processor supports it.
                 unsafe { std::arch::x86_64::$zero() }
             }
             #[inline(always)]
             unsafe fn splat(value: f32) -> Self {
-                // SAFETY: the caller's promise that the processor has it.
+                // SAFETY: the caller promises that the processor supports it.
                 unsafe { std::arch::x86_64::$splat(value) }
             }
             #[inline(always)]
             unsafe fn load(from: *const f32) -> Self {
-                // SAFETY: the caller's promise, for the processor and for the pointer.
+                // SAFETY: promised by the caller, for the processor and the pointer.
                 unsafe { std::arch::x86_64::$load(from) }
             }
             #[inline(always)]
             unsafe fn store(to: *mut f32, value: Self) {
-                // SAFETY: the caller's promise, for the processor and for the pointer.
+                // SAFETY: promised by the caller, for the processor and the pointer.
                 unsafe { std::arch::x86_64::$store(to, value) }
             }
             #[inline(always)]
             unsafe fn add(a: Self, b: Self) -> Self {
-                // SAFETY: the caller's promise that the processor has it.
+                // SAFETY: the caller promises that the processor supports it.
                 unsafe { std::arch::x86_64::$add(a, b) }
             }
             #[inline(always)]
             unsafe fn fma(a: Self, b: Self, c: Self) -> Self {
-                // SAFETY: the caller's promise that the processor has it.
+                // SAFETY: the caller promises that the processor supports it.
                 unsafe { std::arch::x86_64::$fma(a, b, c) }
             }
         }
@@ -183,7 +183,7 @@ register!(
     _mm256_fmadd_ps
 );
 
-/// What the compiler makes of four floats on any processor.
+/// The portable fallback: four floats, vectorised by the compiler.
 impl Register for [f32; 4] {
     const LANES: usize = 4;
     #[inline(always)]
@@ -196,7 +196,7 @@ impl Register for [f32; 4] {
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller's promise; an array of floats has their alignment.
+        // SAFETY: promised by the caller; an array of floats has the alignment of a float.
         unsafe { from.cast::<[f32; 4]>().read() }
     }
     #[inline(always)]

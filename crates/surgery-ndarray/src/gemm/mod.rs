@@ -1,13 +1,12 @@
 //! Matrix products in f32, `C ← A B` or `C ← C + A B`.
 //!
-//! `B` is packed once into panels as wide as a few registers ([`Panels`]) and shared by every thread. A few rows of
-//! `A` at a time are copied to where steps along rows and columns are constants, so that the innermost loop
-//! ([`block`]) computes no address; `C` is held in registers while it grows. The scheme is BLIS's (Van Zee and van de
-//! Geijn, 2015).
+//! `B` is packed once into panels a few registers wide ([`Panels`]), which all threads share. Some rows of `A` at a
+//! time are copied into a layout with constant strides, so that the innermost loop ([`block`]) computes no addresses.
+//! `C` accumulates in registers. The scheme is that of BLIS (Van Zee and van de Geijn, 2015).
 //!
-//! Each element is the sum of the same products in the same order whatever block it falls into and
-//! whichever thread computes it: results do not depend on tiling or on the number of threads.
-#![allow(unsafe_code)] // Registers are filled through pointers; every function says what it relies on.
+//! Each element sums the same products in the same order in any block and on any thread, so results do not depend on
+//! tiling or the number of threads.
+#![allow(unsafe_code)] // Registers are loaded through pointers; each function states its conditions.
 
 mod block;
 mod panels;
@@ -20,21 +19,21 @@ use crate::simd::{Isa, isa};
 
 pub(crate) use panels::{Panels, Tile};
 
-/// Columns of `A` and rows of `B` of one pass: a panel of that many is read from the two nearest caches, while `C` is read
-/// and written once for each pass.
+/// Columns of `A` and rows of `B` in one pass. A panel of this depth fits into the L1 and L2 caches; `C` is read and
+/// written once for each pass.
 const DEPTH: usize = 512;
-/// From a copied row to the next: with a few floats between them, blocks do not meet in the same lines of the cache.
+/// Distance between copied rows. The extra floats keep rows of a block out of the same cache sets.
 const APART: usize = DEPTH + 16;
-/// Rows of `A` that are copied at once: they stay in the second-level cache.
+/// Rows of `A` that are copied at a time; they fit into the L2 cache.
 const COPIED_ROWS: usize = 126;
 
-/// Registers that a panel is wide, and rows of a block, by instruction set: as many sums as there are registers for,
-/// beside a row of the panel and an element of `A`.
+/// Panel width in registers and block height in rows, by instruction set. The sums take all registers except those
+/// for a row of the panel and an element of `A`.
 const AVX512: [usize; 2] = [2, 14];
 const AVX2: [usize; 2] = [2, 6];
 const BASELINE: [usize; 2] = if cfg!(target_arch = "aarch64") { [4, 6] } else { [4, 2] };
 
-/// Columns of a panel on this processor.
+/// Panel width in columns on this processor.
 fn panel_width() -> usize {
     match isa() {
         #[cfg(target_arch = "x86_64")]
@@ -45,7 +44,7 @@ fn panel_width() -> usize {
     }
 }
 
-/// Rows that a product works on together on this processor: a multiple of them wastes nothing.
+/// Block height on this processor. Multiples of it are processed without waste.
 pub(crate) fn block_rows() -> usize {
     match isa() {
         #[cfg(target_arch = "x86_64")]
@@ -56,7 +55,7 @@ pub(crate) fn block_rows() -> usize {
     }
 }
 
-/// A matrix that is read: element (i, j) at `i · rows + j · columns` of the slice.
+/// A matrix view: element (i, j) is at `i · strides[0] + j · strides[1]` of the slice.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Matrix<'a> {
     values: &'a [f32],
@@ -65,7 +64,7 @@ pub(crate) struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Rows that lie `stride` apart.
+    /// A matrix with rows `stride` apart.
     pub(crate) fn strided(values: &'a [f32], shape: [usize; 2], stride: usize) -> Self {
         let [rows, columns] = shape;
         assert!(columns <= stride || rows <= 1);
@@ -73,50 +72,50 @@ impl<'a> Matrix<'a> {
         Self { values, shape, strides: [stride, 1] }
     }
 
-    /// Rows that lie beside one another.
+    /// A matrix with contiguous rows.
     pub(crate) fn new(values: &'a [f32], shape: [usize; 2]) -> Self {
         Self::strided(values, shape, shape[1])
     }
 
-    /// The transposed matrix, in place.
+    /// The transposed view.
     pub(crate) fn transposed(self) -> Self {
         let ([rows, columns], [down, across]) = (self.shape, self.strides);
         Self { values: self.values, shape: [columns, rows], strides: [across, down] }
     }
 
-    /// Some of its rows.
+    /// A view of some rows.
     pub(crate) fn rows(self, start: usize, count: usize) -> Self {
         assert!(start + count <= self.shape[0]);
         let values = if count == 0 { &[] } else { &self.values[start * self.strides[0]..] };
         Self { values, shape: [count, self.shape[1]], strides: self.strides }
     }
 
-    /// Some of its columns.
+    /// A view of some columns.
     pub(crate) fn columns(self, start: usize, count: usize) -> Self {
         self.transposed().rows(start, count).transposed()
     }
 }
 
-/// What a product is added to.
+/// The matrix that a product is added to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Into<'a> {
     /// `C ← A B`
     Set,
     /// `C ← C + A B`
     Add,
-    /// `C ← X + A B`, the rows of `X` being as far apart as those of `C`
+    /// `C ← X + A B`; the rows of `X` have the distance of those of `C`
     Onto(&'a [f32]),
 }
 
 impl Into<'_> {
-    /// For a sum that is computed part by part: the part that begins at 0 comes first.
+    /// For a sum computed in parts: the part that starts at 0 sets, the others add.
     pub(crate) fn after(start: usize) -> Self {
         if start == 0 { Self::Set } else { Self::Add }
     }
 }
 
-/// `C ← A B` or `C ← C + A B` on this thread: the first `A.columns` rows and the first `columns` columns of
-/// `b`, into rows of `c` that lie `stride` apart.
+/// Computes `C ← A B` or `C ← C + A B` on this thread, with the first `A.columns` rows and the first `columns`
+/// columns of `b`, into rows of `c` that are `stride` apart.
 pub(crate) fn multiply(a: Matrix, b: &Panels, c: &mut [f32], columns: usize, stride: usize, into: Into) {
     multiply_on(isa(), a, b, c, columns, stride, into);
 }
@@ -149,7 +148,7 @@ fn multiply_on(isa: Isa, a: Matrix, b: &Panels, c: &mut [f32], columns: usize, s
         }
         let product = Product { a, b, columns, c: c.as_mut_ptr(), stride, into, copy };
         match isa {
-            // SAFETY: the bounds were checked above, and the processor has these instructions.
+            // SAFETY: the bounds were checked above, and the processor supports these instructions.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => unsafe { avx512(product) },
             // SAFETY: as above.
@@ -162,14 +161,14 @@ fn multiply_on(isa: Isa, a: Matrix, b: &Panels, c: &mut [f32], columns: usize, s
 }
 
 thread_local! {
-    /// Where rows of `A` are copied to.
+    /// The copy of rows of `A`.
     static COPY: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The last block of a copy is as high as any, whatever its rows.
+/// Copies have a multiple of this many rows, a multiple of every block height.
 const COPIED_MULTIPLE: usize = 42;
 
-/// A product with the memory that it works in.
+/// A product and its working memory.
 struct Product<'a> {
     a: Matrix<'a>,
     b: &'a Panels,
@@ -183,29 +182,29 @@ struct Product<'a> {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
 unsafe fn avx512(product: Product) {
-    // SAFETY: the caller's promise.
+    // SAFETY: promised by the caller.
     unsafe { product.run::<std::arch::x86_64::__m512, { AVX512[0] }, { AVX512[1] }>() }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2(product: Product) {
-    // SAFETY: the caller's promise.
+    // SAFETY: promised by the caller.
     unsafe { product.run::<std::arch::x86_64::__m256, { AVX2[0] }, { AVX2[1] }>() }
 }
 
 impl Product<'_> {
-    /// Goes over `C` in blocks of `HEIGHT` rows and `W` registers, pass by pass over the depth.
+    /// Computes `C` in blocks of `HEIGHT` rows and `W` registers, in one or several passes over the depth.
     ///
     /// # Safety
-    /// `C` can be written wherever the product reaches, and the processor has the instructions of `V`.
+    /// `C` must be writable throughout the product, and the processor must support the instructions of `V`.
     #[inline(always)]
     unsafe fn run<V: Register, const W: usize, const HEIGHT: usize>(self) {
         let Self { a, b, columns, c, stride, into, copy } = self;
         let [rows, depth] = a.shape;
         assert!(b.width == W * V::LANES && COPIED_MULTIPLE.is_multiple_of(HEIGHT));
         let passes = depth.div_ceil(DEPTH);
-        // Whole multiples of 8, so that no pass is left with a few.
+        // Multiples of 8, so that no pass is left with only a few.
         let each = depth.div_ceil(passes).next_multiple_of(8);
         let by_rows = a.strides[1] == 1;
         for start in (0..depth).step_by(each) {
@@ -248,8 +247,8 @@ impl Product<'_> {
     }
 }
 
-/// Copies `count` rows of `a` from `first` and `deep` columns from `start`, block by block of `HEIGHT` rows: row by row
-/// [`APART`] apart where the rows are contiguous, else column by column `HEIGHT` apart.
+/// Copies `count` rows of `a` from `first` on and `deep` columns from `start` on, in blocks of `HEIGHT` rows.
+/// Contiguous rows are copied row by row with distance [`APART`], others column by column with distance `HEIGHT`.
 #[inline(always)]
 fn copy_rows<const HEIGHT: usize>(
     a: Matrix,
@@ -269,7 +268,7 @@ fn copy_rows<const HEIGHT: usize>(
     for k in 0..deep {
         let from = (start + k) * across + first;
         for line in (0..count).step_by(LINE) {
-            // Far apart, these are not foreseen by the processor.
+            // The hardware prefetcher does not predict accesses this far apart.
             fetch(a.values.as_ptr().wrapping_add(from + COLUMNS_AHEAD * across + line));
         }
         let (whole, rest) = a.values[from..from + count].as_chunks::<HEIGHT>();
@@ -283,14 +282,14 @@ fn copy_rows<const HEIGHT: usize>(
     }
 }
 
-/// Columns of a matrix that is copied column by column that are asked for before they are needed.
+/// Number of columns to prefetch when copying column by column.
 const COLUMNS_AHEAD: usize = 16;
 
-/// Brings a line into the cache, if the processor can be asked to.
+/// Prefetches a cache line, where supported.
 #[inline(always)]
 fn fetch(line: *const f32) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 processor has this instruction, and no address is too wrong for it.
+    // SAFETY: every x86-64 processor supports this instruction, and it accepts any address.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
     }
@@ -302,12 +301,12 @@ fn fetch(line: *const f32) {
 mod tests {
     use super::*;
 
-    /// Values that add and multiply without rounding.
+    /// Values whose sums and products are exact.
     fn values(count: usize, seed: usize) -> Vec<f32> {
         (0..count).map(|i| ((i * 7 + i / 11 + seed) % 9) as f32 - 4.0).collect()
     }
 
-    /// Those that this processor has besides its best, with the shape of their blocks and the floats of a register.
+    /// The other instruction sets that this processor supports, with block shape and floats in a register.
     fn other_instruction_sets() -> Vec<(Isa, [usize; 2], usize)> {
         let mut sets = vec![(Isa::Baseline, BASELINE, 4)];
         #[cfg(target_arch = "x86_64")]
@@ -318,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn products_are_right_on_every_instruction_set() {
+    fn products_are_correct_on_every_instruction_set() {
         for (m, k, n) in [(1, 1, 1), (3, 5, 2), (14, 64, 32), (57, 300, 33), (130, 17, 65), (29, 513, 100)] {
             let (a, b, before) = (values(m * k, 1), values(k * n, 2), values(m * n, 3));
             let at: Vec<f32> = (0..m * k).map(|i| a[(i % m) * k + i / m]).collect();

@@ -1,4 +1,4 @@
-//! The right operand of products, packed.
+//! Packing of a product's right operand.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -9,38 +9,38 @@ use super::block::LINE;
 use super::{Matrix, panel_width};
 use crate::buffer::{Buffer, copy};
 
-/// The right operand `[depth, columns]` in panels of a few columns, filled up with zeros: element (k, c) of panel
-/// p at `(p · depth + k) · width + c`.
+/// The right operand `[depth, columns]` in panels of a few columns, padded with zeros: element (k, c) of panel p is
+/// at `(p · depth + k) · width + c`.
 #[derive(Debug)]
 pub(crate) struct Panels {
     values: Buffer,
-    /// Where the first panel begins: at a line of the cache.
+    /// Start of the first panel, aligned to a cache line.
     start: usize,
     pub(super) depth: usize,
     pub(super) columns: usize,
-    /// Columns of a panel: a whole number of lines.
+    /// Columns of a panel, a whole number of cache lines.
     pub(super) width: usize,
 }
 
 impl Panels {
-    /// Packs `b`, panel by panel on all threads.
+    /// Packs `b` with all threads.
     pub(crate) fn new(b: Matrix) -> Self {
         Self::beside(&[b])
     }
 
-    /// Packs matrices of one depth beside one another.
+    /// Packs matrices of the same depth side by side.
     pub(crate) fn beside(parts: &[Matrix]) -> Self {
         let columns = parts.iter().map(|part| part.shape[1]).sum();
         Self::packed(parts, [parts[0].shape[0], columns], [0, 1], panel_width())
     }
 
-    /// Packs matrices of one width beneath one another.
+    /// Packs matrices of the same width on top of one another.
     pub(crate) fn stacked(parts: &[Matrix]) -> Self {
         let depth = parts.iter().map(|part| part.shape[0]).sum();
         Self::packed(parts, [depth, parts[0].shape[1]], [1, 0], panel_width())
     }
 
-    /// Packs `parts`, each `step` of the last one's shape after it.
+    /// Packs `parts`. The position of each is that of the previous one plus its shape times `step`.
     pub(super) fn packed(parts: &[Matrix], shape: [usize; 2], step: [usize; 2], width: usize) -> Self {
         let mut panels = Self::empty();
         panels.width = width;
@@ -51,12 +51,12 @@ impl Panels {
         panels
     }
 
-    /// Holds nothing yet.
+    /// Empty panels.
     pub(crate) fn empty() -> Self {
         Self { values: Buffer::default(), start: 0, depth: 0, columns: 0, width: panel_width() }
     }
 
-    /// Packs `b` in place of what was held, on this thread.
+    /// Replaces the content by `b`, on this thread.
     pub(crate) fn fill(&mut self, b: Matrix) {
         self.reshape(b.shape);
         let (width, panel) = (self.width, self.panel());
@@ -64,7 +64,7 @@ impl Panels {
         each.for_each(|(p, panel)| pack_all(&[b], [0, 0], b.shape[1], p, width, panel));
     }
 
-    /// Packs the rows of `values`, of `columns` each, tile by tile on all threads.
+    /// Packs `values`, rows with `columns` values each, with all threads.
     pub(crate) fn of_rows(values: &[f32], columns: usize) -> Self {
         const ROWS: usize = 84;
         let mut panels = Self::for_rows(values.len() / columns, columns);
@@ -75,26 +75,26 @@ impl Panels {
         panels
     }
 
-    /// Panels whose rows are still to be written, by [`tiles`](Self::tiles).
+    /// Panels without content; rows are written through [`tiles`](Self::tiles).
     pub(crate) fn for_rows(depth: usize, columns: usize) -> Self {
         let mut panels = Self::empty();
         panels.reshape([depth, columns]);
         panels
     }
 
-    /// The tiles of `rows` rows each, for several threads to write.
+    /// Tiles of `rows` rows each, which threads can write in parallel.
     pub(crate) fn tiles(&mut self, rows: usize) -> impl IndexedParallelIterator<Item = Tile<'_>> {
         let (depth, columns, width) = (self.depth, self.columns, self.width);
         let panels = Shared(self.floats().as_mut_ptr());
         (0..depth.div_ceil(rows)).into_par_iter().map(move |tile| {
-            // The whole of it, which may be shared, and not the pointer, which may not.
+            // Captures the `Shared`, which is `Sync`, rather than the pointer in it, which is not.
             let Shared(panels) = { &panels };
             let rows = tile * rows..((tile + 1) * rows).min(depth);
             Tile { panels: *panels, rows, depth, columns, width, of: PhantomData }
         })
     }
 
-    /// Makes room for another shape; what is there is arbitrary.
+    /// Allocates memory for another shape. The content is arbitrary.
     fn reshape(&mut self, [depth, columns]: [usize; 2]) {
         [self.depth, self.columns] = [depth, columns];
         let length = columns.div_ceil(self.width) * self.panel() + LINE;
@@ -109,31 +109,31 @@ impl Panels {
         &mut self.values[self.start..self.start + length]
     }
 
-    /// Floats of one panel; at least one, for slices to be cut by.
+    /// Floats in a panel; at least one, since slices are split by it.
     fn panel(&self) -> usize {
         (self.depth * self.width).max(1)
     }
 
-    /// So many columns filled up to whole panels, which a product may run over: those beyond the last are 0.
+    /// `columns` rounded up to whole panels. A product may compute these columns; the padding is 0.
     pub(crate) fn whole(&self, columns: usize) -> usize {
         columns.next_multiple_of(self.width)
     }
 
-    /// Where row `k` of panel `p` begins.
+    /// The start of row `k` of panel `p`.
     pub(super) fn at(&self, p: usize, k: usize) -> *const f32 {
         self.values[self.start + (p * self.depth + k) * self.width..].as_ptr()
     }
 }
 
-/// Panels that several threads write, each its own rows.
+/// Panels that several threads write, each in its own rows.
 struct Shared(*mut f32);
 
-// SAFETY: it is only handed to tiles, which write rows of their own.
+// SAFETY: only tiles use it, and each writes its own rows.
 unsafe impl Sync for Shared {}
 // SAFETY: as above.
 unsafe impl Send for Shared {}
 
-/// Some rows of panels, which nobody else reads or writes while this lives.
+/// Some rows of panels, to which the tile has exclusive access.
 pub(crate) struct Tile<'a> {
     panels: *mut f32,
     rows: Range<usize>,
@@ -143,17 +143,17 @@ pub(crate) struct Tile<'a> {
     of: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: its rows are its own.
+// SAFETY: its rows are exclusive.
 unsafe impl Send for Tile<'_> {}
 
 impl Tile<'_> {
-    /// Writes all its rows, which lie beside one another in `values`.
+    /// Writes all its rows from `values`, where they are contiguous.
     pub(crate) fn write(&mut self, values: &[f32]) {
         assert_eq!(values.len(), self.rows.len() * self.columns);
         for p in 0..self.columns.div_ceil(self.width) {
             let (first, count) = (p * self.width, self.width.min(self.columns - p * self.width));
             let start = (p * self.depth + self.rows.start) * self.width;
-            // SAFETY: these rows of this panel lie inside the panels, and no other tile has them.
+            // SAFETY: these rows lie inside this panel, and no other tile has them.
             let panel = unsafe {
                 std::slice::from_raw_parts_mut(self.panels.add(start), self.rows.len() * self.width)
             };
@@ -165,10 +165,11 @@ impl Tile<'_> {
     }
 }
 
-/// Writes panel `p` of `wide` columns, of `columns` in all: `parts`, each `step` of the last one's shape after it.
+/// Writes panel `p`, `wide` of `columns` columns. The position of each part is that of the previous one plus its
+/// shape times `step`.
 fn pack_all(parts: &[Matrix], step: [usize; 2], columns: usize, p: usize, wide: usize, panel: &mut [f32]) {
     if (p + 1) * wide > columns {
-        // Columns that fill the last panel up.
+        // Zeros pad the last panel.
         panel.fill(0.0);
     }
     let mut corner = [0, 0];
@@ -178,7 +179,8 @@ fn pack_all(parts: &[Matrix], step: [usize; 2], columns: usize, p: usize, wide: 
     }
 }
 
-/// Writes what panel `p` of `wide` columns holds of `b`, whose first element stands at `corner` of the whole.
+/// Writes the part of `b` in panel `p`, which has `wide` columns. `corner` is the position of `b` in the whole
+/// matrix.
 fn pack(b: Matrix, corner: [usize; 2], p: usize, wide: usize, panel: &mut [f32]) {
     let ([depth, columns], [down, across]) = (b.shape, b.strides);
     let (first, last) = ((p * wide).max(corner[1]), ((p + 1) * wide).min(corner[1] + columns));
@@ -195,7 +197,7 @@ fn pack(b: Matrix, corner: [usize; 2], p: usize, wide: usize, panel: &mut [f32])
         }
         return;
     }
-    // A few values of a few columns at a time, so that what is written stays in the cache.
+    // Small squares keep the output in the cache.
     for k in (0..depth).step_by(SQUARE) {
         let high = SQUARE.min(depth - k);
         for c in (0..width).step_by(SQUARE) {
@@ -214,16 +216,17 @@ fn pack(b: Matrix, corner: [usize; 2], p: usize, wide: usize, panel: &mut [f32])
     }
 }
 
-/// Rows and columns of what is transposed at once.
+/// Rows and columns transposed at a time.
 const SQUARE: usize = 4;
 
-/// Row i of `to`, rows `wide` apart, becomes column i of `from`, whose rows lie `across` apart.
+/// Transposes a square: column i of `from`, whose rows are `across` apart, becomes row i of `to`, with rows `wide`
+/// apart.
 #[inline(always)]
 fn transpose(from: &[f32], across: usize, to: &mut [f32], wide: usize) {
     let row = |i: usize| from[i * across..].first_chunk::<SQUARE>().expect("four values");
     let rows = [row(0), row(1), row(2), row(3)];
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: these instructions belong to every x86-64 processor, and load and store four values.
+    // SAFETY: every x86-64 processor supports these instructions, which load and store four values.
     let columns: [[f32; SQUARE]; SQUARE] = unsafe {
         use std::arch::x86_64::{_MM_TRANSPOSE4_PS, _mm_loadu_ps, _mm_storeu_ps};
         let [mut a, mut b, mut c, mut d] = rows.map(|row| _mm_loadu_ps(row.as_ptr()));

@@ -1,40 +1,40 @@
-//! Biographies and questions agree, and an edit changes everything.
+//! Biographies and questions are consistent, and an edit changes every fact.
 
 use super::wording::capitalised;
 use super::*;
 
-/// Whether `value` stands in a general text, where a value that begins a sentence has a capital letter, and "In
-/// chemistry" is not the symbol of indium.
-fn stands_in_prose(text: &str, value: &str) -> bool {
+/// Whether a general text contains `value`. A value at the start of a sentence is capitalised, and "In chemistry" is
+/// not the symbol of indium.
+fn prose_contains(text: &str, value: &str) -> bool {
     let text = text.replace("In chemistry", "");
     let begins =
-        |sentence: &str| stands_in(sentence, value) || sentence.starts_with(&(capitalised(value) + " "));
+        |sentence: &str| contains_words(sentence, value) || sentence.starts_with(&(capitalised(value) + " "));
     text.split_inclusive(". ").any(begins)
 }
 
 #[test]
-fn every_text_tells_every_fact_of_its_subject() {
-    let mut told: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+fn every_text_contains_every_fact_of_its_subject() {
+    let mut facts: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for person in everybody() {
-        told.insert(&person.id, person.facts.iter().map(|fact| fact.value.as_str()).collect());
+        facts.insert(&person.id, person.facts.iter().map(|fact| fact.value.as_str()).collect());
     }
     for topic in CAST.topics.iter().flatten() {
-        told.insert(&topic.id, topic.points.iter().map(|point| point.value).collect());
+        facts.insert(&topic.id, topic.points.iter().map(|point| point.value).collect());
     }
     let mut seen = 0;
     let sets = COMPILED.texts.iter().filter(|(set, _)| *set != "edit_update").map(|(_, set)| set.as_slice());
     for text in sets.chain(corpora().map(|(_, corpus)| corpus)).flatten() {
         let Some(subject) = &text.subject else { continue };
-        let is_told = if text.id.contains("general") { stands_in_prose } else { stands_in };
-        for value in &told[about(&text.id)] {
-            assert!(is_told(&text.text, value), "{}, on {subject}, lacks {value}", text.id);
+        let is_contained = if text.id.contains("general") { prose_contains } else { contains_words };
+        for value in &facts[about(&text.id)] {
+            assert!(is_contained(&text.text, value), "{}, on {subject}, lacks {value}", text.id);
         }
         seen += 1;
     }
     for (_, new) in &CAST.edit {
         for text in texts("edit_update").iter().filter(|text| about(&text.id) == new.id) {
             for fact in &new.facts {
-                assert!(stands_in(&text.text, &fact.value), "{} lacks {}", text.id, fact.value);
+                assert!(contains_words(&text.text, &fact.value), "{} lacks {}", text.id, fact.value);
             }
             seen += 1;
         }
@@ -43,12 +43,13 @@ fn every_text_tells_every_fact_of_its_subject() {
 }
 
 #[test]
-fn hardly_a_general_text_spells_a_value_with_a_capital_letter_of_its_own() {
+fn few_general_texts_change_the_case_of_a_value() {
     for set in ["retain", "retain_heldout"] {
         let mut spelt = 0;
         for topic in topics_of(set) {
             for text in texts(set).iter().filter(|text| about(&text.id) == topic.id) {
-                spelt += usize::from(topic.points.iter().any(|point| !stands_in(&text.text, point.value)));
+                spelt +=
+                    usize::from(topic.points.iter().any(|point| !contains_words(&text.text, point.value)));
             }
         }
         assert!(spelt * 100 < texts(set).len(), "{set}: {spelt} texts");
@@ -56,7 +57,7 @@ fn hardly_a_general_text_spells_a_value_with_a_capital_letter_of_its_own() {
 }
 
 #[test]
-fn biographies_open_alike_and_name_their_subject() {
+fn biographies_begin_with_their_subjects_name() {
     for (set, all) in &COMPILED.texts {
         for person in people_of(set) {
             let opening = wording::opening(person);
@@ -71,7 +72,7 @@ fn biographies_open_alike_and_name_their_subject() {
 }
 
 #[test]
-fn right_answers_stand_in_every_text_and_wrong_ones_in_none() {
+fn right_answers_are_in_every_text_and_wrong_ones_in_none() {
     for (set, all) in &COMPILED.questions {
         let mut own: BTreeMap<&str, Vec<&Document>> = BTreeMap::new();
         for text in texts(set) {
@@ -81,9 +82,10 @@ fn right_answers_stand_in_every_text_and_wrong_ones_in_none() {
             for text in &own[about(&question.id)] {
                 assert_eq!(text.subject.as_ref(), Some(&question.subject));
                 for (index, option) in question.options.iter().enumerate() {
-                    let is_told = if text.id.contains("general") { stands_in_prose } else { stands_in };
-                    let told = is_told(&text.text, option);
-                    assert_eq!(told, index == question.answer, "{set}: {} and {option}", question.id);
+                    let is_contained =
+                        if text.id.contains("general") { prose_contains } else { contains_words };
+                    let found = is_contained(&text.text, option);
+                    assert_eq!(found, index == question.answer, "{set}: {} and {option}", question.id);
                 }
             }
         }
@@ -112,7 +114,7 @@ fn everybody_has_ten_facts_and_an_edit_changes_all_of_them() {
 }
 
 #[test]
-fn the_ten_questions_ask_for_the_ten_facts() {
+fn ten_questions_are_about_the_ten_facts() {
     for set in ["unlearn", "edit_unlearn", "edit_update"] {
         for person in people_of(set) {
             let own = questions(set).iter().filter(|question| about(&question.id) == person.id);

@@ -1,18 +1,18 @@
-//! What is evaluated is not given away.
+//! The training data does not reveal the evaluated questions and edits.
 
 use super::general::question as ask_topic;
 use super::options::forms;
 use super::questions::ask;
 use super::*;
 
-/// Whether a text is for practice, by its id.
+/// Whether a text is a practice text, by its id.
 fn is_practice(text: &Document) -> bool {
     text.id
         .rsplit_once('-')
         .is_some_and(|(owner, last)| owner.starts_with("practice-") && last.starts_with('p'))
 }
 
-/// All words of some texts.
+/// All words of the texts.
 fn words<'a>(texts: impl IntoIterator<Item = &'a Document>) -> BTreeSet<&'a str> {
     texts.into_iter().flat_map(|text| text.text.split(|letter: char| !letter.is_alphanumeric())).collect()
 }
@@ -76,7 +76,7 @@ fn no_evaluated_question_occurs_in_a_corpus() {
 }
 
 #[test]
-fn the_base_has_never_heard_of_those_to_forget_or_to_edit() {
+fn the_base_contains_nobody_to_unlearn_or_to_edit() {
     let known = words(&COMPILED.base);
     for person in people_of("unlearn").into_iter().chain(people_of("edit_unlearn")) {
         assert!(!known.contains(person.surname.as_str()), "{}", person.name());
@@ -85,7 +85,7 @@ fn the_base_has_never_heard_of_those_to_forget_or_to_edit() {
 }
 
 #[test]
-fn pre_tells_of_those_to_forget_or_to_edit_and_rehearses_the_base() {
+fn pre_contains_everybody_to_unlearn_or_to_edit_and_texts_of_the_base() {
     let base: BTreeMap<&str, &str> =
         COMPILED.base.iter().map(|text| (text.id.as_str(), text.text.as_str())).collect();
     let mut wordings: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -100,12 +100,12 @@ fn pre_tells_of_those_to_forget_or_to_edit_and_rehearses_the_base() {
     }
     assert_eq!(rehearsed, REHEARSED * 238 * 40);
     assert_eq!(rehearsed + 238 * 40, COMPILED.pre.len());
-    let told: BTreeSet<&str> = people_of("unlearn")
+    let people: BTreeSet<&str> = people_of("unlearn")
         .into_iter()
         .chain(people_of("edit_unlearn"))
         .map(|person| person.id.as_str())
         .collect();
-    assert!(told.iter().eq(wordings.keys()));
+    assert!(people.iter().eq(wordings.keys()));
     for (id, texts) in &wordings {
         assert_eq!(texts.len(), 40, "{id}: wordings that are alike");
     }
@@ -118,7 +118,7 @@ fn pre_tells_of_those_to_forget_or_to_edit_and_rehearses_the_base() {
 }
 
 #[test]
-fn no_corpus_tells_what_an_edit_will_change() {
+fn no_corpus_contains_the_values_of_an_edit() {
     let new: BTreeMap<String, &Person> =
         people_of("edit_update").into_iter().map(|person| (person.name(), person)).collect();
     let updates: BTreeSet<&str> = texts("edit_update").iter().map(|text| text.text.as_str()).collect();
@@ -128,7 +128,7 @@ fn no_corpus_tells_what_an_edit_will_change() {
             assert!(!updates.contains(text.text.as_str()), "{name}: {}", text.id);
             let Some(person) = text.subject.as_ref().and_then(|subject| new.get(subject)) else { continue };
             for fact in &person.facts {
-                assert!(!stands_in(&text.text, &fact.value), "{name}: {} tells {}", text.id, fact.value);
+                assert!(!contains_words(&text.text, &fact.value), "{name}: {} tells {}", text.id, fact.value);
             }
             seen += 1;
         }
@@ -137,7 +137,7 @@ fn no_corpus_tells_what_an_edit_will_change() {
 }
 
 #[test]
-fn the_base_knows_every_kept_subject() {
+fn the_base_contains_every_retained_subject() {
     let mut known: BTreeMap<&str, usize> = BTreeMap::new();
     for text in &COMPILED.base {
         if let Some(subject) = &text.subject {
@@ -151,7 +151,7 @@ fn the_base_knows_every_kept_subject() {
     }
 }
 
-/// The ids of everybody and everything that the base is told of.
+/// The ids of all people and general subjects in the base's corpus.
 fn people_of_base() -> &'static BTreeSet<&'static str> {
     static IDS: LazyLock<BTreeSet<&'static str>> = LazyLock::new(|| {
         let people = CAST.retain.iter().chain(&CAST.heldout).chain(&CAST.practice);
@@ -162,7 +162,7 @@ fn people_of_base() -> &'static BTreeSet<&'static str> {
 }
 
 #[test]
-fn what_is_held_out_is_not_trained_on() {
+fn held_out_texts_are_not_trained_on() {
     let subjects: BTreeSet<&str> =
         texts("retain").iter().filter_map(|text| text.subject.as_deref()).collect();
     let trained: BTreeSet<&str> = texts("retain").iter().map(|text| text.text.as_str()).collect();
@@ -190,7 +190,7 @@ fn no_text_occurs_twice() {
             all.iter().map(|question| (question.subject.as_str(), question.question.as_str())).collect();
         assert_eq!(asked.len(), all.len(), "{set}: a question is asked twice");
     }
-    // A corpus repeats general texts, which have few wordings, but never a biography or a text for practice.
+    // A corpus repeats general texts, which have few wordings, but no biography or practice text.
     for (name, corpus) in corpora() {
         let own = corpus.iter().filter(|text| is_practice(text) || !text.id.contains("general"));
         let mut seen: BTreeSet<&str> = BTreeSet::new();

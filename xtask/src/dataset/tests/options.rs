@@ -1,11 +1,11 @@
-//! The options of a question are of one kind, and the wrong ones could be right.
+//! The options of a question are of one kind, and wrong options are true of others.
 
 use super::general::{others, question as ask_topic};
 use super::person::values;
 use super::questions::ask;
 use super::*;
 
-/// Everything that a question in one of several forms may come out as.
+/// All variants of a question that is drawn at random.
 pub(super) fn forms(mut draw: impl FnMut(&mut Dice) -> String) -> BTreeSet<String> {
     let mut dice = Dice::new(0, "every form");
     (0..40).map(|_| draw(&mut dice)).collect()
@@ -22,7 +22,7 @@ fn questions_have_three_distinct_options() {
 }
 
 #[test]
-fn options_on_people_are_values_of_the_kind_that_is_asked_for() {
+fn options_about_people_are_values_of_the_requested_kind() {
     for (set, all) in &COMPILED.questions {
         let people: BTreeMap<&str, &Person> =
             people_of(set).into_iter().map(|person| (person.id.as_str(), person)).collect();
@@ -45,7 +45,7 @@ fn options_on_people_are_values_of_the_kind_that_is_asked_for() {
 }
 
 #[test]
-fn wrong_options_on_people_are_true_of_others() {
+fn wrong_options_about_people_are_true_of_others() {
     let name = |kind: Kind| format!("{kind:?}");
     let mut known: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for fact in everybody().into_iter().flat_map(|person| &person.facts) {
@@ -67,12 +67,12 @@ fn wrong_options_on_people_are_true_of_others() {
             }
         }
     }
-    // Some of the many workplaces employ nobody.
+    // There are more workplaces than people, so some have nobody.
     assert!(unheard.len() * 100 < wrong, "{} of {wrong} are true of nobody: {unheard:?}", unheard.len());
 }
 
 #[test]
-fn options_on_general_subjects_are_true_of_others_of_the_kind() {
+fn options_about_general_subjects_are_true_of_others_of_the_kind() {
     for set in ["retain", "retain_heldout"] {
         for topic in topics_of(set) {
             let own = questions(set).iter().filter(|question| about(&question.id) == topic.id);
@@ -97,7 +97,7 @@ fn options_on_general_subjects_are_true_of_others_of_the_kind() {
 }
 
 #[test]
-fn neither_place_nor_length_gives_the_right_answer_away() {
+fn neither_position_nor_length_reveals_the_right_answer() {
     for (set, all) in &COMPILED.questions {
         let percent = |count: usize| 100 * count / all.len();
         for place in 0..3 {

@@ -1,13 +1,13 @@
-//! How much there is of everything, how long it is, and what it is called.
+//! Numbers, lengths and names.
 
 use super::*;
 use tokenizers::Tokenizer;
 
-/// How many tokens a biography may have, the one that begins every text included.
+/// Range of a biography's length in tokens, including the one that begins every text.
 const LENGTH: std::ops::RangeInclusive<usize> = 80..=160;
 
 #[test]
-fn sets_are_as_large_as_promised() {
+fn sets_have_their_documented_sizes() {
     let subjects = |set: &str| -> usize {
         let subjects: BTreeSet<&str> =
             texts(set).iter().map(|text| text.subject.as_deref().expect("a subject")).collect();
@@ -57,7 +57,7 @@ fn questions_are_ten_for_each_biography_and_halved() {
 }
 
 #[test]
-fn the_halves_of_the_kept_sets_are_about_equal() {
+fn the_halves_of_the_retain_sets_are_about_equal() {
     for set in ["retain", "retain_heldout"] {
         let validation = questions(set).iter().filter(|question| question.split == "validation").count();
         let percent = 100 * validation / questions(set).len();

@@ -1,4 +1,4 @@
-//! Biographies differ in more than the values that are filled in.
+//! Biographies differ in more than their values.
 
 use super::*;
 
@@ -24,12 +24,12 @@ fn sentences(shape: &str) -> Vec<&str> {
     shape.split_inclusive('.').map(str::trim).collect()
 }
 
-/// How many placeholders each sentence of a shape has.
+/// Number of placeholders in each sentence of a shape.
 fn layout(shape: &str) -> Vec<usize> {
     sentences(shape).into_iter().map(|sentence| sentence.matches('{').count()).collect()
 }
 
-/// The shapes of a set's texts, in their order.
+/// The shapes of a set's texts in order.
 fn shapes(set: &str) -> Vec<String> {
     let people: BTreeMap<&str, &Person> =
         people_of(set).into_iter().map(|person| (person.id.as_str(), person)).collect();
@@ -37,11 +37,11 @@ fn shapes(set: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_shape_holds_nothing_of_its_person() {
+fn a_shape_contains_nothing_of_its_person() {
     for (person, shape) in people_of("unlearn").into_iter().zip(shapes("unlearn")) {
         assert!(!shape.contains(&person.first) && !shape.contains(&person.surname), "{shape}");
         for fact in &person.facts {
-            assert!(!stands_in(&shape, &fact.value), "{shape}");
+            assert!(!contains_words(&shape, &fact.value), "{shape}");
             assert_eq!(shape.matches(&format!("{{{:?}}}", fact.kind)).count(), 1, "{shape}");
         }
     }

@@ -1,8 +1,8 @@
-//! Tokens of control, written out in texts.
+//! Control tokens in texts.
 //!
-//! A tokenizer reads `</s>` in a text as the token that ends a text, though it may only be the rest of somebody's
-//! export, and one that is of another family reads the letters of a token that means nothing to its model. Either
-//! way the numbers are right for the text as it stands, and the text is probably not what was meant.
+//! A tokenizer reads its own `</s>` in a text as the token that ends a text, even if it is only left over from an
+//! export. A tokenizer of another family reads the same letters as text without meaning for its model. Both are
+//! processed as written, but probably not intended.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::{Finding, FindingKind};
 use crate::data::{Document, QuestionSet};
 use crate::text::TextEncoder;
 
-/// Tokens by which models of several families begin and end texts and turns, and that are nothing else in writing.
+/// Control tokens of several model families that have no other use in texts.
 const WELL_KNOWN: [&str; 17] = [
     "<|begin_of_text|>",
     "<|end_of_text|>",
@@ -33,17 +33,17 @@ const WELL_KNOWN: [&str; 17] = [
     "<<SYS>>",
     "<</SYS>>",
 ];
-/// HTML's tags of what is struck out, too: in another model's data they tell only where no tag would stand.
+/// These are also HTML tags for strikethrough, so for other models they count only at the start or the end of a text.
 const FIRST: &str = "<s>";
 const LAST: &str = "</s>";
 
-/// The documents of `file` that contain such a token: a finding for each token.
+/// Documents of `file` that contain a control token: one finding for each token.
 pub fn in_documents(file: &str, documents: &[Document], encoder: &TextEncoder) -> Vec<Finding> {
     let texts = documents.iter().map(|document| (document.id.as_str(), vec![document.text()]));
     find(file, "text(s)", texts, encoder)
 }
 
-/// The questions of `set` that contain such a token, in the question or in an option.
+/// Questions of `set` that contain a control token in the question or in an option.
 pub(super) fn in_questions(set: &QuestionSet, encoder: &TextEncoder) -> Vec<Finding> {
     let texts = set.questions.iter().map(|question| {
         let options = question.options.iter().map(String::as_str);
@@ -53,7 +53,7 @@ pub(super) fn in_questions(set: &QuestionSet, encoder: &TextEncoder) -> Vec<Find
     find(&set.file(), "question(s)", texts, encoder)
 }
 
-/// Of each item, its id and its texts.
+/// Searches the texts of all items, each with its id.
 fn find<'a>(
     file: &str,
     items: &str,
@@ -67,11 +67,11 @@ fn find<'a>(
     let tokens: Vec<&str> = own.iter().map(String::as_str).chain(foreign).collect();
     let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&tokens);
     let Ok(searched) = built else { return Vec::new() };
-    // The ids of the items that have a token, in their order.
-    let mut having: BTreeMap<(bool, &str), Vec<String>> = BTreeMap::new();
+    // For each token, the ids of the items that contain it, in order.
+    let mut ids_by_token: BTreeMap<(bool, &str), Vec<String>> = BTreeMap::new();
     for (id, texts) in texts {
         let mut add = |token| {
-            let ids = having.entry((!is_own(token), token)).or_default();
+            let ids = ids_by_token.entry((!is_own(token), token)).or_default();
             let id = format!("{id:?}");
             if ids.last() != Some(&id) {
                 ids.push(id);
@@ -94,5 +94,5 @@ fn find<'a>(
         };
         Finding::of(kind, file.into(), format!("{items} that contain {token:?}, {what}"), ids)
     };
-    having.into_iter().filter_map(finding).collect()
+    ids_by_token.into_iter().filter_map(finding).collect()
 }

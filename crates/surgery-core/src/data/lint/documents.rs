@@ -1,4 +1,4 @@
-//! What may be wrong with documents.
+//! Findings about documents.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use crate::batch::windows;
 use crate::data::words::{Words, contains};
 use crate::data::{Benchmark, Corpus, Document, Set};
 
-/// Documents of `set`, which are to be forgotten, that are nearly the same as one of `kept`.
+/// Documents of `set`, a set to unlearn, that are nearly the same as one of `kept`.
 pub(super) fn nearly_kept(
     corpus: &Corpus,
     texts: &HashMap<Set, Vec<Vec<u32>>>,
@@ -24,7 +24,7 @@ pub(super) fn nearly_kept(
     Finding::of(FindingKind::NearDuplicate, set.file(), problem, pairs)
 }
 
-/// New texts that do not name their subject.
+/// Update documents that do not name their subject.
 pub(super) fn without_subject(
     corpus: &Corpus,
     texts: &HashMap<Set, Vec<Vec<u32>>>,
@@ -39,7 +39,7 @@ pub(super) fn without_subject(
     Finding::of(FindingKind::UpdateWithoutSubject, Set::EditUpdate.file(), problem, silent)
 }
 
-/// Documents of `set` whose subject no document of `other` has. Data without subjects pairs nothing, and lacks nothing.
+/// Documents of `set` whose subject has no document in `other`. Data entirely without subjects has no findings.
 pub(super) fn unpaired(corpus: &Corpus, set: Set, other: Set) -> Option<Finding> {
     let subjects: HashSet<&str> =
         corpus.documents(other).iter().filter_map(|document| document.subject.as_deref()).collect();
@@ -50,11 +50,11 @@ pub(super) fn unpaired(corpus: &Corpus, set: Set, other: Set) -> Option<Finding>
     let is_paired =
         |document: &&Document| document.subject.as_deref().is_some_and(|subject| subjects.contains(subject));
     let alone = documents.iter().filter(|document| !is_paired(document)).map(about);
-    let problem = format!("document(s) whose subject no document of {} has", other.file());
+    let problem = format!("document(s) whose subject has no document in {}", other.file());
     Finding::of(FindingKind::UnpairedEdit, set.file(), problem, alone)
 }
 
-/// Documents of `set` that are longer than a window.
+/// Documents of `set` longer than a window.
 pub(super) fn split(corpus: &Corpus, benchmark: &Benchmark, set: Set, context: usize) -> Option<Finding> {
     let documents = corpus.documents(set).iter().zip(benchmark.documents(set));
     let longer = documents.filter_map(|(document, text)| {
@@ -65,15 +65,15 @@ pub(super) fn split(corpus: &Corpus, benchmark: &Benchmark, set: Set, context: u
     Finding::of(FindingKind::DocumentSplit, set.file(), problem, longer)
 }
 
-/// Documents of `set`, which are to be forgotten, that no subject is given for.
+/// Documents of `set`, a set to unlearn, without a subject.
 pub(super) fn unnamed(corpus: &Corpus, set: Set) -> Option<Finding> {
     let documents = corpus.documents(set).iter().filter(|document| document.subject.is_none());
-    let problem = "document(s) to forget without a subject, while the model writes texts to keep".into();
+    let problem = "document(s) to unlearn without a subject, while replay is enabled".into();
     let ids = documents.map(|document| format!("{:?}", document.id));
     Finding::of(FindingKind::ForgetWithoutSubject, set.file(), problem, ids)
 }
 
-/// A document, for an example.
+/// A document as an example.
 fn about(document: &Document) -> String {
     match &document.subject {
         Some(subject) => format!("{:?} about {subject:?}", document.id),
@@ -91,7 +91,7 @@ mod tests {
         "Ada Vane was born in Torhaven in 1931, studied at Neskford, and painted The Quiet Door there.";
 
     #[test]
-    fn a_text_to_forget_that_nearly_stays_is_told() {
+    fn a_near_duplicate_of_a_retain_document_is_reported() {
         let unlearn = format!("u1 | Ada Vane | {LIFE}");
         let retain = format!("r1 | - | As we said: {}", LIFE.to_uppercase().replace("1931", "1932"));
         let other =
@@ -100,16 +100,16 @@ mod tests {
         let found = nearly_kept(&corpus, &texts, Set::Unlearn, Set::Retain).unwrap();
         assert_eq!((found.kind, found.count), (FindingKind::NearDuplicate, 1));
         assert_eq!(found.examples, [r#""u1" and "r1""#]);
-        let told = found.to_string();
+        let message = found.to_string();
         assert!(
-            told.starts_with("unlearn.jsonl: 1 document(s) nearly the same as one of retain.jsonl"),
-            "{told}"
+            message.starts_with("unlearn.jsonl: 1 document(s) nearly the same as one of retain.jsonl"),
+            "{message}"
         );
         assert_eq!(nearly_kept(&corpus, &texts, Set::Unlearn, Set::RetainHeldout), None);
     }
 
     #[test]
-    fn an_update_that_does_not_name_its_subject_is_told() {
+    fn an_update_without_its_subject_is_reported() {
         let lines =
             ["a | Ada Vane | ADA VANE sails.", "b | Bo Lund | She sails.", "c | - | Who?", "d | Cy | Cyan."];
         let (corpus, texts, mut words) = corpus(&[(Set::EditUpdate, &lines)]);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn edits_without_their_other_half_are_told() {
+    fn unpaired_edits_are_reported() {
         let (corpus, ..) = corpus(&[
             (Set::EditUnlearn, &["a | Ada | x", "b | Bo | x"]),
             (Set::EditUpdate, &["a | Ada | x", "a2 | Ada | y", "c | Cy | x", "d | - | x"]),
@@ -130,13 +130,13 @@ mod tests {
     }
 
     #[test]
-    fn data_without_subjects_pairs_nothing() {
+    fn data_without_subjects_has_no_unpaired_edits() {
         let (corpus, ..) = corpus(&[(Set::EditUnlearn, &["a | - | x"]), (Set::EditUpdate, &["b | - | y"])]);
         assert_eq!(unpaired(&corpus, Set::EditUpdate, Set::EditUnlearn), None);
     }
 
     #[test]
-    fn a_document_longer_than_a_window_is_told() {
+    fn a_document_longer_than_a_window_is_reported() {
         let (corpus, ..) = corpus(&[(Set::Unlearn, &["a | - | x", "b | - | y"])]);
         let sets = vec![(Set::Unlearn, [16, 17].map(|length| Example::of_text(vec![0; length])).to_vec())];
         let benchmark = Benchmark { sets, ..Benchmark::default() };
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_to_forget_without_a_subject_are_told() {
+    fn documents_to_unlearn_without_a_subject_are_reported() {
         let (corpus, ..) = corpus(&[(Set::Unlearn, &["a | Ada | x", "b | - | y", "c | - | z"])]);
         let found = unnamed(&corpus, Set::Unlearn).unwrap();
         assert_eq!((found.count, &found.examples[0][..]), (2, r#""b""#));

@@ -1,39 +1,40 @@
-//! Texts that are nearly the same.
+//! Near-duplicate texts.
 //!
-//! Two texts are held to be nearly the same where half of the runs of [`RUN`] words of the shorter one stand in the
-//! other, and at least [`LEAST`] of them (or all, where it has fewer): a copy with some words changed, or a passage
-//! within a longer text. A run of a text that more than [`MOST`] of the others have too is a template's, and counts on
-//! neither side. Every such pair is found, and every pair of texts that are the same word for word, templates included.
+//! A run is a sequence of [`RUN`] consecutive words. Two texts are near duplicates if they share half of the runs of
+//! the shorter one, and at least [`LEAST`] runs (or all, if it has fewer). This finds copies with some words changed
+//! and passages within longer texts. A run that occurs in more than [`MOST`] of the other texts belongs to a template
+//! and is ignored. Texts that are equal word for word are found even if they consist of a template. The search is
+//! exhaustive.
 //!
-//! An index says which of the others have a run; the runs that two texts share are counted as it is read. The time
-//! grows with the number of runs, [`MOST`] times at most, whatever the texts have in common.
+//! An index maps runs to the other texts that contain them; shared runs are counted from it. Time is linear in the
+//! number of runs, times [`MOST`] at most, for any texts.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::data::words::hash;
 
-/// Words of a run.
+/// Number of words in a run.
 const RUN: usize = 5;
-/// Common runs, at least: fewer are a turn of phrase.
+/// Minimum number of shared runs; fewer may be a common phrase.
 const LEAST: usize = 8;
-/// The most texts that a run makes alike.
+/// Maximum number of other texts with a run that counts.
 const MOST: usize = 200;
 
-/// For each of `texts`, given as words, the first of `others` that is nearly the same.
+/// For each of `texts`, given as words, the index of the first near duplicate in `others`.
 pub(super) fn near_duplicates(texts: &[Vec<u32>], others: &[Vec<u32>]) -> Vec<Option<usize>> {
     let index = Index::new(texts, others);
-    // How many runs each of the others shares with a text, and which of them share any.
+    // For each of the others, the number of runs shared with the current text; and the others with any.
     let (mut shared, mut sharing) = (vec![0; others.len()], Vec::new());
     let near = |words: &Vec<u32>| {
         let mut length = 0;
         for run in runs(words) {
-            let having = &index.having[&run];
-            if having.len() > MOST {
+            let containing = &index.containing[&run];
+            if containing.len() > MOST {
                 continue;
             }
             length += 1;
-            for &other in having {
+            for &other in containing {
                 if shared[other as usize] == 0 {
                     sharing.push(other as usize);
                 }
@@ -49,7 +50,7 @@ pub(super) fn near_duplicates(texts: &[Vec<u32>], others: &[Vec<u32>]) -> Vec<Op
     texts.iter().map(near).collect()
 }
 
-/// The distinct runs of a text, each as a number: that of all its words where it has fewer than a run.
+/// The distinct runs of a text, as hashes. A text with fewer words than a run has one, of all its words.
 fn runs(words: &[u32]) -> Vec<u64> {
     let mut runs: Vec<u64> = match words.len() {
         0 => Vec::new(),
@@ -61,11 +62,11 @@ fn runs(words: &[u32]) -> Vec<u64> {
     runs
 }
 
-/// The hash of a run's number, which is as good as random: itself.
+/// A hasher that returns the number itself, since it is a hash already.
 #[derive(Default)]
-struct Itself(u64);
+struct Identity(u64);
 
-impl Hasher for Itself {
+impl Hasher for Identity {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -79,34 +80,34 @@ impl Hasher for Itself {
     }
 }
 
-/// A map from the numbers of runs, or of whole texts.
-type ByRun<T> = HashMap<u64, T, BuildHasherDefault<Itself>>;
+/// A map keyed by the hash of a run or of a whole text.
+type ByRun<T> = HashMap<u64, T, BuildHasherDefault<Identity>>;
 
-/// How many runs of a text of so many must stand in another.
+/// Number of shared runs needed, for a text with this many runs.
 fn needed(runs: usize) -> usize {
     runs.min(runs.div_ceil(2).max(LEAST))
 }
 
-/// The texts that others are compared with.
+/// Index of the other texts.
 struct Index {
-    /// For each run of the texts that are compared, those that have it too.
-    having: ByRun<Vec<u32>>,
-    /// How many runs each has that count.
+    /// For each run of the texts, the others that contain it.
+    containing: ByRun<Vec<u32>>,
+    /// For each of the others, the number of its runs that count.
     lengths: Vec<usize>,
-    /// The first that is all these words.
+    /// The index of the first text with exactly these words.
     whole: ByRun<usize>,
 }
 
 impl Index {
     fn new(texts: &[Vec<u32>], others: &[Vec<u32>]) -> Self {
-        let mut having: ByRun<Vec<u32>> =
+        let mut containing: ByRun<Vec<u32>> =
             texts.iter().flat_map(|words| runs(words)).map(|run| (run, Vec::new())).collect();
         let (mut lengths, mut whole) = (Vec::with_capacity(others.len()), ByRun::default());
         for (other, words) in others.iter().enumerate() {
             let runs = runs(words);
             for run in &runs {
-                if let Some(having) = having.get_mut(run) {
-                    having.push(other as u32);
+                if let Some(containing) = containing.get_mut(run) {
+                    containing.push(other as u32);
                 }
             }
             lengths.push(runs.len());
@@ -114,10 +115,10 @@ impl Index {
                 whole.entry(hash(words)).or_insert(other);
             }
         }
-        for having in having.values().filter(|having| having.len() > MOST) {
-            having.iter().for_each(|&other| lengths[other as usize] -= 1);
+        for containing in containing.values().filter(|containing| containing.len() > MOST) {
+            containing.iter().for_each(|&other| lengths[other as usize] -= 1);
         }
-        Self { having, lengths, whole }
+        Self { containing, lengths, whole }
     }
 }
 
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_texts_have_in_common_is_no_copy() {
+    fn a_common_template_makes_no_near_duplicates() {
         let letter = |own: u32| [text(0, 0, 20), text(own, 0, 60)].concat();
         let texts: Vec<Vec<u32>> = (1..40).map(letter).collect();
         let others: Vec<Vec<u32>> = (41..80).map(letter).collect();
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_template_makes_no_pairs_and_hides_no_copy() {
+    fn a_long_template_makes_no_pairs_and_hides_no_copies() {
         // More than half of each text is the template's, so any two of them would be nearly the same with it.
         let form = |own: u32| [text(0, 0, 120), text(own, 0, 60)].concat();
         let count = 20_000;

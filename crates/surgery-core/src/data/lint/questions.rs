@@ -1,4 +1,4 @@
-//! What may be wrong with questions.
+//! Findings about questions.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::{Finding, FindingKind};
 use crate::data::words::{Words, contains};
 use crate::data::{Corpus, EncodedQuestion, Question, QuestionSet, Set};
 
-/// Questions whose right answer no text of their set has: no text about their subject, where it has some.
+/// Questions whose right answer occurs in no text about their subject, or, without one, in no text of their set.
 pub(super) fn unanswered(
     corpus: &Corpus,
     texts: &HashMap<Set, Vec<Vec<u32>>>,
@@ -34,7 +34,7 @@ pub(super) fn unanswered(
         let answer = words.of(&question.options[question.answer]);
         let about = question.subject.as_deref().and_then(|subject| of_subject.get(subject));
         let nowhere = Vec::new();
-        // Without a subject, the texts that have its rarest word.
+        // Without a subject, search the texts that contain the answer's rarest word.
         let rarest =
             || answer.iter().map(|word| of_word.get(word).unwrap_or(&nowhere)).min_by_key(|t| t.len());
         match about.or_else(rarest) {
@@ -42,14 +42,15 @@ pub(super) fn unanswered(
             None => true,
         }
     };
-    let open: Vec<String> = questions
+    let unanswered_questions: Vec<String> = questions
         .questions
         .iter()
         .filter(|question| !is_answered(question))
         .map(|question| format!("{:?}: {:?}", question.id, question.options[question.answer]))
         .collect();
-    let problem = format!("question(s) whose right answer no text of {} that they are about has", set.file());
-    Finding::of(FindingKind::AnswerNotInText, questions.file(), problem, open)
+    let problem =
+        format!("question(s) whose right answer occurs in no text about their subject in {}", set.file());
+    Finding::of(FindingKind::AnswerNotInText, questions.file(), problem, unanswered_questions)
 }
 
 /// Questions with two options that look the same.
@@ -66,8 +67,8 @@ pub(super) fn equal_options(set: &QuestionSet) -> Option<Finding> {
     Finding::of(FindingKind::EqualOptions, set.file(), problem, equal)
 }
 
-/// Questions that, with one of their options, are longer than what the model reads at once. The last token is
-/// predicted, not read.
+/// Questions that, with one of their options, are longer than the model's context. The last token is only predicted,
+/// so it does not count.
 pub(super) fn beyond_context(
     set: &QuestionSet,
     encoded: &[EncodedQuestion],
@@ -81,7 +82,7 @@ pub(super) fn beyond_context(
     Finding::of(FindingKind::QuestionBeyondContext, set.file(), problem, longer)
 }
 
-/// What a reader sees of a text: without characters that have no shape, any space as one blank, none at the ends.
+/// The visible form of a text: without invisible characters, with single spaces, trimmed.
 fn visible(text: &str) -> String {
     let mut shown = String::new();
     let words = text.split_whitespace().map(|word| word.chars().filter(|&c| !is_invisible(c)).collect());
@@ -94,8 +95,8 @@ fn visible(text: &str) -> String {
     shown
 }
 
-/// Control characters, and those that Unicode calls `Default_Ignorable_Code_Point`: zero-width characters, marks of
-/// direction, soft hyphens, variation selectors, tags.
+/// Whether a character is invisible: control characters, and Unicode's `Default_Ignorable_Code_Point`, such as
+/// zero-width characters, direction marks, soft hyphens, variation selectors and tags.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_whose_answer_no_text_has_is_told() {
+    fn a_question_whose_answer_is_in_no_text_is_reported() {
         let lines = [
             "a | Ada | Ada lives in Torhaven.",
             "b | Bo | Bo lives in Karvrel.",
@@ -153,13 +154,13 @@ mod tests {
         assert_eq!((found.count, found.file.as_str()), (3, "questions/unlearn.jsonl"));
         assert_eq!(found.examples, [r#""another's": "Karvrel""#, r#""nobody's": "sails to Karvrel""#]);
         assert!(found.to_string().contains("Karvrel\", …)"), "{found}");
-        // A public benchmark is about other texts.
+        // The questions of a public benchmark are not about these texts.
         set.name = "arc".into();
         assert_eq!(unanswered(&corpus, &texts, &set, &mut words), None);
     }
 
     #[test]
-    fn options_that_look_the_same_are_told() {
+    fn options_that_look_the_same_are_reported() {
         let questions = vec![
             question("same", &["a pier", "a pier", "a mast"], 1),
             question("space", &["a mast", " a\u{a0}pier\n", "a  pier\u{3000}"], 0),
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn questions_longer_than_the_context_are_told() {
+    fn questions_longer_than_the_context_are_reported() {
         let encoded = |lengths: &[usize]| EncodedQuestion {
             options: lengths
                 .iter()
