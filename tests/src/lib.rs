@@ -4,6 +4,7 @@ mod choices;
 pub mod default_operation;
 pub mod growth;
 pub mod half;
+pub mod objectives;
 mod operations;
 pub mod parity;
 pub mod random;

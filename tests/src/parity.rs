@@ -22,8 +22,8 @@ use surgery_core::token_nll::NllTable;
 use surgery_core::training::{Cost, NoCheckpoints};
 
 use crate::{
-    Cpu, Records, choices, golden, golden_folder, golden_json, ids, load_on, number, open, operations,
-    random, read_tensors, relative_distance, values_of,
+    Cpu, Records, choices, golden, golden_folder, golden_json, ids, load_on, number, objectives, open,
+    operations, random, read_tensors, relative_distance, values_of,
 };
 
 /// The worst error of one kind.
@@ -123,6 +123,7 @@ pub fn measure<P: Platform>(device: &DeviceOf<P>, variants: &[&str], tolerances:
     for case in ["paper", "schedule", "schedule-linear", "windows", "update-only"] {
         operation::<P>(device, case, has, tolerances, &mut found);
     }
+    objectives::measure::<P>(device, has, tolerances, &mut found);
     if has("smollm2-tied") {
         pretraining::<P>(device, tolerances, &mut found);
     }
@@ -228,7 +229,7 @@ impl Records {
 }
 
 /// The error of the change of every parameter.
-fn changes<P: Platform>(
+pub(crate) fn changes<P: Platform>(
     what: &str,
     before: &Llama<P::Infer>,
     after: &Llama<P::Infer>,

@@ -30,7 +30,7 @@ fn programs(backend: &str) -> impl Iterator<Item = &'static str> {
 }
 
 /// Folders of `tests/golden` that the parity suite reads.
-const GOLDEN: [&str; 4] = ["expected", "models", "pretrain", "steps"];
+const GOLDEN: [&str; 5] = ["expected", "models", "pretrain", "steps", "objectives"];
 
 /// The archive of the programs. They share much content, especially the embedded models.
 const ARCHIVE: &str = "programs.tar.xz";

@@ -244,6 +244,11 @@ pub struct StepObjective {
 }
 
 impl StepObjective {
+    /// The same with a forget loss of the caller's own.
+    pub fn with_forget_loss(self, forget: Box<dyn ForgetLoss>) -> Self {
+        Self { forget, ..self }
+    }
+
     /// The dual variable of `pdu` for the next step.
     pub fn lambda(&self) -> Option<f64> {
         self.lambda
