@@ -156,6 +156,7 @@ fn too_large<P: Platform>(
         precision,
         tokens: work::DOCUMENTS * 4 * longest,
         retained: work::DOCUMENTS * longest,
+        trained: config.num_parameters(),
         recompute: false,
         // Both forms are measured.
         live_reference: true,

@@ -183,9 +183,12 @@ pub fn operation_memory<P: Platform>(recipe: &Recipe, models: Models, data: Opti
 /// What a step of an operation holds.
 pub fn step_memory<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<&DataFiles>) -> Account {
     let live_reference = recipe.train.reference == ReferenceForm::Live;
+    let parameters = config.parameters();
+    // Globs that do not fit the model are refused elsewhere.
+    let trained = parameters.train_only(&recipe.train.trainable).unwrap_or(parameters).trained_values();
     let of_tokens = |[tokens, retained]: [usize; 2], longest| {
         let plan = plan::<P>(config, recipe.model.precision, recipe.train.recompute, longest);
-        Account::new(config, &Plan { tokens, retained, live_reference, ..plan })
+        Account::new(config, &Plan { tokens, retained, trained, live_reference, ..plan })
     };
     let Some(data) = data else { return of_tokens([0, 0], 0) };
     let lengths = |set: Set| data.benchmark.documents(set).iter().map(Vec::len);
@@ -221,6 +224,7 @@ fn plan<P: Platform>(config: &LlamaConfig, precision: Precision, recompute: bool
         precision,
         tokens: 0,
         retained: 0,
+        trained: config.num_parameters(),
         recompute,
         live_reference: false,
         kept_values: <P::Kernels as Footprint<P::Train>>::kept_values(config, longest),

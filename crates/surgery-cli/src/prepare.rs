@@ -10,6 +10,7 @@ use surgery_core::checkpoint::Checkpoint;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::Set;
 use surgery_core::objective::NO_MODEL;
+use surgery_core::parameters::Parameters;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::Recipe;
 use surgery_core::replay;
@@ -42,6 +43,8 @@ pub struct Prepared<P: Platform> {
     pub files: ModelFiles,
     /// The model that bounds the ascent, where the recipe has one.
     pub bounding: Option<ModelFiles>,
+    /// The model's parameters, and which of them are trained.
+    pub parameters: Parameters,
     /// The files of the model's weights.
     pub checkpoint: Checkpoint,
     /// The data.
@@ -69,6 +72,7 @@ impl<P: Platform> Prepared<P> {
         let bounding = bounding_model(&mut recipe, &files, log)?;
         let checkpoint = files.checkpoint()?;
         files.config.check(&checkpoint)?;
+        let parameters = files.config.parameters().train_only(&recipe.train.trainable)?;
         replay::check(&recipe.replay, &files.encoder, &files.config)?;
         if let Some(bounding) = &bounding {
             bounding.config.check(&bounding.checkpoint()?)?;
@@ -81,7 +85,7 @@ impl<P: Platform> Prepared<P> {
         check_lengths(&recipe, &files.config, bounding.as_ref(), &data)?;
         let resume = way == Way::Run { resume: true };
         let output = Output::prepare(output, &[&files.folder, &data.folder], resume, REPORT)?;
-        Ok(Self { recipe, files, bounding, checkpoint, data, device, output })
+        Ok(Self { recipe, files, bounding, parameters, checkpoint, data, device, output })
     }
 
     /// The models that are run.

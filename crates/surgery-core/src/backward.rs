@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::kernels::Kernels;
 use crate::model::Llama;
 use crate::optimizer::{Gradients, add_gradient, collect_gradients};
+use crate::parameters::ParameterKind;
 use crate::placement::Placement;
 
 /// A forward pass that can be followed back.
@@ -58,13 +59,17 @@ impl<'a, B: AutodiffBackend> Pass<'a, B> {
         Ok((hidden, Self { model, rows, placement, tape }))
     }
 
-    /// The gradient of every parameter but the head's own, from that of the final hidden states.
+    /// The gradient of every parameter that is trained but the head's own, from that of the final hidden states.
     pub(crate) fn backward<K: Kernels<B>>(
         self,
         gradient: Tensor<B::InnerBackend, 3>,
     ) -> Gradients<B::InnerBackend> {
         let Self { model, rows, placement, tape } = self;
+        let parameters = model.parameters();
         let mut gradients = Gradients::new();
+        if !parameters.trains(|spec| spec.kind != ParameterKind::Head) {
+            return gradients;
+        }
         match tape {
             Tape::Graph(hidden) => {
                 let found = follow(hidden, gradient);
@@ -80,12 +85,19 @@ impl<'a, B: AutodiffBackend> Pass<'a, B> {
                     next
                 };
                 let mut gradient = back(gradient, &|x| model.norm::<K>(x));
-                for index in (0..model.num_blocks()).rev() {
+                let trains_embedding = parameters.trains(|spec| spec.kind == ParameterKind::Embedding);
+                // Nothing before the first block that is trained has a gradient.
+                let first =
+                    parameters.iter().filter(|spec| spec.trainable).filter_map(|spec| spec.block).min();
+                let first = if trains_embedding { 0 } else { first.unwrap_or(model.num_blocks()) };
+                for index in (first..model.num_blocks()).rev() {
                     gradient = back(gradient, &|x| model.block::<K>(index, x, &placement, None));
                 }
-                let embedded = model.embed::<K>(&rows.tokens, [rows.rows, rows.columns]);
-                let found = follow(embedded, gradient);
-                collect_gradients(model, &[], &found, &mut gradients);
+                if trains_embedding {
+                    let embedded = model.embed::<K>(&rows.tokens, [rows.rows, rows.columns]);
+                    let found = follow(embedded, gradient);
+                    collect_gradients(model, &[], &found, &mut gradients);
+                }
             }
         }
         gradients
@@ -97,9 +109,11 @@ impl<'a, B: AutodiffBackend> Pass<'a, B> {
         hidden: Tensor<B::InnerBackend, 3>,
         head: Tensor<B::InnerBackend, 2>,
     ) -> Gradients<B::InnerBackend> {
-        let head_name = &self.model.parameters().head().name;
+        let spec = self.model.parameters().head();
         let mut gradients = self.backward::<K>(hidden);
-        add_gradient(&mut gradients, head_name, head.reshape([-1]));
+        if spec.trainable {
+            add_gradient(&mut gradients, &spec.name, head.reshape([-1]));
+        }
         gradients
     }
 }

@@ -18,6 +18,7 @@ pub mod evaluate;
 pub mod event;
 pub mod files;
 pub mod generate;
+pub mod globs;
 mod json;
 pub mod kernels;
 pub mod memory;

@@ -105,6 +105,7 @@ impl crate::backend::Job for Job {
         let pre = ModelFiles::open(&reproduce.model, log)?;
         pre.refuse_other_vocabulary(&base, "a comparison")?;
         for recipe in [&surgery, &paper] {
+            pre.config.parameters().train_only(&recipe.train.trainable)?;
             replay::check(&recipe.replay, &pre.encoder, &pre.config)?;
         }
         let bounding = bounding_model(&mut surgery, &pre, log)?;
@@ -275,8 +276,15 @@ impl<P: Platform> Bench<'_, P> {
         let checkpoint = pre.checkpoint()?;
         let model: Llama<P::Infer> =
             Llama::load(&pre.config, &checkpoint, recipe.model.precision, self.device)?;
-        let operation =
-            Operation { recipe, files: pre, bounding, data: self.data, output: &output, resume: false };
+        let operation = Operation {
+            recipe,
+            files: pre,
+            bounding,
+            parameters: &pre.config.parameters().train_only(&recipe.train.trainable)?,
+            data: self.data,
+            output: &output,
+            resume: false,
+        };
         let report = operation.run::<P>(model, &checkpoint, self.device, self.log)?;
         self.log.detail(&format!("{name}: {:.1} s in all", started.elapsed().as_secs_f64()));
         let priced = Priced {

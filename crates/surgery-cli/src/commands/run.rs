@@ -13,6 +13,7 @@ use surgery_core::data::lint::{Finding, documents_split};
 use surgery_core::evaluate::{Against, context};
 use surgery_core::files::{Folder, remove_folder, write_text};
 use surgery_core::model::Llama;
+use surgery_core::parameters::Parameters;
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::{Recipe, ReferenceForm};
 use surgery_core::reference::{Cached, Live, Reference, Store, bytes_of_states};
@@ -76,7 +77,8 @@ impl crate::backend::Job for Job {
             return plan::show(&prepared, common.json, log);
         }
         prepared.check_memory()?;
-        let Prepared { recipe, files, bounding, checkpoint, data, device, output: taken_over } = prepared;
+        let Prepared { recipe, files, bounding, parameters, checkpoint, data, device, output: taken_over } =
+            prepared;
         let model: Llama<P::Infer> =
             Llama::load(&files.config, &checkpoint, recipe.model.precision, &device)?;
         let claimed = taken_over.map_or_else(|| Output::claim(output.as_deref()), Ok)?;
@@ -85,6 +87,7 @@ impl crate::backend::Job for Job {
             recipe: &recipe,
             files: &files,
             bounding: bounding.as_ref(),
+            parameters: &parameters,
             data: &data,
             output,
             resume,
@@ -113,6 +116,8 @@ pub struct Operation<'a> {
     pub files: &'a ModelFiles,
     /// The model that bounds the ascent.
     pub bounding: Option<&'a ModelFiles>,
+    /// The model's parameters, and which of them are trained.
+    pub parameters: &'a Parameters,
     /// With what.
     pub data: &'a DataFiles,
     /// Where everything goes that it leaves.
@@ -183,18 +188,20 @@ impl Operation<'_> {
         inputs: &[Hashed],
         device: &DeviceOf<P>,
     ) -> Checkpoints<'a, P::Train> {
-        let Self { recipe, files, output, .. } = *self;
+        let Self { recipe, files, parameters, output, .. } = *self;
         let at = device.clone();
         Checkpoints {
             folder: output.join(CHECKPOINTS),
             every: recipe.train.checkpoint_every,
             input: (&files.folder, Some(checkpoint)),
             config: &files.config,
+            parameters: parameters.clone(),
             precision: recipe.model.precision,
             optimizer: &recipe.optimizer,
             beginning: Box::new(move || {
                 let precision = recipe.model.precision;
-                Ok(Llama::<P::Train>::trainable(Llama::load(&files.config, checkpoint, precision, &at)?))
+                let model = Llama::load(&files.config, checkpoint, precision, &at)?;
+                Ok(Llama::<P::Train>::trainable_in(model, parameters.clone()))
             }),
             run: Folder::Disk(output.to_path_buf()),
             records: &RECORDS,
@@ -231,7 +238,8 @@ impl Operation<'_> {
         let started = Instant::now();
         reference.complete(&model)?;
         let prepared = started.elapsed().as_secs_f64();
-        let mut state = beginning(Llama::<P::Train>::trainable(model), &self.data.corpus, self.recipe);
+        let model = Llama::<P::Train>::trainable_in(model, self.parameters.clone());
+        let mut state = beginning(model, &self.data.corpus, self.recipe);
         if let Some(saved) = saved {
             checkpoints.restore(&saved, &mut state)?;
         }

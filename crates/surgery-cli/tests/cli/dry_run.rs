@@ -91,6 +91,8 @@ fn a_dry_run_refuses_what_a_run_refuses() {
         (3, set("train.steps=-1")),
         (3, set("objective.retain=-1")),
         (3, set("replay.max_tokens=0")),
+        (3, set("train.trainable=[]")),
+        (3, set("train.trainable=[\"model.layers.{7..9}.*\"]")),
         (4, set("model.precision=bf16")),
         (4, vec!["--device", "7"]),
         (3, model("nowhere")),
