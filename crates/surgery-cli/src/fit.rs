@@ -180,12 +180,17 @@ pub fn operation_memory<P: Platform>(recipe: &Recipe, models: Models, data: Opti
     accounts.map(|account| account.total()).into_iter().fold(before, u64::max)
 }
 
+/// The number of values that an operation on a model of this shape trains.
+pub fn trained_values(recipe: &Recipe, config: &LlamaConfig) -> u64 {
+    let parameters = config.parameters();
+    // Globs that match nothing are refused elsewhere.
+    parameters.train_only(&recipe.train.trainable).unwrap_or(parameters).trained_values()
+}
+
 /// What a step of an operation holds.
 pub fn step_memory<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<&DataFiles>) -> Account {
     let live_reference = recipe.train.reference == ReferenceForm::Live;
-    let parameters = config.parameters();
-    // Globs that do not fit the model are refused elsewhere.
-    let trained = parameters.train_only(&recipe.train.trainable).unwrap_or(parameters).trained_values();
+    let trained = trained_values(recipe, config);
     let of_tokens = |[tokens, retained]: [usize; 2], longest| {
         let plan = plan::<P>(config, recipe.model.precision, recipe.train.recompute, longest);
         Account::new(config, &Plan { tokens, retained, trained, live_reference, ..plan })

@@ -25,7 +25,7 @@ enum Piece {
 }
 
 impl Glob {
-    /// Reads a glob; says what is wrong with one that is none.
+    /// Reads a glob, or says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (mut pieces, mut rest) = (Vec::new(), text);
         while let Some(at) = rest.find(['{', '}']) {
@@ -44,7 +44,7 @@ impl Glob {
         Ok(Self { text: text.into(), pieces })
     }
 
-    /// The glob as it was written.
+    /// The text that it was read from.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -93,8 +93,8 @@ fn alternative(text: &str) -> Result<Vec<Piece>, String> {
     }
 }
 
-/// Where in `name` the pieces may end, of where they may begin. Sets of places, rather than one attempt after another:
-/// so the time is bounded, whatever the glob.
+/// The places in `name` where the pieces may end, if they begin at one of the places `from`. All places are followed at
+/// once, so that no glob takes exponential time.
 fn advance(pieces: &[Piece], name: &[char], mut from: Vec<bool>) -> Vec<bool> {
     for piece in pieces {
         let starts = || (0..from.len()).filter(|&at| from[at]);

@@ -15,7 +15,7 @@ pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 /// The head of a model that is not tied, `[vocab, hidden]`.
 pub(crate) const HEAD: &str = "lm_head.weight";
 
-/// What a parameter is in the model.
+/// The role of a parameter in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParameterKind {
     /// The embedding, `[vocab, hidden]`; in a tied model the head too.
@@ -47,7 +47,7 @@ pub struct ParameterSpec {
     pub name: String,
     /// Its shape, in the checkpoint's orientation: matrices are `[out, in]`.
     pub shape: Vec<usize>,
-    /// What it is.
+    /// Its role.
     pub kind: ParameterKind,
     /// The block that it belongs to.
     pub block: Option<usize>,
@@ -90,8 +90,8 @@ impl Parameters {
         self.iter().any(|spec| spec.trainable && part(spec))
     }
 
-    /// The same parameters, of which those that one of `globs` matches are trainable. A glob that matches none of them is
-    /// refused, and so is an empty list.
+    /// The same parameters. Those that one of `globs` matches are trainable, the others are not. An empty list is refused,
+    /// and so is a glob that matches no parameter.
     pub fn train_only(&self, globs: &[Glob]) -> Result<Self> {
         let refused = |problem: String| Err(Error::Recipe { origin: "train.trainable".into(), problem });
         if globs.is_empty() {
@@ -178,8 +178,8 @@ impl LlamaConfig {
         self.parameters().values()
     }
 
-    /// Holds the names, shapes and dtypes of a checkpoint against this shape, before any weight is read: a
-    /// tensor that is missing, has another shape or belongs to no parameter is refused by name.
+    /// Checks the names, shapes and dtypes of a checkpoint against this shape, before any weight is read. A tensor that is
+    /// missing, has another shape or belongs to no parameter is refused by name.
     pub fn check(&self, checkpoint: &Checkpoint) -> Result<()> {
         let parameters = self.parameters();
         for ParameterSpec { name, shape, .. } in parameters.iter() {

@@ -145,6 +145,12 @@ fn a_dry_run_refuses_what_a_run_refuses() {
         assert_eq!(end(&folder, &run), ran, "{case:?}");
         assert_eq!(listing(), before, "{case:?} left something");
     }
+    let glob = ["--set", "train.trainable=[\"*\", \"model.layers.{7..9}.*\"]"];
+    let (_, said) =
+        end(&folder, &[&["run", "paper", "--model", &sound, "--data", &data][..], &glob].concat());
+    for named in ["train.trainable", "`model.layers.{7..9}.*`", "`model.layers.1.mlp.down_proj.weight`"] {
+        assert!(said.concat().contains(named), "{said:?} does not name {named}");
+    }
     let by_file = ["run", "bad.toml", "--model", &sound, "--data", &data, "--output", "new"];
     let ran = end(&folder, &by_file);
     assert_eq!(ran.0, Some(3));

@@ -113,14 +113,14 @@ impl<B: Backend> Builder<'_, B> {
 }
 
 impl<A: AutodiffBackend> Llama<A> {
-    /// A model to train, with the weights of `model`: all of its parameters.
+    /// A model to train, with the weights of `model`. All of its parameters are trained.
     pub fn trainable(model: Llama<A::InnerBackend>) -> Self {
         let parameters = model.config.parameters();
         Self::trainable_in(model, parameters)
     }
 
-    /// A model to train, with the weights of `model`: the parameters that the table `parameters` has as trainable. The
-    /// others get no gradient.
+    /// A model to train, with the weights of `model`. Only the parameters that are trainable in the table `parameters` get
+    /// a gradient.
     pub fn trainable_in(model: Llama<A::InnerBackend>, parameters: Parameters) -> Self {
         /// Takes the rows of the table in their order, which is the modules'.
         struct RequireGrad<'a>(Iter<'a, ParameterSpec>);
