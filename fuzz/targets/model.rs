@@ -13,6 +13,7 @@ use surgery_core::files::Folder;
 use surgery_core::generate::{Sampling, generate};
 use surgery_core::model::Llama;
 use surgery_core::platform::Platform;
+use surgery_core::recipe::Precision;
 use surgery_core::text::TextEncoder;
 use surgery_fuzz::{SINGLE, Scratch, expect_guarded_panics, golden, refused};
 use surgery_ndarray::Cpu;
@@ -43,7 +44,7 @@ fn say(folder: &Folder) -> Result<String> {
     let config = LlamaConfig::load(folder)?;
     let encoder = TextEncoder::load(folder, config.vocab_size)?;
     let prompt = encoder.encode("A text.")?;
-    let model: Llama<Infer> = Llama::load(&config, &Checkpoint::open(folder)?, &Cpu::device(0)?)?;
+    let model: Llama<Infer> = Llama::load(&config, &Checkpoint::open(folder)?, Precision::F32, &Cpu::device(0)?)?;
     let sampling = Sampling { temperature: 0.0, seed: 1 };
     let tokens = generate::<Infer, Kernels>(&model, &prompt, 1, sampling)?;
     encoder.decode_continuation(&prompt, &tokens)

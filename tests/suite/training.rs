@@ -1,14 +1,19 @@
 //! The seed determines the result, and steps with values that are not finite change nothing. The parity suite
 //! compares the numbers with PyTorch.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use surgery_core::batch::Window;
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::burn::tensor::Tensor;
-use surgery_core::checkpoint::Checkpoint;
 use surgery_core::data::{Benchmark, Corpus, Example, Set};
 use surgery_core::event::{Event, Observer, Silent};
 use surgery_core::model::{At, Llama};
-use surgery_core::objective::TokenMean;
+
+use surgery_core::checkpoint::{Checkpoint, SaveDtype};
+use surgery_core::globs::Glob;
+use surgery_core::kernels::{Kernels as Operations, Portable};
+use surgery_core::objective::{Objective, TokenMean};
 use surgery_core::optimizer::AdamW;
 use surgery_core::platform::Platform;
 use surgery_core::recipe::{Precision, Recipe, parse};
@@ -16,7 +21,7 @@ use surgery_core::reference::{Live, Reference};
 use surgery_core::step::{StepDocuments, gradients, update};
 use surgery_core::surgery::{Comparison, TrainingDocuments, beginning, operate};
 use surgery_core::training::NoCheckpoints;
-use surgery_tests::{Cpu, Infer, Kernels, Train, golden_folder, load, open};
+use surgery_tests::{Cpu, Infer, Kernels, Train, assert_close, golden, golden_folder, load, open};
 
 fn train(variant: &str) -> Llama<Train> {
     Llama::trainable(load(variant))
@@ -180,4 +185,115 @@ fn a_loaded_model_has_every_tensor_of_its_file() {
     names.sort();
     stored.sort();
     assert_eq!(names, stored);
+}
+
+/// The part of `model` that `globs` match, to train.
+fn train_only(variant: &str, globs: &[&str]) -> Llama<Train> {
+    let globs: Vec<Glob> = globs.iter().map(|glob| Glob::parse(glob).unwrap()).collect();
+    let model = load(variant);
+    let parameters = model.config().parameters().train_only(&globs).unwrap();
+    Llama::trainable_in(model, parameters)
+}
+
+/// The gradients of a step on the golden texts, by name.
+fn gradients_of<K: Operations<Train> + Operations<Infer>>(
+    variant: &str,
+    model: &Llama<Train>,
+    recompute: bool,
+) -> (BTreeMap<String, Vec<f32>>, f64) {
+    let texts = [
+        (Set::Unlearn, vec![1, 5, 9, 7, 3, 8]),
+        (Set::EditUnlearn, vec![1, 4, 6]),
+        (Set::EditUpdate, vec![1, 4, 8, 2]),
+        (Set::Retain, vec![1, 9, 9, 5, 2]),
+    ]
+    .map(|(set, tokens)| (set, Example::of_text(tokens)));
+    let documents = texts.iter().map(|(set, example)| (*set, example));
+    let step = StepDocuments { recompute, ..StepDocuments::new(documents, 16) };
+    let mut reference = Live::<Infer, K>::new(load(variant));
+    let objective = Objective::default().for_model(model.config(), 0);
+    let graded = gradients::<Train, K>(model, &step, &objective, Some(&mut reference)).unwrap();
+    let gradients = graded.gradients.into_iter();
+    let values = gradients.map(|(name, gradient)| (name, gradient.into_data().to_vec().unwrap())).collect();
+    (values, graded.record.grad_norm)
+}
+
+#[test]
+fn what_is_not_trained_has_no_gradient_and_the_rest_has_the_same() {
+    fn check<K: Operations<Train> + Operations<Infer>>(what: &str) {
+        for variant in ["llama1-mha", "smollm2-tied"] {
+            let (all, _) = gradients_of::<K>(variant, &train(variant), false);
+            for globs in [
+                &["model.layers.{0..0}.mlp.down_proj.weight"][..],
+                &["model.layers.1.self_attn.{k,v}_proj.weight", "*layernorm*"],
+                &["model.embed_tokens.weight"],
+                &["model.norm.weight"],
+                &["model.layers.1.*"],
+                &["*"],
+            ] {
+                for recompute in [false, true] {
+                    let what = format!("{what}, {variant}, {globs:?}, recompute {recompute}");
+                    let model = train_only(variant, globs);
+                    let (found, norm) = gradients_of::<K>(variant, &model, recompute);
+                    let trained = model.parameters().iter().filter(|spec| spec.trainable);
+                    let mut names: Vec<&str> = trained.map(|spec| spec.name.as_str()).collect();
+                    names.sort_unstable();
+                    assert!(found.keys().eq(names), "{what}: gradients of {:?}", found.keys());
+                    assert!(found.iter().all(|(name, gradient)| all[name] == *gradient), "{what}");
+                    let squares = found.values().flatten().map(|value| f64::from(*value).powi(2));
+                    assert_close(&what, norm, squares.sum::<f64>().sqrt(), 1e-5, 0.0);
+                }
+            }
+        }
+        let (head, _) = gradients_of::<K>("llama1-mha", &train_only("llama1-mha", &["lm_head*"]), true);
+        assert!(head.keys().eq(["lm_head.weight"]), "{what}");
+    }
+    check::<Kernels>("the CPU's");
+    check::<Portable>("portable");
+}
+
+#[test]
+fn an_operation_changes_what_is_trained_and_nothing_else() {
+    const DOWN: &str = "model.layers.0.mlp.down_proj.weight";
+    // In bf16, which no update would leave as it is.
+    let (folder, config, encoder) = open("llama2-bf16");
+    let text = r#"[train]
+        steps = 3
+        documents_per_step = 2
+        trainable = ["model.layers.{0..0}.mlp.down_proj.weight"]
+        [optimizer]
+        learning_rate = 1e-2"#;
+    let recipe: Recipe = parse("frozen", text, &[]).unwrap();
+    let data = golden_folder("steps/data");
+    let corpus = Corpus::load(&data, &recipe.objective.sets()).unwrap();
+    let benchmark = Benchmark::encode(&data, &corpus, &[], &encoder).unwrap();
+    let mut reference = Live::<Infer, Kernels>::new(load("llama2-bf16"));
+    let parameters = config.parameters().train_only(&recipe.train.trainable).unwrap();
+    let model = Llama::trainable_in(load("llama2-bf16"), parameters);
+    let state = beginning(model, &corpus, &recipe);
+    let (drawable, none) = (drawable(&benchmark), &mut NoCheckpoints);
+    let (after, _) =
+        operate::<Train, Kernels>(state, &drawable, &recipe, against(&mut reference), none, &mut Silent)
+            .unwrap();
+
+    let after = after.valid();
+    let mut changed = values(&after).into_iter().zip(values(&load("llama2-bf16")));
+    let changed: Vec<String> =
+        changed.by_ref().filter(|(after, before)| after != before).map(|(after, _)| after.0).collect();
+    assert_eq!(changed, [DOWN]);
+
+    let output = std::env::temp_dir().join(format!("surgery-frozen-{}", std::process::id()));
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    after.save(&output, &folder, Some(&checkpoint), SaveDtype::Input).unwrap();
+    let tensors = |folder: &Path| {
+        let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let tensors = file.tensors().into_iter();
+        tensors.map(|(name, view)| (name, view.data().to_vec())).collect::<BTreeMap<_, _>>()
+    };
+    let (before, written) = (tensors(&golden("models/llama2-bf16")), tensors(&output));
+    assert!(before.keys().eq(written.keys()));
+    let changed: Vec<&String> = before.keys().filter(|name| before[*name] != written[*name]).collect();
+    assert_eq!(changed, [DOWN]);
+    std::fs::remove_dir_all(output).unwrap();
 }

@@ -157,6 +157,7 @@ fn too_large<P: Platform>(
         tokens: work::DOCUMENTS * 4 * longest,
         retained: work::DOCUMENTS * longest,
         is_divided: false,
+        trained: config.num_parameters(),
         recompute: false,
         // Both kinds of reference are measured.
         live_reference: true,

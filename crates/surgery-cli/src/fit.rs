@@ -246,6 +246,13 @@ fn largest_step(recipe: &Recipe, config: &LlamaConfig, data: &DataFolder) -> Ste
     (0..steps).map(|_| size(sampler.draw())).max().unwrap_or(StepSize { longest, ..StepSize::default() })
 }
 
+/// The number of values that an operation on a model of this shape trains.
+pub fn trained_values(recipe: &Recipe, config: &LlamaConfig) -> u64 {
+    let parameters = config.parameters();
+    // Globs that match nothing are refused elsewhere.
+    parameters.train_only(&recipe.train.trainable).unwrap_or(parameters).trained_values()
+}
+
 /// The memory of a step of an operation.
 pub fn step_memory<P: Platform>(recipe: &Recipe, config: &LlamaConfig, data: Option<&DataFolder>) -> Account {
     let size = data.map_or_else(StepSize::default, |data| largest_step(recipe, config, data));
@@ -258,7 +265,9 @@ fn sized_step_memory<P: Platform>(recipe: &Recipe, config: &LlamaConfig, size: S
     let plan = plan::<P>(config, recipe.model.precision, recipe.train.recompute, batch.longest);
     let is_divided = batch.tokens < size.tokens;
     let live_reference = recipe.train.reference == ReferenceForm::Live;
-    let plan = Plan { tokens: batch.tokens, retained: batch.compared, live_reference, is_divided, ..plan };
+    let trained = trained_values(recipe, config);
+    let retained = batch.compared;
+    let plan = Plan { tokens: batch.tokens, retained, trained, live_reference, is_divided, ..plan };
     Account::new(config, &plan)
 }
 
@@ -350,6 +359,7 @@ fn plan<P: Platform>(config: &LlamaConfig, precision: Precision, recompute: bool
         precision,
         tokens: 0,
         retained: 0,
+        trained: config.num_parameters(),
         is_divided: false,
         recompute,
         live_reference: false,

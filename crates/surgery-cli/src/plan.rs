@@ -16,6 +16,7 @@ use crate::timing::{self, Estimate};
 /// Prints the plan of a run.
 pub fn show<P: Platform>(prepared: &Prepared<P>, as_json: bool, log: Log) -> Outcome {
     let Prepared { recipe, files, checkpoint, data, device, .. } = prepared;
+    let parameters = files.config.parameters().train_only(&recipe.train.trainable)?;
     let context = files.config.context(recipe.train.max_tokens);
     let sets: Vec<Contents> =
         data.benchmark.sets.iter().map(|(set, texts)| contents(*set, texts, context)).collect();
@@ -45,7 +46,8 @@ pub fn show<P: Platform>(prepared: &Prepared<P>, as_json: bool, log: Log) -> Out
         print_json(&json!({
             "recipe": recipe,
             "model": {
-                "parameters": files.config.num_parameters(),
+                "parameters": parameters.values(),
+                "trained_parameters": parameters.trained_values(),
                 "weights_bytes": checkpoint.bytes(),
             },
             "sets": sets,
@@ -62,7 +64,9 @@ pub fn show<P: Platform>(prepared: &Prepared<P>, as_json: bool, log: Log) -> Out
         return refusal.map_or(Ok(()), |refusal| Err(refusal.into()));
     }
     print(toml::to_string(recipe).expect("a recipe is TOML").trim_end())?;
-    print(&format!("\nmodel: {} parameters", files.config.num_parameters()))?;
+    let (values, trained) = (parameters.values(), parameters.trained_values());
+    let trained = if trained == values { String::new() } else { format!(", of which {trained} are trained") };
+    print(&format!("\nmodel: {values} parameters{trained}"))?;
     for contents in &sets {
         print(&contents.line())?;
     }

@@ -70,6 +70,7 @@ impl<P: Platform> Prepared<P> {
         let bounding = bounding_model(&mut recipe, &files, log)?;
         let checkpoint = files.checkpoint()?;
         files.config.check(&checkpoint)?;
+        files.config.parameters().train_only(&recipe.train.trainable)?;
         replay::check(&recipe.replay, &files.encoder, &files.config)?;
         let wrong = |problem| Error::Recipe { origin: "the recipe".into(), problem };
         recipe.objective.check_model(&files.config).map_err(wrong)?;

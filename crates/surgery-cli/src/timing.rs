@@ -253,10 +253,10 @@ impl Amounts {
         let written = Texts { tokens: written, squares: written * replay.max_tokens as f64 };
         // Continuations are written one by one, before and after.
         let continued: usize = prompts(benchmark, longest).iter().map(|prompt| prompt.most).sum();
-        let [blocks, head, parameters] = values(config);
+        let [blocks, head, _] = values(config);
         Self {
             gradients: drawn * train.steps as f64 / seen.max(1) as f64,
-            updates: train.steps as f64 * parameters,
+            updates: train.steps as f64 * fit::trained_values(recipe, config) as f64,
             documents: 2.0 * (documents(benchmark) + observed)
                 + evaluations as f64 * documents(sample)
                 + against,

@@ -15,6 +15,8 @@ pub struct Plan {
     pub retained: usize,
     /// Whether they are one of several batches of a step, whose gradients are added up.
     pub is_divided: bool,
+    /// Values of the parameters that are trained.
+    pub trained: u64,
     /// Whether only the inputs of blocks are kept for the way back.
     pub recompute: bool,
     /// Whether the whole reference is in memory, or its head and the states of a step.
@@ -38,7 +40,7 @@ pub struct Account {
     pub weights: u64,
     /// Copies of weights in the precision of computation, of the head and of the blocks whose way back is kept.
     pub copies: u64,
-    /// The gradient of every weight.
+    /// The gradient of every weight that is trained.
     pub gradients: u64,
     /// AdamW's two moments, f32.
     pub moments: u64,
@@ -90,8 +92,9 @@ impl Account {
                 (false, true) => (block + head) * computed,
                 (false, false) => (blocks * block + head) * computed,
             },
-            gradients: values * stored,
-            moments: values * 2 * f32s,
+            // The head's is there at first, trained or not.
+            gradients: plan.trained.max(head) * stored,
+            moments: plan.trained * 2 * f32s,
             reference: match plan.live_reference {
                 true => values * stored,
                 false => head * computed + retained * hidden * f32s,
@@ -159,6 +162,7 @@ mod tests {
             tokens: 4 * 4096,
             retained: 4096,
             is_divided: false,
+            trained: llama2_7b().num_parameters(),
             recompute: true,
             live_reference: false,
             kept_values: 5 * 4096 + 2 * 11008 + 32,
@@ -176,6 +180,18 @@ mod tests {
         let kept = Account::new(&llama2_7b(), &Plan { recompute: false, ..plan() });
         let live = Account::new(&llama2_7b(), &Plan { live_reference: true, ..plan() });
         assert!(kept.total() > account.total() && live.total() > account.total());
+    }
+
+    #[test]
+    fn what_is_not_trained_has_no_gradient_and_no_moments() {
+        let parameters = llama2_7b().parameters();
+        let globs = [crate::globs::Glob::parse("*.mlp.down_proj.weight").unwrap()];
+        let trained = parameters.train_only(&globs).unwrap().trained_values();
+        let (all, some) =
+            (Account::new(&llama2_7b(), &plan()), Account::new(&llama2_7b(), &Plan { trained, ..plan() }));
+        assert_eq!(some.moments, 8 * 32 * 4096 * 11008);
+        assert_eq!(some.gradients, 4 * 32 * 4096 * 11008);
+        assert_eq!(Account { gradients: all.gradients, moments: all.moments, ..some }, all);
     }
 
     #[test]

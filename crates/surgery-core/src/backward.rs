@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::kernels::Kernels;
 use crate::model::Llama;
 use crate::optimizer::{Gradients, collect_gradients};
+use crate::parameters::{ParameterKind, ParameterSpec};
 use crate::placement::Placement;
 
 /// A forward pass that can be followed back.
@@ -61,10 +62,11 @@ impl<'a, B: AutodiffBackend> Pass<'a, B> {
             true => Some(Placement::packed(rows, model.config(), &model.device())?),
             false => None,
         };
+        let first = first_trained(model);
         let mut kept = Vec::with_capacity(parts);
         let mut x: Option<Tensor<B::InnerBackend, 3>> = None;
         for part in 0..parts {
-            let input = x.take().map(|x| Tensor::from_inner(x).require_grad());
+            let input = x.take().map(|x| Tensor::from_inner(x).set_require_grad(part > first));
             if let (Some(model), Some(placement)) = (&inference, &inner_placement) {
                 let inner = input.clone().map(Tensor::inner);
                 x = Some(run::<_, K>(model, rows, placement, blocks, part, inner));
@@ -118,7 +120,8 @@ impl<'a, B: AutodiffBackend> Pass<'a, B> {
         drop(output);
         let StateGradients { last, blocks: mut of_blocks } = states;
         let mut gradient = last;
-        for (part, Part { input, output }) in parts.into_iter().enumerate().rev() {
+        let first = first_trained(model);
+        for (part, Part { input, output }) in parts.into_iter().enumerate().skip(first).rev() {
             if let Some(here) = part.checked_sub(1).and_then(|block| of_blocks.remove(&block)) {
                 gradient = Some(match gradient {
                     Some(gradient) => gradient + here,
@@ -130,10 +133,22 @@ impl<'a, B: AutodiffBackend> Pass<'a, B> {
                 output.unwrap_or_else(|| run::<_, K>(model, rows, &placement, blocks, part, input.clone()));
             // burn differentiates from ones, so `output · upstream` has `upstream` as its gradient with respect to `output`.
             let mut found = (output * Tensor::from_inner(upstream)).backward();
-            gradient = input.and_then(|input| input.grad_remove(&mut found));
+            gradient = input.filter(|_| part > first).and_then(|input| input.grad_remove(&mut found));
             collect_gradients(model, &mut found, gradients);
         }
     }
+}
+
+/// The first part that has a parameter to train: nothing before it has a gradient.
+fn first_trained<B: AutodiffBackend>(model: &Llama<B>) -> usize {
+    let part = |spec: &ParameterSpec| match (spec.kind, spec.block) {
+        (ParameterKind::Embedding, _) => Some(0),
+        (_, Some(block)) => Some(1 + block),
+        (ParameterKind::Head, None) => None,
+        (_, None) => Some(1 + model.num_blocks()),
+    };
+    let trained = model.parameters().iter().filter(|spec| spec.trainable);
+    trained.filter_map(part).min().unwrap_or(usize::MAX)
 }
 
 /// One part of a model's forward pass over packed rows: the embedding, which has no input, a block, or the last norm.

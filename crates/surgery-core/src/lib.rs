@@ -18,6 +18,7 @@ pub mod event;
 pub mod files;
 pub mod folders;
 pub mod generate;
+pub mod globs;
 pub mod inspect;
 mod json;
 pub mod kernels;

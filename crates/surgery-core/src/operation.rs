@@ -19,6 +19,7 @@ use crate::folders::{DataFolder, ModelFolder};
 use crate::inspect::{Inspection, Prompt, fluency, inspect, prompts};
 use crate::model::{At, Llama};
 use crate::objective::Weighing;
+use crate::parameters::Parameters;
 use crate::platform::{DeviceOf, Platform};
 use crate::recipe::{Recipe, ReferenceForm};
 use crate::reference::{Cached, Live, Reference, Store, bytes_of_states};
@@ -97,7 +98,8 @@ impl Operation<'_> {
     ) -> Result<Performed> {
         let checkpoint = self.model.checkpoint()?;
         let mut files = self.hashed_inputs()?;
-        let mut checkpoints = self.checkpoints::<P>(&checkpoint, &files, device);
+        let parameters = self.model.config.parameters().train_only(&self.recipe.train.trainable)?;
+        let mut checkpoints = self.checkpoints::<P>(&checkpoint, &parameters, &files, device);
         let saved = if self.resume { self.newest::<P>(&checkpoints, observer)? } else { None };
         let prompts = prompts(&self.data.benchmark, context(&self.model.config));
 
@@ -106,7 +108,8 @@ impl Operation<'_> {
         let (own_fluency, [prepare_seconds, mut evaluate_seconds]) = (prepared.own_fluency, prepared.seconds);
 
         observer.observe(Event::Stage(Stage::Training));
-        let mut state = beginning(Llama::<P::Train>::trainable(model), &self.data.corpus, self.recipe);
+        let model = Llama::<P::Train>::trainable_in(model, parameters.clone());
+        let mut state = beginning(model, &self.data.corpus, self.recipe);
         if let Some(saved) = saved {
             checkpoints.restore(&saved, &mut state)?;
         }
@@ -193,6 +196,7 @@ impl Operation<'_> {
     fn checkpoints<'a, P: Platform>(
         &'a self,
         checkpoint: &'a Checkpoint,
+        parameters: &'a Parameters,
         inputs: &[Hashed],
         device: &DeviceOf<P>,
     ) -> Checkpoints<'a, P::Train> {
@@ -202,9 +206,13 @@ impl Operation<'_> {
             every: self.recipe.train.checkpoint_every,
             input: (&self.model.folder, Some(checkpoint)),
             config: &self.model.config,
+            parameters: parameters.clone(),
             precision: self.recipe.model.precision,
             optimizer: &self.recipe.optimizer,
-            beginning: Box::new(move || Ok(Llama::<P::Train>::trainable(self.load::<P>(checkpoint, &at)?))),
+            beginning: Box::new(move || {
+                let model = self.load::<P>(checkpoint, &at)?;
+                Ok(Llama::<P::Train>::trainable_in(model, parameters.clone()))
+            }),
             run: Folder::Disk(self.output.to_path_buf()),
             records: self.records,
             logs: self.logs,

@@ -197,7 +197,7 @@ impl<A: AutodiffBackend, K: Kernels<A::InnerBackend>> ModuleMapper<A> for Update
     }
 }
 
-/// The gradient of each parameter by name, flattened; none for a parameter that took no part.
+/// The gradient of each parameter by name, flattened; none for a parameter that is not trained or took no part.
 pub type Gradients<B> = BTreeMap<String, Tensor<B, 1>>;
 
 /// Moves the gradients of the parameters of `module` from `found` to `gradients`, and adds them to those that are there.

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use crate::checkpoint::{Checkpoint, is_buffer};
 use crate::config::LlamaConfig;
 use crate::error::{Error, Result};
+use crate::globs::Glob;
 
 /// The embedding, `[vocab, hidden]`.
 pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 /// The head of a model that is not tied, `[vocab, hidden]`.
 pub(crate) const HEAD: &str = "lm_head.weight";
 
-/// What a parameter is in the model.
+/// The role of a parameter in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParameterKind {
     /// The embedding, `[vocab, hidden]`; in a tied model the head too.
@@ -46,7 +47,7 @@ pub struct ParameterSpec {
     pub name: String,
     /// Its shape, in the checkpoint's orientation: matrices are `[out, in]`.
     pub shape: Vec<usize>,
-    /// What it is.
+    /// Its role.
     pub kind: ParameterKind,
     /// The block that it belongs to.
     pub block: Option<usize>,
@@ -82,6 +83,37 @@ impl Parameters {
     /// The number of the values that are trained.
     pub fn trained_values(&self) -> u64 {
         self.iter().filter(|spec| spec.trainable).map(ParameterSpec::size).sum()
+    }
+
+    /// The same parameters. Those that one of `globs` matches are trainable, the others are not. An empty list is refused,
+    /// and so is a glob that matches no parameter.
+    pub fn train_only(&self, globs: &[Glob]) -> Result<Self> {
+        let refused = |problem: String| Err(Error::Recipe { origin: "train.trainable".into(), problem });
+        if globs.is_empty() {
+            return refused("is empty; expected globs over parameter names, such as `*` for all".into());
+        }
+        if let Some(glob) = globs.iter().find(|glob| !self.iter().any(|spec| glob.matches(&spec.name))) {
+            let (glob, names) = (glob.text(), self.examples().join("`, `"));
+            return refused(format!(
+                "`{glob}` matches no parameter of the model; some of its names are `{names}`"
+            ));
+        }
+        let spec = |spec: &ParameterSpec| {
+            let trainable = globs.iter().any(|glob| glob.matches(&spec.name));
+            ParameterSpec { trainable, ..spec.clone() }
+        };
+        Ok(Self(self.iter().map(spec).collect()))
+    }
+
+    /// A few names: those outside the blocks, a matrix of the first block and one of the last.
+    fn examples(&self) -> Vec<&str> {
+        let last = self.iter().filter_map(|spec| spec.block).max();
+        let is_example = |spec: &&ParameterSpec| match spec.kind {
+            ParameterKind::Query => spec.block == Some(0),
+            ParameterKind::Down => spec.block == last,
+            _ => spec.block.is_none(),
+        };
+        self.iter().filter(is_example).map(|spec| spec.name.as_str()).collect()
     }
 
     /// The number of values of the blocks' matrices.
@@ -141,8 +173,8 @@ impl LlamaConfig {
         self.parameters().values()
     }
 
-    /// Holds the names, shapes and dtypes of a checkpoint against this shape, before any weight is read: a
-    /// tensor that is missing, has another shape or belongs to no parameter is refused by name.
+    /// Checks the names, shapes and dtypes of a checkpoint against this shape, before any weight is read. A tensor that is
+    /// missing, has another shape or belongs to no parameter is refused by name.
     pub fn check(&self, checkpoint: &Checkpoint) -> Result<()> {
         let parameters = self.parameters();
         for ParameterSpec { name, shape, .. } in parameters.iter() {
@@ -183,6 +215,43 @@ mod tests {
             "tie_word_embeddings": tied,
         });
         LlamaConfig::parse("config.json", &config).unwrap()
+    }
+
+    fn globs(globs: &[&str]) -> Vec<Glob> {
+        globs.iter().map(|glob| Glob::parse(glob).unwrap()).collect()
+    }
+
+    #[test]
+    fn trained_is_what_a_glob_matches() {
+        let parameters = config(true).parameters();
+        let found =
+            parameters.train_only(&globs(&["model.layers.{1..2}.mlp.down_proj.weight", "*.norm.*"])).unwrap();
+        let trained: Vec<&str> =
+            found.iter().filter(|spec| spec.trainable).map(|spec| spec.name.as_str()).collect();
+        let expected = [
+            "model.layers.1.mlp.down_proj.weight",
+            "model.layers.2.mlp.down_proj.weight",
+            "model.norm.weight",
+        ];
+        assert_eq!(trained, expected);
+        assert_eq!(found.trained_values(), 2 * 24 * 40 + 24);
+        assert_eq!(found.values(), parameters.values());
+        assert_eq!(found.train_only(&globs(&["*"])).unwrap(), parameters);
+    }
+
+    #[test]
+    fn a_glob_that_matches_nothing_is_refused_by_name() {
+        let parameters = config(true).parameters();
+        let refused = |list: &[&str]| parameters.train_only(&globs(list)).unwrap_err();
+        let error = refused(&["*", "model.layers.{3..7}.*"]);
+        assert_eq!(error.kind(), crate::Kind::Input);
+        for expected in
+            ["train.trainable", "`model.layers.{3..7}.*`", "`model.layers.2.mlp.down_proj.weight`"]
+        {
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        assert!(refused(&["lm_head.weight"]).to_string().contains(EMBEDDING));
+        assert!(refused(&[]).to_string().contains("is empty"));
     }
 
     #[test]

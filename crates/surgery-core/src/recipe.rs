@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::SaveDtype;
 use crate::data::DocumentsPerStep;
 use crate::error::{Error, Result};
+use crate::globs::Glob;
 use crate::objective::Objective;
 use crate::optimizer::OptimizerConfig;
 use crate::step::StepRecord;
@@ -169,6 +170,18 @@ pub struct TrainSection {
     pub recompute: bool,
     /// How the model as it was is kept.
     pub reference: ReferenceForm,
+    /// Globs over the names of parameters: those that are trained. The others do not change.
+    #[serde(skip_serializing_if = "is_all")]
+    pub trainable: Vec<Glob>,
+}
+
+/// The globs that match every parameter.
+fn all() -> Vec<Glob> {
+    vec![Glob::parse("*").expect("a glob")]
+}
+
+fn is_all(globs: &Vec<Glob>) -> bool {
+    *globs == all()
 }
 
 /// How the model as it was, which the retain term holds the model to, is kept. Both forms give the same numbers.
@@ -195,6 +208,7 @@ impl Default for TrainSection {
             batch_tokens: 0,
             recompute: false,
             reference: ReferenceForm::Cached,
+            trainable: all(),
         }
     }
 }
@@ -415,6 +429,11 @@ impl Check for Recipe {
         for set in self.objective.sets() {
             at_least(&format!("train.documents_per_step.{set}"), self.train.documents_per_step.of(set), 1)?;
         }
+        if self.train.trainable.is_empty() {
+            return Err(
+                "`train.trainable` is empty; expected globs over parameter names, such as `*` for all".into(),
+            );
+        }
         at_least("train.max_tokens", self.train.max_tokens, 2)
     }
 }
@@ -454,6 +473,10 @@ mod tests {
         let recipe = read("[objective]\nascent_cap = 4.5\n[train]\ndocuments_per_step = 3", &[]).unwrap();
         let text = toml::to_string(&recipe).unwrap();
         assert_eq!(read(&text, &[]).unwrap(), recipe);
+        assert!(!text.contains("trainable"), "the default is left out: {text}");
+        let some = read("[train]\ntrainable = [\"*.mlp.*\", \"*.{5..7}.*\"]\nsteps = 3", &[]).unwrap();
+        let text = toml::to_string(&some).unwrap();
+        assert_eq!(read(&text, &[]).unwrap(), some, "{text}");
     }
 
     #[test]
@@ -486,6 +509,9 @@ mod tests {
             ("", vec!["replay.max_tokens=8"], "replay.max_tokens"),
             ("", vec!["replay.temperature=0"], "replay.temperature"),
             ("[replay]\ndocuments = 3\n[objective]\nretain = 0", vec![], "replay.documents"),
+            ("[train]\ntrainable = []", vec![], "train.trainable"),
+            ("[train]\ntrainable = [\"*.{5..7\"]", vec![], "*.{5..7"),
+            ("", vec!["train.trainable=[\"*.{7..5}.*\"]"], "train.trainable"),
             ("", vec!["train"], "section.key=value"),
             ("", vec!["train.documents_per_step={ update = 2 }"], "update"),
         ] {

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::files::{Folder, mend, remove_folder, replace_folder, write_text};
 use crate::model::Llama;
 use crate::optimizer::{AdamW, OptimizerConfig};
-use crate::parameters::ParameterSpec;
+use crate::parameters::{ParameterSpec, Parameters};
 use crate::recipe::Precision;
 use crate::training::{Checkpointer, Cost, Earlier, Snapshot, State};
 
@@ -136,6 +136,8 @@ pub struct Checkpoints<'a, B: AutodiffBackend> {
     pub input: (&'a Folder, Option<&'a Checkpoint>),
     /// Its shape.
     pub config: &'a LlamaConfig,
+    /// Its parameters, and which of them are trained.
+    pub parameters: Parameters,
     /// What it is stored and computed in.
     pub precision: Precision,
     /// The settings of the optimizer.
@@ -205,7 +207,7 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
         let model = Llama::load(self.config, &weights, self.precision, &self.device)?;
         Ok(Earlier {
             steps: saved.step(),
-            model: Llama::trainable(model),
+            model: Llama::trainable_in(model, self.parameters.clone()),
             optimizer: saved.optimizer::<B>(self.optimizer, &self.device)?,
             lambda: saved.manifest.lambda,
         })
@@ -237,9 +239,8 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
     fn write(&self, folder: &Path, state: &Snapshot<B>) -> Result<()> {
         let (input, like) = self.input;
         state.model.valid().save(folder, input, like, SaveDtype::F32)?;
-        let moments: BTreeMap<String, &Tensor<B::InnerBackend, 1>> = state
-            .model
-            .parameters()
+        let moments: BTreeMap<String, &Tensor<B::InnerBackend, 1>> = self
+            .parameters
             .iter()
             .filter_map(|ParameterSpec { name, .. }| {
                 let [first, second] = state.optimizer.moments(name)?;

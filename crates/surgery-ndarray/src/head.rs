@@ -172,7 +172,7 @@ impl Head<'_> {
             }
             let states = Panels::of_rows(&states, size);
             matrix_gradients(
-                [(Matrix::new(&z, [count, vocab]), &states, [vocab, size], g_matrix)],
+                [(Matrix::new(&z, [count, vocab]), &states, [vocab, size], &mut *g_matrix)],
                 Into::Add,
             );
         }

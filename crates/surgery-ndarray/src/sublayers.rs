@@ -125,10 +125,22 @@ pub(crate) fn chunks(rows: usize) -> impl Iterator<Item = Range<usize>> {
     (0..rows).step_by(CHUNK).map(move |start| start..(start + CHUNK).min(rows))
 }
 
+/// The rows of `gy` and `x` of a product, and the shape of its matrix, `[out, in]`.
+type Product<'a> = (Matrix<'a>, &'a Panels, [usize; 2]);
+
+/// The products whose matrices' gradients are wanted, with where these go.
+fn wanted<'a, const N: usize>(
+    products: [Product<'a>; N],
+    sums: &'a mut [Option<Buffer>; N],
+) -> impl Iterator<Item = (Matrix<'a>, &'a Panels, [usize; 2], &'a mut [f32])> {
+    let products = products.into_iter().zip(sums);
+    products.filter_map(|((gy, x, shape), sum)| Some((gy, x, shape, &mut **sum.as_mut()?)))
+}
+
 /// The gradients `gyᵀ x` of matrices `[out, in]` that map rows of `x` to rows of `gy`. Several matrices are processed
 /// together, so that no thread idles at the last tile of each.
-pub(crate) fn matrix_gradients<const N: usize>(
-    products: [(Matrix, &Panels, [usize; 2], &mut [f32]); N],
+pub(crate) fn matrix_gradients<'a>(
+    products: impl IntoIterator<Item = (Matrix<'a>, &'a Panels, [usize; 2], &'a mut [f32])>,
     into: Into,
 ) {
     let tiles: Vec<(Matrix, &Panels, usize, &mut [f32])> = products
@@ -201,14 +213,15 @@ impl Attention<'_> {
         (y, Attended { qkv, out, log_sums })
     }
 
-    /// The gradients of the input and of norm, query, key, value and output.
+    /// The gradients of the input and of norm, query, key, value and output: of those that `weights` asks for.
     pub(crate) fn backward(
         &self,
         x: &[f32],
         attended: Attended,
         gy: &[f32],
         layout: &Layout,
-    ) -> (Buffer, [Vec<f32>; 5]) {
+        weights: [bool; 5],
+    ) -> (Buffer, [Option<Vec<f32>>; 5]) {
         let Self { norm, heads, .. } = *self;
         let (size, width, key_width, row) = (norm.size(), heads.width(), heads.key_width(), heads.row());
         let rows = x.len() / size;
@@ -224,8 +237,9 @@ impl Attention<'_> {
 
         let inputs = Panels::stacked(&self.inputs());
         let mut gx = Buffer::new(x.len());
-        let [mut query, mut key, mut value, mut output] =
-            [width, key_width, key_width, width].map(|out| Buffer::new(out * size));
+        let [norm_wanted, query, key, value, output] = weights;
+        let matrices = [(query, width), (key, key_width), (value, key_width), (output, width)];
+        let mut sums = matrices.map(|(wanted, out)| wanted.then(|| Buffer::new(out * size)));
         let mut parts = Vec::new();
         for chunk in chunks(rows) {
             let (states, count) = (chunk.start * size..chunk.end * size, chunk.len());
@@ -250,16 +264,15 @@ impl Attention<'_> {
             let out = Panels::of_rows(&out[chunk.start * width..chunk.end * width], width);
             let g_qkv = Matrix::new(g_qkv, [count, row]);
             let products = [
-                (g_qkv.columns(0, width), &normed, [width, size], &mut *query),
-                (g_qkv.columns(width, key_width), &normed, [key_width, size], &mut *key),
-                (g_qkv.columns(width + key_width, key_width), &normed, [key_width, size], &mut *value),
-                (Matrix::new(&gy[states], [count, size]), &out, [size, width], &mut *output),
+                (g_qkv.columns(0, width), &normed, [width, size]),
+                (g_qkv.columns(width, key_width), &normed, [key_width, size]),
+                (g_qkv.columns(width + key_width, key_width), &normed, [key_width, size]),
+                (Matrix::new(&gy[states], [count, size]), &out, [size, width]),
             ];
-            matrix_gradients(products, Into::after(chunk.start));
+            matrix_gradients(wanted(products, &mut sums), Into::after(chunk.start));
         }
-        let matrices = [query, key, value, output].map(Buffer::into_vec);
-        let [query, key, value, output] = matrices;
-        (gx, [sum(parts, size), query, key, value, output])
+        let [query, key, value, output] = sums.map(|sum| sum.map(Buffer::into_vec));
+        (gx, [norm_wanted.then(|| sum(parts, size)), query, key, value, output])
     }
 }
 
@@ -329,8 +342,14 @@ impl Mlp<'_> {
         (y, None)
     }
 
-    /// The gradients of the input and of norm, gate, up and down.
-    pub(crate) fn backward(&self, x: &[f32], gated: Gated, gy: &[f32]) -> (Buffer, [Vec<f32>; 4]) {
+    /// The gradients of the input and of norm, gate, up and down: of those that `weights` asks for.
+    pub(crate) fn backward(
+        &self,
+        x: &[f32],
+        gated: Gated,
+        gy: &[f32],
+        weights: [bool; 4],
+    ) -> (Buffer, [Option<Vec<f32>>; 4]) {
         let norm = self.norm;
         let (size, wide) = self.sizes();
         let rows = x.len() / size;
@@ -338,7 +357,8 @@ impl Mlp<'_> {
         let inputs = Panels::stacked(&self.inputs());
         let down = Panels::new(Matrix::new(self.down, [size, wide]));
         let mut gx = Buffer::new(x.len());
-        let [mut g_gate, mut g_up, mut g_down] = [(); 3].map(|()| Buffer::new(size * wide));
+        let [norm_wanted, matrices @ ..] = weights;
+        let mut sums = matrices.map(|wanted| wanted.then(|| Buffer::new(size * wide)));
         let mut parts = Vec::new();
         for chunk in chunks(rows) {
             let (states, count) = (chunk.start * size..chunk.end * size, chunk.len());
@@ -376,13 +396,13 @@ impl Mlp<'_> {
             parts.extend(of_tiles.collect::<Vec<_>>());
             let g_gated = Matrix::new(&g_gated, [count, 2 * wide]);
             let products = [
-                (g_gated.columns(0, wide), &normed, [wide, size], &mut *g_gate),
-                (g_gated.columns(wide, wide), &normed, [wide, size], &mut *g_up),
-                (Matrix::new(&gy[states], [count, size]), &mixed, [size, wide], &mut *g_down),
+                (g_gated.columns(0, wide), &normed, [wide, size]),
+                (g_gated.columns(wide, wide), &normed, [wide, size]),
+                (Matrix::new(&gy[states], [count, size]), &mixed, [size, wide]),
             ];
-            matrix_gradients(products, Into::after(chunk.start));
+            matrix_gradients(wanted(products, &mut sums), Into::after(chunk.start));
         }
-        let [gate, up, down] = [g_gate, g_up, g_down].map(Buffer::into_vec);
-        (gx, [sum(parts, size), gate, up, down])
+        let [gate, up, down] = sums.map(|sum| sum.map(Buffer::into_vec));
+        (gx, [norm_wanted.then(|| sum(parts, size)), gate, up, down])
     }
 }

@@ -84,6 +84,7 @@ impl crate::backend::Job for Job {
             every: recipe.train.checkpoint_every,
             input: (&files.folder, checkpoint.as_ref()),
             config,
+            parameters: config.parameters(),
             precision: recipe.model.precision,
             optimizer: &recipe.optimizer,
             beginning: Box::new(load),

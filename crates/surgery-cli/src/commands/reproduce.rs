@@ -106,6 +106,7 @@ impl crate::backend::Job for Job {
         let pre = open_model(&reproduce.model, log)?;
         pre.refuse_other_vocabulary(&base, "a comparison")?;
         for recipe in [&surgery, &paper] {
+            pre.config.parameters().train_only(&recipe.train.trainable)?;
             replay::check(&recipe.replay, &pre.encoder, &pre.config)?;
         }
         let bounding = bounding_model(&mut surgery, &pre, log)?;

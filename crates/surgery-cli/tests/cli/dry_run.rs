@@ -91,6 +91,8 @@ fn a_dry_run_refuses_what_a_run_refuses() {
         (3, set("train.steps=-1")),
         (3, set("objective.retain=-1")),
         (3, set("replay.max_tokens=0")),
+        (3, set("train.trainable=[]")),
+        (3, set("train.trainable=[\"model.layers.{7..9}.*\"]")),
         (4, set("model.precision=bf16")),
         (4, vec!["--device", "7"]),
         (3, model("nowhere")),
@@ -142,6 +144,12 @@ fn a_dry_run_refuses_what_a_run_refuses() {
         run.push("--dry-run");
         assert_eq!(end(&folder, &run), ran, "{case:?}");
         assert_eq!(listing(), before, "{case:?} left something");
+    }
+    let glob = ["--set", "train.trainable=[\"*\", \"model.layers.{7..9}.*\"]"];
+    let (_, said) =
+        end(&folder, &[&["run", "paper", "--model", &sound, "--data", &data][..], &glob].concat());
+    for named in ["train.trainable", "`model.layers.{7..9}.*`", "`model.layers.1.mlp.down_proj.weight`"] {
+        assert!(said.concat().contains(named), "{said:?} does not name {named}");
     }
     let by_file = ["run", "bad.toml", "--model", &sound, "--data", &data, "--output", "new"];
     let ran = end(&folder, &by_file);

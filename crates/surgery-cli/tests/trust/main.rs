@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -197,6 +198,36 @@ fn the_first_signal_saves_and_the_second_quits() {
     std::thread::sleep(Duration::from_millis(1));
     signal(&child, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn a_run_that_trains_a_part_goes_on_to_the_same_end() {
+    const DOWN: &str = "model.layers.0.mlp.down_proj.weight";
+    let folder = scratch("frozen");
+    let part = ["-q", "--set", "train.trainable=[\"model.layers.{0..0}.mlp.down_proj.weight\"]"];
+    ends_in(0, &folder, &operation("undisturbed", &part));
+    let child = start(&folder, &operation("frozen", &part));
+    wait_for_lines(&folder.join("frozen/metrics.jsonl"), 12);
+    signal(&child, "INT");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+    ends_in(0, &folder, &resumption("frozen"));
+    assert_eq!(left(&folder, "frozen"), left(&folder, "undisturbed"));
+
+    let file = |path: &Path| fs::read(path.join("model.safetensors")).unwrap();
+    let (before, after) = (file(Path::new(&golden("models/llama1-mha"))), file(&folder.join("frozen/model")));
+    let (before, after) = (tensors(&before), tensors(&after));
+    let changed: Vec<&String> = before.keys().filter(|name| before[*name] != after[*name]).collect();
+    assert_eq!(changed, [DOWN]);
+}
+
+/// The bytes of each tensor of a safetensors file.
+fn tensors(file: &[u8]) -> BTreeMap<String, &[u8]> {
+    let (length, rest) = file.split_at(8);
+    let (header, data) = rest.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
+    let header: BTreeMap<String, Value> = serde_json::from_slice(header).unwrap();
+    let entries = header.into_iter().filter(|(name, _)| name != "__metadata__");
+    let place = |entry: &Value, side: usize| entry["data_offsets"][side].as_u64().unwrap() as usize;
+    entries.map(|(name, entry)| (name, &data[place(&entry, 0)..place(&entry, 1)])).collect()
 }
 
 /// What befalls a checkpoint's folder.

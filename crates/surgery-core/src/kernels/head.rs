@@ -79,7 +79,7 @@ pub const HEAD_CHUNK: usize = 1024;
 ///
 /// Shapes: `hidden` is the residual stream's size, `vocab` the number of tokens.
 pub trait HeadKernels<B: Backend>: Copy + Send + Sync + 'static {
-    /// What the head makes of hidden states, in f32 from products in the head's dtype: `[n, hidden]` and
+    /// The logits of hidden states, in f32 from products in the head's dtype: `[n, hidden]` and
     /// `[vocab, hidden]` to `[n, vocab]`.
     fn logits(hidden: Tensor<B, 2>, head: Tensor<B, 2>) -> Tensor<B, 2> {
         let dtype = dtype(&head);

@@ -4,13 +4,13 @@ use burn::tensor::backend::Backend;
 
 use crate::config::LlamaConfig;
 
-/// What the operations hold in memory.
+/// The memory that the operations take.
 pub trait Footprint<B: Backend>: Copy + Send + Sync + 'static {
-    /// What is held of working memory beyond what is in use at once, as a share of that.
+    /// Working memory that is held but not in use, as a share of the most that is in use at once.
     const RESERVE: f64 = 0.0;
 
-    /// About how many values the way back keeps of a token in a block, besides the block's input, where no text is
-    /// longer than `longest`. Here: what autodiff keeps of the compositions below, scores included.
+    /// The activations that are stored per token of a block for the backward pass, besides the block's input, in values
+    /// and about. No text is longer than `longest`. Here: what autodiff stores of the portable forms, scores included.
     fn kept_values(config: &LlamaConfig, longest: usize) -> usize {
         let heads = config.num_attention_heads;
         12 * config.hidden_size
@@ -19,8 +19,8 @@ pub trait Footprint<B: Backend>: Copy + Send + Sync + 'static {
             + 5 * heads * longest
     }
 
-    /// About how many values the way back of a block works in, of each token: here the gradients of its input and of
-    /// what its products made, and these products' operands.
+    /// The working memory of a block's backward pass per token, in values and about. Here: the gradients of its input and
+    /// of the results of its products, and the operands of these products.
     fn work_values(config: &LlamaConfig) -> usize {
         5 * config.hidden_size + 2 * config.intermediate_size
     }

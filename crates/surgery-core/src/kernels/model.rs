@@ -1,4 +1,4 @@
-//! The model's operations: what stands between token ids and the final hidden states.
+//! The model's operations: embedding, norm, projections, rope, attention, SwiGLU, and the two sublayers of a block.
 
 use burn::tensor::activation::{silu, softmax};
 use burn::tensor::backend::Backend;
@@ -7,7 +7,7 @@ use burn::tensor::{FloatDType, Tensor};
 use crate::placement::Placement;
 use crate::tensors::{column, dtype};
 
-/// What hides a key from a query: large enough that its softmax is exactly 0 in every dtype with f32's
+/// The score of a key that a query may not see: low enough that its softmax is exactly 0 in every dtype with f32's
 /// exponent, and finite, so that no NaN can arise from it.
 const MASKED: f32 = -1e30;
 

@@ -13,7 +13,7 @@ use crate::config::LlamaConfig;
 use crate::data::seeded;
 use crate::error::Result;
 use crate::normal::normal;
-use crate::parameters::{ParameterKind as Kind, ParameterSpec};
+use crate::parameters::{ParameterKind as Kind, ParameterSpec, Parameters};
 use crate::recipe::Precision;
 
 impl<B: Backend> Llama<B> {
@@ -113,16 +113,26 @@ impl<B: Backend> Builder<'_, B> {
 }
 
 impl<A: AutodiffBackend> Llama<A> {
-    /// A model to train, with the weights of `model`.
+    /// A model to train, with the weights of `model`. All of its parameters are trained.
     pub fn trainable(model: Llama<A::InnerBackend>) -> Self {
-        struct RequireGrad;
-        impl<A: AutodiffBackend> ModuleMapper<A> for RequireGrad {
+        let parameters = model.config.parameters();
+        Self::trainable_in(model, parameters)
+    }
+
+    /// A model to train, with the weights of `model`. Only the parameters that are trainable in the table `parameters` get
+    /// a gradient.
+    pub fn trainable_in(model: Llama<A::InnerBackend>, parameters: Parameters) -> Self {
+        /// Takes the rows of the table in their order, which is the modules'.
+        struct RequireGrad<'a>(Iter<'a, ParameterSpec>);
+        impl<A: AutodiffBackend> ModuleMapper<A> for RequireGrad<'_> {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<A, D>>) -> Param<Tensor<A, D>> {
+                let spec = self.0.next().expect("a row for each parameter");
                 let (id, tensor, mapper) = param.consume();
-                Param::from_mapped_value(id, tensor.require_grad(), mapper)
+                // A parameter that was loaded for inference does not ask for its gradient by itself.
+                Param::from_mapped_value(id, tensor.set_require_grad(spec.trainable), mapper)
             }
         }
-        // A parameter that was loaded for inference does not ask for its gradient by itself.
-        Self::from_inner(model).map(&mut RequireGrad)
+        let model = Self::from_inner(model).map(&mut RequireGrad(parameters.iter()));
+        Self { parameters, ..model }
     }
 }

@@ -218,7 +218,7 @@ impl<B: Backend> Llama<B> {
         &self.config
     }
 
-    /// Its parameters.
+    /// Its parameters, and which of them are trained.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }

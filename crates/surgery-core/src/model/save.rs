@@ -1,6 +1,6 @@
 //! Writing a model: its weights by name, into a Hugging Face folder.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
@@ -15,7 +15,8 @@ use crate::parameters::EMBEDDING;
 
 impl<B: Backend> Llama<B> {
     /// Writes a Hugging Face folder: the companions of `input`, and the weights in the files, order and
-    /// dtypes of `like` (one f32 file for a model that came from no checkpoint).
+    /// dtypes of `like`, the checkpoint that the model came from (one f32 file where there is none). Parameters that
+    /// were not trained are copied from it byte for byte, where no other dtype is asked for.
     pub fn save(
         &self,
         output: &Path,
@@ -28,8 +29,14 @@ impl<B: Backend> Llama<B> {
             self.parameters.iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect();
         // What came from no checkpoint has no dtype of its own; config.json should say which it got.
         let dtype = if like.is_none() && dtype == SaveDtype::Input { SaveDtype::F32 } else { dtype };
+        let copies = like.is_some() && dtype == SaveDtype::Input;
+        let frozen: HashSet<&str> =
+            self.parameters.iter().filter(|spec| !spec.trainable).map(|spec| spec.name.as_str()).collect();
         write_model(output, input, like, &shapes, dtype, self.config.tie_word_embeddings, |name| {
             let name = if self.config.is_tied_head(name) { EMBEDDING } else { name };
+            if copies && frozen.contains(name) {
+                return None;
+            }
             let data = tensors.get(name)?.clone().into_data().convert::<f32>();
             Some(data.to_vec().expect("converted to f32"))
         })

@@ -90,7 +90,10 @@ pub(super) fn differentiate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::Inner
             reference.as_deref_mut(),
             losses,
         )?;
-        add_gradient(gradients, &model.parameters().head().name, of_head.reshape([-1]));
+        let spec = model.parameters().head();
+        if spec.trainable {
+            add_gradient(gradients, &spec.name, of_head.reshape([-1]));
+        }
         states.last = Some(of_hidden);
     }
     for (block, target) in block_losses {

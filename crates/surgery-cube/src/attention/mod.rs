@@ -23,7 +23,7 @@ pub(crate) struct Inputs<R: CubeRuntime> {
     sight: CubeTensor<R>,
 }
 
-/// What the way back needs of the way there.
+/// The results of the forward pass that the backward pass needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Attended<R: CubeRuntime> {
     out: CubeTensor<R>,

@@ -168,14 +168,15 @@ impl Backward<Plain, 6> for AttentionBack {
         let [x_node, nodes @ ..] = ops.parents;
         let gy = Floats::new(grads.consume::<Plain>(&ops.node));
         let (x, inputs, attended, shape) = ops.state;
-        let (gx, weights) = inputs.sublayer().backward(&x, attended, &gy, &inputs.layout);
+        let wanted = nodes.each_ref().map(Option::is_some);
+        let (gx, weights) = inputs.sublayer().backward(&x, attended, &gy, &inputs.layout, wanted);
         x.recycle();
         gy.recycle();
         if let Some(node) = x_node {
             grads.register::<Plain>(node.id, primitive(gx.into_vec(), &shape));
         }
         for ((node, gradient), weight) in nodes.into_iter().zip(weights).zip(&inputs.weights) {
-            if let Some(node) = node {
+            if let (Some(node), Some(gradient)) = (node, gradient) {
                 grads.register::<Plain>(node.id, primitive(gradient, weight.0.shape()));
             }
         }
@@ -193,14 +194,15 @@ impl Backward<Plain, 5> for MlpBack {
         let [x_node, nodes @ ..] = ops.parents;
         let gy = Floats::new(grads.consume::<Plain>(&ops.node));
         let (x, inputs, gated, shape) = ops.state;
-        let (gx, weights) = inputs.sublayer().backward(&x, gated, &gy);
+        let wanted = nodes.each_ref().map(Option::is_some);
+        let (gx, weights) = inputs.sublayer().backward(&x, gated, &gy, wanted);
         x.recycle();
         gy.recycle();
         if let Some(node) = x_node {
             grads.register::<Plain>(node.id, primitive(gx.into_vec(), &shape));
         }
         for ((node, gradient), weight) in nodes.into_iter().zip(weights).zip(&inputs.weights) {
-            if let Some(node) = node {
+            if let (Some(node), Some(gradient)) = (node, gradient) {
                 grads.register::<Plain>(node.id, primitive(gradient, weight.0.shape()));
             }
         }
