@@ -212,7 +212,7 @@ GENERATION_LINES = """{% for turn in messages %}
   {% if turn.role == 'assistant' %}
 Says:
     {% generation %}
-  {{ turn.content }}
+  {{ turn.content }}.
     {%- endgeneration %}
 
   {% else %}

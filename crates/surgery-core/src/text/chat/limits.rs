@@ -114,7 +114,8 @@ pub(super) fn paid_if_text(value: Value) -> Result<Value, Error> {
 pub(super) fn factor(value: Value) -> Result<Value, Error> {
     const LONGEST: usize = 256;
     match value.kind() {
-        ValueKind::Number => spend(value.as_i64().map_or(1, |number| number.unsigned_abs() as usize))?,
+        // Of a larger number no text is made: the engine refuses it.
+        ValueKind::Number => spend(value.as_usize().filter(|&number| number <= 100_000_000).unwrap_or(1))?,
         _ if value.len().is_some_and(|length| length > LONGEST) => {
             return Err(Error::new(ErrorKind::InvalidOperation, "repeats a long text or list"));
         }
