@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::files::Folder;
 
 use assembly::{Assembled, FILE, assemble};
-use chat::ChatTemplate;
+use chat::{Chat, ChatTemplate};
 
 /// How much longer replacements may make a text. Llama's make it up to 3 times as long; each of a hundred in a row
 /// that doubles it would fill any memory.
@@ -44,22 +44,6 @@ pub struct Token {
     pub is_added: bool,
 }
 
-/// A model's chat template, as far as there is one.
-#[derive(Debug, Clone)]
-enum Chat {
-    Template(Box<ChatTemplate>),
-    /// The model's folder has none.
-    Missing {
-        folder: String,
-    },
-    /// It has one that cannot be used, which is told where it is asked for.
-    Unusable {
-        path: String,
-        problem: String,
-        remedy: String,
-    },
-}
-
 impl TextEncoder {
     /// Loads `tokenizer.json`, with what the files beside it say of it, for a model with `vocab_size` rows.
     pub fn load(folder: &Folder, vocab_size: usize) -> Result<Self> {
@@ -80,12 +64,7 @@ impl TextEncoder {
             None => first_end_token(folder)?,
         };
         let end_token = end_token.filter(|&id| (id as usize) < vocab_size);
-        let chat = match ChatTemplate::load(folder, names) {
-            Ok(Some(template)) => Chat::Template(Box::new(template)),
-            Ok(None) => Chat::Missing { folder: folder.label("") },
-            Err(Error::Data { path, problem, remedy }) => Chat::Unusable { path, problem, remedy },
-            Err(other) => return Err(other),
-        };
+        let chat = Chat::load(folder, names)?;
         let normalizer = serde_json::to_value(tokenizer.get_normalizer());
         let decoder = serde_json::to_value(tokenizer.get_decoder());
         for (part, content) in [("normalizer", normalizer), ("decoder", decoder)] {
@@ -146,18 +125,7 @@ impl TextEncoder {
 
     /// The model's chat template. A model without one is bad input.
     pub fn chat(&self) -> Result<&ChatTemplate> {
-        match &self.chat {
-            Chat::Template(template) => Ok(template),
-            Chat::Missing { folder } => Err(Error::Data {
-                path: folder.clone(),
-                problem: "the model has no chat template, which documents with `messages` need".into(),
-                remedy: "give the documents as `prompt` and `completion`, or add a chat_template.jinja to the model".into(),
-            }),
-            Chat::Unusable { path, problem, remedy } => {
-                let (path, problem, remedy) = (path.clone(), problem.clone(), remedy.clone());
-                Err(Error::Data { path, problem, remedy })
-            }
-        }
+        self.chat.template()
     }
 
     /// Has the chat template's `strftime_now` give another time than that of loading.

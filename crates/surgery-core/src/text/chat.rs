@@ -9,6 +9,8 @@ mod functions;
 mod limits;
 mod python;
 mod source;
+mod tokens;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -47,6 +49,48 @@ pub struct Rendered {
     pub generated: Vec<Range<usize>>,
 }
 
+/// A model's chat template, as far as there is one.
+#[derive(Debug, Clone)]
+pub(super) enum Chat {
+    Template(Box<ChatTemplate>),
+    /// The model's folder has none.
+    Missing {
+        folder: String,
+    },
+    /// It has one that cannot be used, which is told where it is asked for.
+    Unusable {
+        path: String,
+        problem: String,
+        remedy: String,
+    },
+}
+
+impl Chat {
+    pub(super) fn load(folder: &Folder, tokens: BTreeMap<String, String>) -> Result<Self> {
+        match ChatTemplate::load(folder, tokens) {
+            Ok(Some(template)) => Ok(Chat::Template(Box::new(template))),
+            Ok(None) => Ok(Chat::Missing { folder: folder.label("") }),
+            Err(Error::Data { path, problem, remedy }) => Ok(Chat::Unusable { path, problem, remedy }),
+            Err(other) => Err(other),
+        }
+    }
+
+    pub(super) fn template(&self) -> Result<&ChatTemplate> {
+        match self {
+            Chat::Template(template) => Ok(template),
+            Chat::Missing { folder } => Err(Error::Data {
+                path: folder.clone(),
+                problem: "the model has no chat template, which documents with `messages` need".into(),
+                remedy: format!("give them as `prompt` and `completion`, or add a {FILE} to the model"),
+            }),
+            Chat::Unusable { path, problem, remedy } => {
+                let (path, problem, remedy) = (path.clone(), problem.clone(), remedy.clone());
+                Err(Error::Data { path, problem, remedy })
+            }
+        }
+    }
+}
+
 /// A chat template, ready to render.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
@@ -61,7 +105,7 @@ pub struct ChatTemplate {
 
 impl ChatTemplate {
     /// The template of the model in `folder`, where it has one. `tokens` are its special tokens by name.
-    pub(super) fn load(folder: &Folder, tokens: BTreeMap<String, String>) -> Result<Option<Self>> {
+    fn load(folder: &Folder, tokens: BTreeMap<String, String>) -> Result<Option<Self>> {
         let (path, source) = if folder.has(FILE) {
             let source = String::from_utf8(folder.read(FILE, MOST_BYTES)?);
             let path = folder.label(FILE);
@@ -249,4 +293,5 @@ impl Write for Limited {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
 mod tests;

@@ -13,7 +13,10 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 use super::date;
 use super::limits::{self, paid, paid_if_text, spend, spend_on};
 use super::python::{string, tojson};
-use super::source::{FACTOR, GENERATION, PAID, PAID_IF_TEXT};
+use super::writer::{FACTOR, GENERATION, ITEM, PAID, PAID_IF_TEXT};
+
+/// A test of two values.
+type Comparison = fn(&Value, &Value) -> bool;
 
 /// Filters that transformers' templates do without, and that make large values of small ones.
 const REMOVED: [&str; 6] = ["batch", "slice", "zip", "chain", "format", "pprint"];
@@ -51,6 +54,7 @@ pub(super) fn environment(now: SystemTime) -> Environment<'static> {
 
     environment.add_filter(PAID, paid);
     environment.add_filter(PAID_IF_TEXT, paid_if_text);
+    environment.add_filter(ITEM, item);
     environment.add_filter(FACTOR, limits::factor);
     environment.add_filter("string", |value: Value| string(&value));
     environment.add_filter("tojson", |value: Value, arguments: Rest<Value>, named: Kwargs| {
@@ -74,7 +78,7 @@ pub(super) fn environment(now: SystemTime) -> Environment<'static> {
         matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable | ValueKind::Map | ValueKind::String)
     });
     environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
-    let comparisons: [(&[&str], fn(&Value, &Value) -> bool); 6] = [
+    let comparisons: [(&[&str], Comparison); 6] = [
         (&["eq", "equalto", "==", "sameas"], |a, b| a == b),
         (&["ne", "!="], |a, b| a != b),
         (&["lt", "lessthan", "<"], |a, b| a < b),
@@ -133,6 +137,17 @@ fn method(state: &State, value: &Value, name: &str, arguments: &[Value]) -> Resu
         )),
         _ => unknown_method_callback(state, value, name, arguments),
     }
+}
+
+/// What a value has under a key; of a text, the letter.
+fn item(value: Value, key: Value) -> Result<Value, Error> {
+    let (Some(text), Some(index)) = (value.as_str(), key.as_i64()) else { return value.get_item(&key) };
+    spend(text.len())?;
+    let letter = match usize::try_from(index) {
+        Ok(index) => text.chars().nth(index),
+        Err(_) => text.chars().rev().nth(index.unsigned_abs() as usize - 1),
+    };
+    Ok(letter.map_or(Value::UNDEFINED, |letter| letter.to_string().into()))
 }
 
 fn join(value: Value, separator: Option<Value>, named: Kwargs) -> Result<String, Error> {
