@@ -317,6 +317,6 @@ EXPRESSIONS = [
     "{% for m in messages recursive %}{{ m.role }}{% endfor %}{% for a, b in [[1, 2], [3, 4]] %}{{ a }}{{ b }}{% endfor %}",
     "{% if messages[0].role == 'user' and not (messages[1].role != 'assistant' or false) %}yes{% elif true %}no{% else %}never{% endif %}",
     "{{ 'abc'[0] }}{{ 'äbc'[-3] }}{{ messages[0].content[0] }}{{ messages[0]['content'][1] }}{{ 'ab'[5] is defined }}",
-    "{% set i = 1 %}{{ messages[i]['role'][0].upper() }}{{ messages[i - 1].content[i:][0] }}{{ {'a': [7]}['a'][0] + 1 }}{{ [[1, 2], [3]][0][-1] }}",
+    "{% set i = 1 %}{{ messages[i]['role'][0].upper() }}{{ messages[i - 1].content[i:][0] }}{{ {'a': [7]}['a'][0] + 1 }}{{ [[1, 2], [3]][0][-1] }}{{ messages[{'k': [1]}['k'][0]][messages[0].keys() | first] }}",
     "{{ 1e16 }}{{ 1e-7 }}{{ 123456789.125 }}{{ 0.1 + 0.2 }}{{ 1_000 }}{{ 10000000000 * 10000000000 }}",
 ]

@@ -12,9 +12,8 @@ mod source;
 mod tokens;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
-use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -29,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::files::Folder;
 
 use functions::{MARKS, Raised};
-use limits::MOST_OUTPUT;
+use limits::{Limited, MOST_OUTPUT};
 
 /// The file that holds the template by itself.
 const FILE: &str = "chat_template.jinja";
@@ -71,6 +70,10 @@ impl Chat {
             Ok(Some(template)) => Ok(Chat::Template(Box::new(template))),
             Ok(None) => Ok(Chat::Missing { folder: folder.label("") }),
             Err(Error::Data { path, problem, remedy }) => Ok(Chat::Unusable { path, problem, remedy }),
+            Err(Error::Config { path, key, found, expected }) => {
+                let (problem, remedy) = (format!("`{key}` is {found}"), format!("expected {expected}"));
+                Ok(Chat::Unusable { path, problem, remedy })
+            }
             Err(other) => Err(other),
         }
     }
@@ -184,7 +187,10 @@ impl ChatTemplate {
             || messages.iter().flat_map(|message| [message.role.as_str().into(), message.content.text()]);
         let texts = || texts().chain(self.tokens.values().map(|token| token.as_str().into()));
         // Letters that the text cannot hold otherwise.
-        let mut free = ('\u{f0000}'..'\u{ffffe}').filter(|&mark| !texts().any(|text| text.contains(mark)));
+        let private = '\u{f0000}'..'\u{ffffe}';
+        let mut held = BTreeSet::new();
+        texts().for_each(|text| held.extend(text.chars().filter(|letter| private.contains(letter))));
+        let mut free = private.filter(|letter| !held.contains(letter));
         let marks = [free.next(), free.next()].map(|mark| mark.unwrap_or('\u{ffffd}'));
         let input: usize = texts().map(|text| text.len()).sum();
         let variables = context! {
@@ -194,7 +200,7 @@ impl ChatTemplate {
             documents => (),
             ..Value::from_serialize(&self.tokens)
         };
-        let mut out = Limited(Vec::new());
+        let mut out = Limited::default();
         let outcome = guarded(|| {
             limits::begin(input);
             MARKS.set(marks);
@@ -207,6 +213,9 @@ impl ChatTemplate {
             None => unusable(&self.path, format!("cannot be rendered: {}", described(&error))),
         })?;
         let text = String::from_utf8(out.0).expect("an engine that writes texts");
+        if !self.has_generation {
+            return Ok(Rendered { text, generated: Vec::new() });
+        }
         match cut_marks(&text, marks) {
             Some(rendered) => Ok(rendered),
             None => Err(unusable(&self.path, "changes what its generation blocks hold".into())),
@@ -237,11 +246,8 @@ fn in_settings(path: &str, value: Option<&Json>) -> Result<Option<String>> {
 }
 
 fn unusable(path: &str, problem: String) -> Error {
-    Error::Data {
-        path: path.into(),
-        problem,
-        remedy: format!("the chat template is in `{FILE}` or {SETTINGS}"),
-    }
+    let remedy = "correct the chat template, or give the documents as `prompt` and `completion`".into();
+    Error::Data { path: path.into(), problem, remedy }
 }
 
 /// What the engine says of a fault, and where.
@@ -273,23 +279,6 @@ fn cut_marks(text: &str, [begin, end]: [char; 2]) -> Option<Rendered> {
     }
     rendered.text.push_str(rest);
     open.is_empty().then_some(rendered)
-}
-
-/// Bytes up to a limit.
-struct Limited(Vec<u8>);
-
-impl Write for Limited {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MOST_OUTPUT {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! here first.
 
 use std::cell::Cell;
+use std::io::{self, Write};
 
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
@@ -17,7 +18,7 @@ pub(super) const MOST_DEPTH: usize = 64;
 /// What it costs to look at a value, in bytes.
 const VALUE: usize = 16;
 /// The work that any rendering may do, in bytes looked at.
-const WORK: u64 = 128 << 20;
+const WORK: u64 = 32 << 20;
 /// What it may do beside that, for each byte of its input.
 const WORK_PER_BYTE: u64 = 256;
 /// What it may do in all.
@@ -122,4 +123,22 @@ pub(super) fn factor(value: Value) -> Result<Value, Error> {
         _ => {}
     }
     Ok(value)
+}
+
+/// The bytes of a rendering, up to [`MOST_OUTPUT`].
+#[derive(Default)]
+pub(super) struct Limited(pub(super) Vec<u8>);
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MOST_OUTPUT {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -237,8 +237,8 @@ impl<'a> Writer<'a> {
                 } else {
                     // The engine knows no single letter of a text.
                     let value = self.out.split_off(begin);
-                    let key = brackets.trim_start().trim_start_matches('[').trim_end_matches(']');
-                    self.out.push_str(&format!(" ({value}|{ITEM}({key}))"));
+                    let key = brackets.trim_start();
+                    self.out.push_str(&format!(" ({value}|{ITEM}({}))", &key[1..key.len() - 1]));
                 }
             } else if self.is_next("|") {
                 let is_free = self.tokens.get(self.at + 1).is_some_and(|name| FREE.contains(&name.text));
