@@ -19,6 +19,7 @@ import torch
 import transformers
 
 from assembly import assembled
+from chat import write_chat
 from corpus import DOCUMENTS, PRETRAINING, QUESTIONS, TEXTS
 from files import digits7, write_json, write_jsonl, write_toml
 from harness import judged
@@ -112,13 +113,14 @@ def main():
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
-    for name in ("models", "expected", "steps", "pretrain", "objectives"):
+    for name in ("models", "expected", "steps", "pretrain", "objectives", "chat"):
         shutil.rmtree(out / name, ignore_errors=True)
     write_models(out / "models")
     write_expected(out)
     write_steps(out)
     write_pretraining(out)
     write_objectives(out)
+    write_chat(out / "chat", out / "models")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 //! Tests of the library on the CPU.
 
+mod chat;
 mod checkpoint;
 mod evaluation;
 mod kernels;

@@ -82,6 +82,7 @@ impl<P: Platform> Prepared<P> {
             fit::operation::<P>("", &recipe, models, None, &device)?;
         }
         let data = open_data(&recipe.data.path, &recipe.objective.sets(), &files.encoder)?;
+        data.refuse_without_alternative(&recipe, &files.config)?;
         check_lengths(&recipe, &files.config, bounding.as_ref(), &data)?;
         let models = fit::Models { operated: &files, bounding: bounding.as_ref() };
         fit::choose_batch_tokens::<P>(&mut recipe, models, &data, &device);

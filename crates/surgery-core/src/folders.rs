@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::files::Folder;
 use crate::model::Llama;
+use crate::objective::Weighing;
 use crate::platform::{DeviceOf, Platform};
 use crate::recipe::{Precision, Recipe};
 use crate::text::TextEncoder;
@@ -94,6 +95,25 @@ impl DataFolder {
     /// The most of its tokens that an evaluation runs a model of this shape over at once.
     pub fn longest(&self, config: &LlamaConfig) -> usize {
         evaluate::longest(&self.benchmark, config)
+    }
+
+    /// Refuses documents to forget without an alternative where the objective of `recipe` prefers it to them.
+    pub fn refuse_without_alternative(&self, recipe: &Recipe, config: &LlamaConfig) -> Result<()> {
+        let objective = recipe.objective.for_model(config, recipe.train.seed);
+        for set in recipe.objective.sets().into_iter().filter(|&set| objective.needs(set).alternative) {
+            let documents = self.corpus.documents(set).iter();
+            if let Some(document) = documents.clone().find(|document| document.alternatives.is_empty()) {
+                return Err(Error::Data {
+                    path: self.folder.label(&set.file()),
+                    problem: format!(
+                        "document {:?} has no `alternative`, which this objective prefers to it",
+                        document.id
+                    ),
+                    remedy: "add it, as one text or a list, or choose another `objective.forget`".into(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// What may be wrong with it: for an evaluation of `model`, or for an operation on it by `recipe`.

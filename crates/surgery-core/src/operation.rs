@@ -96,6 +96,7 @@ impl Operation<'_> {
         device: &DeviceOf<P>,
         observer: &mut dyn Observer,
     ) -> Result<Performed> {
+        self.data.refuse_without_alternative(self.recipe, &self.model.config)?;
         let checkpoint = self.model.checkpoint()?;
         let mut files = self.hashed_inputs()?;
         let parameters = self.model.config.parameters().train_only(&self.recipe.train.trainable)?;

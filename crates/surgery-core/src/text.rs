@@ -1,17 +1,21 @@
 //! Texts to tokens and back, with the tokenizer that came with the model.
 
 mod assembly;
+pub mod chat;
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::SystemTime;
 
 use serde_json::Value;
-use tokenizers::Tokenizer;
+use tokenizers::{Encoding, Tokenizer};
 
 use crate::error::{Error, Result};
 use crate::files::Folder;
 
 use assembly::{Assembled, FILE, assemble};
+use chat::{Chat, ChatTemplate};
 
 /// How much longer replacements may make a text. Llama's make it up to 3 times as long; each of a hundred in a row
 /// that doubles it would fill any memory.
@@ -24,7 +28,20 @@ pub struct TextEncoder {
     path: String,
     vocab_size: usize,
     beginning: Option<String>,
+    end_token: Option<u32>,
+    chat: Chat,
     conflicts: Vec<String>,
+}
+
+/// A token of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// The bytes of the text that it holds; of a letter that is divided among several tokens, each holds all bytes.
+    pub bytes: Range<usize>,
+    /// Whether the tokenizer has added it to the text.
+    pub is_added: bool,
 }
 
 impl TextEncoder {
@@ -40,7 +57,14 @@ impl TextEncoder {
                         .into(),
             });
         }
-        let Assembled { mut tokenizer, beginning, conflicts } = assemble(folder)?;
+        let Assembled { mut tokenizer, names, conflicts } = assemble(folder)?;
+        let beginning = ["bos_token", "eos_token"].iter().find_map(|name| names.get(*name)).cloned();
+        let end_token = match names.get("eos_token") {
+            Some(token) => tokenizer.token_to_id(token),
+            None => first_end_token(folder)?,
+        };
+        let end_token = end_token.filter(|&id| (id as usize) < vocab_size);
+        let chat = Chat::load(folder, names)?;
         let normalizer = serde_json::to_value(tokenizer.get_normalizer());
         let decoder = serde_json::to_value(tokenizer.get_decoder());
         for (part, content) in [("normalizer", normalizer), ("decoder", decoder)] {
@@ -58,7 +82,7 @@ impl TextEncoder {
         // The file may ask for padding or truncation, which would silently change the texts.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).expect("removing a truncation cannot fail");
-        Ok(Self { tokenizer, path, vocab_size, beginning, conflicts })
+        Ok(Self { tokenizer, path, vocab_size, beginning, end_token, chat, conflicts })
     }
 
     /// The ids of `text`, special tokens included.
@@ -78,17 +102,55 @@ impl TextEncoder {
         self.ids_and_ends(text, true)
     }
 
+    /// The tokens of `text`, each with the bytes of `text` that it holds.
+    pub fn encode_with_spans(&self, text: &str, special_tokens: bool) -> Result<Vec<Token>> {
+        let encoding = self.encoding(text, special_tokens)?;
+        let mut end_before = 0;
+        let tokens =
+            encoding.get_ids().iter().zip(encoding.get_offsets()).zip(encoding.get_special_tokens_mask());
+        let token = |((&id, &(start, end)), &is_special): ((&u32, &(usize, usize)), &u32)| {
+            // Some tokenizers leave the blanks that a token begins with out of its offsets.
+            let bytes = if is_special == 0 { start.min(end_before)..end } else { 0..0 };
+            end_before = end_before.max(end);
+            Token { id, bytes, is_added: is_special != 0 }
+        };
+        Ok(tokens.map(token).collect())
+    }
+
+    /// The token that ends a text: `eos_token` of tokenizer_config.json, or the first `eos_token_id` of
+    /// generation_config.json or config.json.
+    pub fn end_token(&self) -> Option<u32> {
+        self.end_token
+    }
+
+    /// The model's chat template. A model without one is bad input.
+    pub fn chat(&self) -> Result<&ChatTemplate> {
+        self.chat.template()
+    }
+
+    /// Has the chat template's `strftime_now` give another time than that of loading.
+    pub fn set_now(&mut self, now: SystemTime) -> Result<()> {
+        match &mut self.chat {
+            Chat::Template(template) => template.set_now(now),
+            _ => Ok(()),
+        }
+    }
+
     fn ids_and_ends(&self, text: &str, special_tokens: bool) -> Result<Vec<(u32, usize)>> {
+        let encoding = self.encoding(text, special_tokens)?;
+        let ends = encoding.get_offsets().iter().map(|&(_, end)| end);
+        Ok(encoding.get_ids().iter().copied().zip(ends).collect())
+    }
+
+    fn encoding(&self, text: &str, special_tokens: bool) -> Result<Encoding> {
         let encoding =
             guarded(|| self.tokenizer.encode(text, special_tokens)).map_err(|error| Error::Tokenizer {
                 path: self.path.clone(),
                 problem: format!("cannot encode {:?} ({error})", excerpt(text)),
             })?;
-        let ends = encoding.get_offsets().iter().map(|&(_, end)| end);
-        let tokens: Vec<(u32, usize)> = encoding.get_ids().iter().copied().zip(ends).collect();
-        match tokens.iter().find(|(id, _)| *id as usize >= self.vocab_size) {
-            None => Ok(tokens),
-            Some((id, _)) => Err(Error::Tokenizer {
+        match encoding.get_ids().iter().find(|id| **id as usize >= self.vocab_size) {
+            None => Ok(encoding),
+            Some(id) => Err(Error::Tokenizer {
                 path: self.path.clone(),
                 problem: format!(
                     "yields token {id} for {:?}, but the model has rows for {} tokens only: tokenizer and \
@@ -174,6 +236,19 @@ fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String>
             Err(format!("the file is malformed: {}", said.lines().next().unwrap_or_default()))
         }
     }
+}
+
+/// The first end token that generation_config.json names, or config.json.
+fn first_end_token(folder: &Folder) -> Result<Option<u32>> {
+    for file in ["generation_config.json", "config.json"].into_iter().filter(|file| folder.has(file)) {
+        let settings = folder.json(file)?;
+        let ids = settings.get("eos_token_id");
+        let first = ids.and_then(|ids| ids.as_array().map_or(Some(ids), |ids| ids.first()));
+        if let Some(id) = first.and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 /// By what factor the replacements in a normalizer or decoder, one after another, can make a text longer.

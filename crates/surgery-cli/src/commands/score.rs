@@ -3,7 +3,7 @@
 use serde_json::json;
 use surgery_core::Error;
 use surgery_core::data::lint::control_tokens;
-use surgery_core::data::{Document, Example, read_texts};
+use surgery_core::data::{Content, Document, Example, encode, read_texts};
 use surgery_core::evaluate::{context, score};
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
@@ -32,7 +32,12 @@ impl crate::backend::Job for Job {
         let log = Log::new(&common);
         let files = open_model(&args.model, log)?;
         log.findings(&control_tokens(&file, &texts, &files.encoder));
-        let encode = |document: &Document| Ok(Example::of_text(files.encoder.encode(&document.text())?));
+        let path = folder.label(&file);
+        let encode = |document: &Document| match &document.content {
+            // A text that predicts nothing has no NLL, which is no fault.
+            Content::Text(text) => Ok(Example::of_text(files.encoder.encode(text)?)),
+            _ => encode(&path, document, &files.encoder),
+        };
         let examples = texts.iter().map(encode).collect::<surgery_core::Result<Vec<_>>>()?;
         let longest = examples.iter().map(Example::len).max().unwrap_or(0);
         fit::evaluation::<P>("scoring", &[&files], |config| longest.min(context(config)), &device)?;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Corpus, Document, Example, Question, QuestionSet, Set, Split};
+use super::{Corpus, Document, Example, Question, QuestionSet, Set, Split, encode};
 use crate::error::{Error, Result};
 use crate::files::Folder;
 use crate::text::TextEncoder;
@@ -114,22 +114,8 @@ pub fn encode_documents(
     documents: &[Document],
     encoder: &TextEncoder,
 ) -> Result<Vec<Example>> {
-    let encode = |document: &Document| {
-        let tokens = encoder.encode(&document.text())?;
-        if tokens.len() < 2 {
-            return Err(Error::Data {
-                path: folder.label(file),
-                problem: format!(
-                    "document {:?} encodes to {} token(s), which leaves none to predict",
-                    document.id,
-                    tokens.len()
-                ),
-                remedy: "lengthen or remove it".into(),
-            });
-        }
-        Ok(Example::of_text(tokens))
-    };
-    documents.iter().map(encode).collect()
+    let path = folder.label(file);
+    documents.iter().map(|document| encode(&path, document, encoder)).collect()
 }
 
 fn encode_questions(

@@ -2,21 +2,37 @@
 
 use std::ops::Range;
 
+use super::{ASSISTANT, Content, Document, Message, MessageContent};
+use crate::error::{Error, Result};
+use crate::text::{TextEncoder, Token};
+
 /// A document as a model reads it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Example {
     /// Its token ids, special tokens included.
     pub tokens: Vec<u32>,
-    /// Which of its tokens are predicted: ascending, disjoint ranges of indices; never the first token.
+    /// Which of its tokens are predicted: ascending ranges of indices, disjoint; never the first token.
     pub predicted: Vec<Range<usize>>,
     /// What a preference loss prefers to it: the same beginning with other ends, in the order of the data.
     pub alternatives: Vec<Example>,
 }
 
 impl Example {
-    /// A text: every token but the first is predicted.
+    /// A text, of which every token but the first is predicted.
     pub fn of_text(tokens: Vec<u32>) -> Self {
-        let predicted = if tokens.len() > 1 { vec![1..tokens.len()] } else { Vec::new() };
+        let predicted = Vec::from_iter((tokens.len() > 1).then_some(1..tokens.len()));
+        Self { tokens, predicted, alternatives: Vec::new() }
+    }
+
+    /// A text with the tokens that `is_predicted` says, and never the first.
+    fn new(tokens: Vec<u32>, is_predicted: impl Fn(usize) -> bool) -> Self {
+        let mut predicted: Vec<Range<usize>> = Vec::new();
+        for index in (1..tokens.len()).filter(|&index| is_predicted(index)) {
+            match predicted.last_mut() {
+                Some(last) if last.end == index => last.end += 1,
+                _ => predicted.push(index..index + 1),
+            }
+        }
         Self { tokens, predicted, alternatives: Vec::new() }
     }
 
@@ -34,4 +50,152 @@ impl Example {
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
+
+    /// Whether the token of this index is predicted.
+    pub fn is_predicted(&self, index: usize) -> bool {
+        let after = self.predicted.partition_point(|range| range.end <= index);
+        self.predicted.get(after).is_some_and(|range| range.contains(&index))
+    }
 }
+
+/// Encodes a document of the file at `path`. One without anything to predict is bad input.
+pub fn encode(path: &str, document: &Document, encoder: &TextEncoder) -> Result<Example> {
+    let id = &document.id;
+    let mut example = encode_content(path, id, &document.content, encoder)?;
+    for alternative in &document.alternatives {
+        let content = with_end(&document.content, alternative);
+        example.alternatives.push(encode_content(path, id, &content, encoder)?);
+    }
+    Ok(example)
+}
+
+/// The same document with another text, another completion or another last message.
+fn with_end(content: &Content, end: &str) -> Content {
+    let end = end.to_owned();
+    match content {
+        Content::Text(_) => Content::Text(end),
+        Content::Completion { prompt, .. } => Content::Completion { prompt: prompt.clone(), completion: end },
+        Content::Messages(messages) => {
+            let mut messages = messages.clone();
+            if let Some(last) = messages.last_mut() {
+                last.content = MessageContent::Text(end);
+            }
+            Content::Messages(messages)
+        }
+    }
+}
+
+fn encode_content(path: &str, id: &str, content: &Content, encoder: &TextEncoder) -> Result<Example> {
+    let example = match content {
+        Content::Text(text) => Example::of_text(encoder.encode(text)?),
+        Content::Completion { prompt, completion } => {
+            encode_completion(path, id, prompt, completion, encoder)?
+        }
+        Content::Messages(messages) => {
+            encode_messages(messages, encoder).map_err(|error| of_document(error, path, id))?
+        }
+    };
+    if example.predicted.is_empty() {
+        return Err(Error::Data {
+            path: path.into(),
+            problem: format!(
+                "document {id:?} encodes to {} token(s), which leaves none to predict",
+                example.tokens.len()
+            ),
+            remedy: "lengthen or remove it".into(),
+        });
+    }
+    Ok(example)
+}
+
+/// Says of which document a fault is told.
+fn of_document(error: Error, path: &str, id: &str) -> Error {
+    match error {
+        Error::Data { path: template, problem, remedy } => {
+            Error::Data { path: template, problem: format!("{problem} (document {id:?} of {path})"), remedy }
+        }
+        other => other,
+    }
+}
+
+/// Prompt and completion as one text, and the end token. The completion is predicted from the first token that holds any
+/// of it.
+fn encode_completion(
+    path: &str,
+    id: &str,
+    prompt: &str,
+    completion: &str,
+    encoder: &TextEncoder,
+) -> Result<Example> {
+    let end = encoder.end_token().ok_or_else(|| Error::Data {
+        path: path.into(),
+        problem: format!(
+            "document {id:?} has a `prompt` and a `completion`, and the model has no end token to put after them"
+        ),
+        remedy: "name one as `eos_token` in tokenizer_config.json, or give the document as `text`".into(),
+    })?;
+    let whole = format!("{prompt}{completion}");
+    let tokens = encoder.encode_with_spans(&whole, true)?;
+    let is_ended = tokens.last().is_some_and(|last| last.is_added && last.id == end);
+    let appended = tokens.len() - usize::from(is_ended);
+    let completion = prompt.len()..whole.len();
+    let is_predicted = |index: usize| index >= appended || holds(&tokens[index], &completion);
+    let ids = tokens.iter().map(|token| token.id).chain((!is_ended).then_some(end)).collect();
+    let example = Example::new(ids, is_predicted);
+    // The end token alone is no completion.
+    let is_empty = !(1..appended).any(is_predicted);
+    Ok(if is_empty { Example { predicted: Vec::new(), ..example } } else { example })
+}
+
+/// Messages by the model's template. Predicted is what its generation blocks hold, or else what it adds for each message
+/// of the assistant.
+fn encode_messages(messages: &[Message], encoder: &TextEncoder) -> Result<Example> {
+    let template = encoder.chat()?;
+    let whole = template.render(messages, false)?;
+    let spans = match template.has_generation() {
+        true => whole.generated,
+        false => {
+            let mut spans = Vec::new();
+            let answers = messages.iter().enumerate().filter(|(_, message)| message.role == ASSISTANT);
+            for (index, _) in answers {
+                let begin = template.render(&messages[..index], true)?.text;
+                let end = match index + 1 == messages.len() {
+                    true => whole.text.len(),
+                    false => {
+                        let rendered = template.render(&messages[..=index], false)?.text;
+                        beginning(&whole.text, &rendered, index + 1, template.path())?
+                    }
+                };
+                spans.push(beginning(&whole.text, &begin, index, template.path())?..end);
+            }
+            spans
+        }
+    };
+    let tokens = encoder.encode_with_spans(&whole.text, false)?;
+    let is_predicted = |index: usize| spans.iter().any(|span| holds(&tokens[index], span));
+    Ok(Example::new(tokens.iter().map(|token| token.id).collect(), is_predicted))
+}
+
+/// The length of `rendered`, the rendering of the first `count` messages, which must be the beginning of `whole`.
+fn beginning(whole: &str, rendered: &str, count: usize, path: &str) -> Result<usize> {
+    match whole.starts_with(rendered) {
+        true => Ok(rendered.len()),
+        false => Err(Error::Data {
+            path: path.into(),
+            problem: format!(
+                "writes the first {count} message(s) otherwise where others follow, so that what the assistant says \
+                 cannot be told from the rest"
+            ),
+            remedy: "put what is to be predicted into {% generation %} blocks in the template".into(),
+        }),
+    }
+}
+
+/// Whether a token holds a byte of a span of the text.
+fn holds(token: &Token, span: &Range<usize>) -> bool {
+    token.bytes.start < span.end && span.start < token.bytes.end
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
+mod tests;

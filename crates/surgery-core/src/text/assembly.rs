@@ -32,8 +32,8 @@ const NAMES: [&str; 7] =
 /// A tokenizer, and what its settings say of it.
 pub(super) struct Assembled {
     pub(super) tokenizer: Tokenizer,
-    /// The text of the token that begins a text, or of the end token where there is none.
-    pub(super) beginning: Option<String>,
+    /// The texts of its usual special tokens, by name.
+    pub(super) names: BTreeMap<String, String>,
     /// Settings that are not followed, because transformers does not follow them: sentences for a warning.
     pub(super) conflicts: Vec<String>,
 }
@@ -61,8 +61,9 @@ pub(super) fn assemble(folder: &Folder) -> Result<Assembled> {
     tokens.add_to(&mut tokenizer)?;
     tokenizer.set_encode_special_tokens(settings.flag("split_special_tokens")?.unwrap_or(false));
     let conflicts = settings.prefix_conflict(class, &tokenizer)?.into_iter().collect();
-    let beginning = ["bos_token", "eos_token"].iter().find_map(|name| tokens.named(name)).map(str::to_owned);
-    Ok(Assembled { tokenizer, beginning, conflicts })
+    let named = |name: &&str| Some(((*name).to_owned(), tokens.named(name)?.to_owned()));
+    let names = NAMES.iter().filter_map(named).collect();
+    Ok(Assembled { tokenizer, names, conflicts })
 }
 
 /// A token as a file declares it.
