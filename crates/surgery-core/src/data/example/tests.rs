@@ -72,7 +72,7 @@ fn conversation(messages: &[(&str, &str)]) -> Document {
 fn the_completion_and_the_end_token_are_predicted() {
     let plain = encoder(&["bc"], ["<s>", ""], json!({}));
     // `b` of the prompt and `c` of the completion are one token.
-    let example = encode(&completion("ab", "cd"), &plain).unwrap();
+    let example = encode("test.jsonl", &completion("ab", "cd"), &plain).unwrap();
     assert_eq!(
         (example.tokens.as_slice(), example.predicted.as_slice()),
         ([0, 2, 17, 5, 1].as_slice(), [2..5].as_slice())
@@ -82,8 +82,8 @@ fn the_completion_and_the_end_token_are_predicted() {
 
     // A tokenizer that ends its texts ends this one, too; one in writing is part of the completion.
     let ending = encoder(&["bc"], ["<s>", "</s>"], json!({ "eos_token": "</s>" }));
-    assert_eq!(encode(&completion("ab", "cd"), &ending).unwrap(), example);
-    let written = encode(&completion("a", "d</s>"), &plain).unwrap();
+    assert_eq!(encode("test.jsonl", &completion("ab", "cd"), &ending).unwrap(), example);
+    let written = encode("test.jsonl", &completion("a", "d</s>"), &plain).unwrap();
     assert_eq!(
         (written.tokens.as_slice(), written.predicted.as_slice()),
         ([0, 2, 5, 1, 1].as_slice(), [2..5].as_slice())
@@ -91,12 +91,12 @@ fn the_completion_and_the_end_token_are_predicted() {
 
     // Without a token in front, the first is never predicted.
     let bare = encoder(&[], ["", ""], json!({ "eos_token": "<s>" }));
-    let example = encode(&completion("", "ab"), &bare).unwrap();
+    let example = encode("test.jsonl", &completion("", "ab"), &bare).unwrap();
     assert_eq!(
         (example.tokens.as_slice(), example.predicted.as_slice()),
         ([2, 3, 0].as_slice(), [1..3].as_slice())
     );
-    let refused = encode(&completion("", "a"), &bare).unwrap_err().to_string();
+    let refused = encode("test.jsonl", &completion("", "a"), &bare).unwrap_err().to_string();
     assert!(refused.contains("document \"d\": encodes to 2 token(s), of which none"), "{refused}");
 }
 
@@ -109,14 +109,14 @@ fn alternatives_have_the_same_beginning() {
     );
     let mut document = completion("ab", "c");
     document.alternatives = vec!["d".into(), "ef".into()];
-    let example = encode(&document, &encoder).unwrap();
+    let example = encode("test.jsonl", &document, &encoder).unwrap();
     let alternatives: Vec<_> = example.alternatives.iter().map(|example| example.tokens.as_slice()).collect();
     assert_eq!(alternatives, [&[0, 2, 3, 5, 1][..], &[0, 2, 3, 6, 7, 1]]);
     assert_eq!(example.alternatives[1].predicted, [3..6]);
 
     let mut document = conversation(&[("user", "a"), ("assistant", "b")]);
     document.alternatives = vec!["cd".into()];
-    let example = encode(&document, &encoder).unwrap();
+    let example = encode("test.jsonl", &document, &encoder).unwrap();
     assert_eq!(
         (example.tokens.as_slice(), example.predicted.as_slice()),
         ([2, 16, 3, 16].as_slice(), [2..4].as_slice())
@@ -130,7 +130,7 @@ fn every_answer_is_predicted_and_nothing_else() {
                     {% if add_generation_prompt %}<a>{% endif %}";
     let plain = encoder(&[], ["<s>", ""], json!({ "chat_template": template }));
     let messages = [("user", "e"), ("assistant", "f"), ("user", "g"), ("assistant", "h"), ("user", "i")];
-    let example = encode(&conversation(&messages), &plain).unwrap();
+    let example = encode("test.jsonl", &conversation(&messages), &plain).unwrap();
     // <c>e|<a>f|<c>g|<a>h|<c>i|, without a token in front.
     assert_eq!(example.tokens.len(), 25);
     assert_eq!(example.predicted, [8..10, 18..20]);
@@ -138,7 +138,7 @@ fn every_answer_is_predicted_and_nothing_else() {
     let blocks = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}\
                   {% else %}{{ m.content }}{% endif %}{{ loop.length | replace('5', '|') }}{% endfor %}";
     let blocks = encoder(&[], ["<s>", ""], json!({ "chat_template": blocks }));
-    let example = encode(&conversation(&messages), &blocks).unwrap();
+    let example = encode("test.jsonl", &conversation(&messages), &blocks).unwrap();
     assert_eq!((example.tokens.len(), example.predicted), (10, vec![2..3, 6..7]));
 }
 
@@ -147,7 +147,7 @@ fn what_cannot_be_predicted_is_refused() {
     let answer = conversation(&[("user", "a"), ("assistant", "b"), ("user", "c")]);
     let said = |settings: Value| {
         let encoder = encoder(&[], ["<s>", ""], settings);
-        encode(&answer, &encoder).unwrap_err().to_string()
+        encode("test.jsonl", &answer, &encoder).unwrap_err().to_string()
     };
     let cases = [
         (json!({}), "m: document \"d\": the model has no chat template"),
