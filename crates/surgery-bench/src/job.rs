@@ -7,8 +7,8 @@ use surgery_core::recipe::Precision;
 use crate::Result;
 use crate::ours::Ours;
 use crate::peer::{Arrangement, Peer};
+use crate::quiet::{median, settle};
 use crate::report::{Job, PeerJob};
-use crate::rounds::{median, settle};
 use crate::work;
 
 /// Number of rounds; few, because a job takes long.

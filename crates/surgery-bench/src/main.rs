@@ -9,6 +9,7 @@ mod memory;
 mod ours;
 mod peer;
 mod precomputed;
+mod quiet;
 mod report;
 mod rounds;
 mod table;

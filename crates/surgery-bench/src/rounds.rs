@@ -1,8 +1,6 @@
 //! Measures one shape in rounds. Compared measurements alternate, so that other load on the machine affects them
 //! equally.
 
-use std::time::Duration;
-
 use surgery_core::platform::{DeviceOf, Platform};
 use surgery_core::recipe::Precision;
 use surgery_ndarray::Cpu;
@@ -13,6 +11,7 @@ use crate::job::measure_job;
 use crate::memory::forget_peak;
 use crate::ours::{Ours, ReferenceIs};
 use crate::peer::{Arrangement, Peer, PeerParts, PeerStep};
+use crate::quiet::{median, settle};
 use crate::report::{Evaluation, Floor, Measured, Parts, PeerMeasured, Step};
 use crate::work::{Lengths, OPTIONS, QUESTIONS, Shape, Work};
 
@@ -164,11 +163,6 @@ fn in_turn<T>(peer: &mut Option<&mut Peer>, work: impl FnOnce(&mut Peer) -> Resu
     Ok(Some(value))
 }
 
-/// Waits, since idle threads may spin for a while and would slow the other program.
-pub(crate) fn settle() {
-    std::thread::sleep(Duration::from_millis(250));
-}
-
 fn peer_summary(
     rounds: &[PeerRound],
     memory_bytes: Option<u64>,
@@ -197,10 +191,4 @@ fn peer_summary(
 
 fn median_of<T>(rounds: &[T], value: impl Fn(&T) -> f64) -> f64 {
     median(&mut rounds.iter().map(value).collect::<Vec<_>>())
-}
-
-pub(crate) fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len().is_multiple_of(2) { (values[middle - 1] + values[middle]) / 2.0 } else { values[middle] }
 }

@@ -6,6 +6,9 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::backend::Name;
 
+/// The name of the embedded model that has not learnt the benchmark's subjects.
+pub const EMBEDDED_BASE: &str = "embedded-base";
+
 /// Make a language model forget, learn, and otherwise stay itself: LLM Surgery (arXiv 2409.13054).
 ///
 /// Without a command: the default recipe on the embedded benchmark and model.
@@ -115,7 +118,7 @@ pub struct Reproduce {
     #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
     pub model: String,
     /// The model that θ_pre was trained from, off-the-shelf
-    #[arg(long, value_name = "M", default_value = crate::inputs::EMBEDDED_BASE)]
+    #[arg(long, value_name = "M", default_value = EMBEDDED_BASE)]
     pub base: String,
     /// The data folder, or `embedded`
     #[arg(long, value_name = "DIR", default_value = surgery_core::recipe::EMBEDDED)]

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use surgery_core::data::Set;
-use surgery_core::files::Folder;
+use surgery_core::files::{Folder, file_in_folder};
 use surgery_core::folders::{DataFolder, ModelFolder};
 use surgery_core::recipe::{Check, EMBEDDED, parse};
 use surgery_core::text::TextEncoder;
 use surgery_core::{Error, Result};
 
+use crate::args::EMBEDDED_BASE;
 use crate::hub::{Hub, Name};
 use crate::terminal::Log;
 
@@ -37,9 +38,6 @@ pub fn open_data(source: &str, needed: &[Set], encoder: &TextEncoder) -> Result<
     DataFolder::open(folder, needed, encoder)
 }
 
-/// The name of the embedded model that has not learnt the benchmark's subjects.
-pub const EMBEDDED_BASE: &str = "embedded-base";
-
 /// Something embedded: the source that stands for it, what messages call it, and its files.
 type Embedded = (&'static str, &'static str, fn() -> Vec<surgery_datasets::File>);
 
@@ -65,12 +63,6 @@ fn folder(source: &str, embedded: &[Embedded]) -> Result<Folder> {
                  Hugging Face hub"
                 .into(),
     })
-}
-
-/// A file's folder and its name there.
-pub fn file_in_folder(path: &Path) -> (Folder, String) {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    (Folder::Disk(path.parent().unwrap_or(Path::new("")).to_path_buf()), name)
 }
 
 /// The shipped recipes: name, what it is for, text.

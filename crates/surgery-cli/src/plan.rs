@@ -1,8 +1,8 @@
 //! `--dry-run`: what a run would do, and what it would take.
 
 use serde_json::{Value, json};
-use surgery_core::batch::windows;
 use surgery_core::data::lint::Finding;
+use surgery_core::data::windows;
 use surgery_core::data::{EncodedQuestion, Example, Set};
 use surgery_core::memory::{resident_bytes, shown};
 use surgery_core::platform::Platform;

@@ -16,9 +16,9 @@ use surgery_core::recipe::Recipe;
 use surgery_core::replay;
 use surgery_core::{Error, Result};
 
-use crate::args::Common;
+use crate::args::{Common, EMBEDDED_BASE};
 use crate::fit;
-use crate::inputs::{EMBEDDED_BASE, open_data, open_model};
+use crate::inputs::{open_data, open_model};
 use crate::output::Output;
 use crate::report::REPORT;
 use crate::terminal::Log;

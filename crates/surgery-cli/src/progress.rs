@@ -150,6 +150,15 @@ impl Progress {
     }
 }
 
+/// Reports where a run resumes.
+pub fn tell_resumed(from: Option<(usize, &Path)>, damaged: &[Error], log: Log) {
+    damaged.iter().for_each(|error| log.warn(&error.to_string()));
+    match from {
+        Some((step, path)) => log.info(&format!("going on after step {step}, from {}", path.display())),
+        None => log.info("there is no whole checkpoint: beginning with the first step"),
+    }
+}
+
 /// The lines of a file that [`Progress`] wrote; empty if the file does not exist.
 pub fn read_lines(path: &Path) -> Result<Vec<Value>> {
     if !path.exists() {
@@ -199,7 +208,7 @@ impl Observer for Progress {
                 Ok(())
             }
             Event::Resuming { from, damaged } => {
-                crate::resume::tell(from, damaged, self.log);
+                tell_resumed(from, damaged, self.log);
                 Ok(())
             }
             Event::Generating { done, total } => {

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use surgery_core::files::write_text;
 use surgery_core::operation::{CHECKPOINTS, STATES};
-use surgery_core::resume::Saved;
 use surgery_core::{Error, Kind, Result};
 
 use crate::output::RECIPE;
@@ -43,17 +42,6 @@ pub fn keep_recipe(output: &Path, resolved: &str) -> Result<()> {
 pub const RECORDS: [&str; 1] = [RECIPE];
 /// The files of a run that grow with its steps.
 pub const LOGS: [&str; 2] = [METRICS, EVALUATIONS];
-
-/// Says where a run goes on.
-pub fn tell(from: Option<&Saved>, damaged: &[Error], log: Log) {
-    damaged.iter().for_each(|error| log.warn(&error.to_string()));
-    match from {
-        Some(saved) => {
-            log.info(&format!("going on after step {}, from {}", saved.step(), saved.path.display()));
-        }
-        None => log.info("there is no whole checkpoint: beginning with the first step"),
-    }
-}
 
 /// Removes what only an unfinished run needs.
 pub fn finish(output: &Path, log: Log) {

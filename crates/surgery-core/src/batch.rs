@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::data::Example;
+use crate::data::{Example, windows};
 
 /// A window of a document: the tokens that are run together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,23 +106,6 @@ pub struct Rows {
     pub segments: Vec<Segment>,
     /// Every token that is predicted, in the order of texts and of their tokens.
     pub targets: Vec<Target>,
-}
-
-/// The windows of a document of `length` tokens in a context of `context`: each begins with the last token
-/// of the one before, so that every token but the first is predicted exactly once.
-pub fn windows(length: usize, context: usize) -> Vec<Range<usize>> {
-    assert!(context >= 2, "a window must hold a token and the one it predicts");
-    let mut windows = Vec::new();
-    let mut start = 0;
-    while start + 1 < length {
-        let end = (start + context).min(length);
-        windows.push(start..end);
-        start = end - 1;
-    }
-    if windows.is_empty() && length == 1 {
-        windows.push(0..1);
-    }
-    windows
 }
 
 /// Input tokens of one forward pass without a gradient, unless a single window has more.

@@ -12,7 +12,6 @@ use crate::checkpoint::{Checkpoint, INDEX, SINGLE};
 use crate::error::{Error, Result};
 use crate::files::Folder;
 use crate::json;
-use crate::parameters::{EMBEDDING, HEAD};
 
 pub use rope::{Rope, RopeScaling};
 
@@ -176,6 +175,11 @@ const GENERATION_KEYS: [&str; 14] = [
     "stop_strings",
     "suppress_tokens",
 ];
+
+/// The embedding, `[vocab, hidden]`.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The head of a model that is not tied, `[vocab, hidden]`.
+pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// The most parameters a model may claim: an order of magnitude above the largest Llama.
 const MOST_PARAMETERS: u64 = 10_000_000_000_000;

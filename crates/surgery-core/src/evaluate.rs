@@ -21,7 +21,8 @@ use crate::kernels::Kernels;
 use crate::model::Llama;
 use crate::reference::Reference;
 
-pub use results::{Accuracy, Choices, Evaluation, Halves, Perplexity, choose};
+pub use crate::evaluation::{Accuracy, Evaluation, Halves, Perplexity};
+pub use results::{Choices, choose};
 use results::{accuracy, mean, perplexity};
 
 /// The longest window of a text, in tokens, where the model's own context is not shorter: the paper's

@@ -1,8 +1,9 @@
 //! What happens during an operation, told as it happens. Whoever calls decides how it looks.
 
+use std::path::Path;
+
 use crate::error::{Error, Result};
-use crate::evaluate::Evaluation;
-use crate::resume::Saved;
+use crate::evaluation::Evaluation;
 use crate::step::StepRecord;
 
 /// A stage of an operation.
@@ -25,8 +26,8 @@ pub enum Event<'a> {
     Stage(Stage),
     /// A run goes on from a checkpoint, or from the beginning where there is no whole one.
     Resuming {
-        /// The checkpoint.
-        from: Option<&'a Saved>,
+        /// The steps done, and the folder of the checkpoint.
+        from: Option<(usize, &'a Path)>,
         /// Newer ones that are damaged, and how.
         damaged: &'a [Error],
     },

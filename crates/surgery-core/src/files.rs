@@ -320,6 +320,12 @@ fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
+/// A file's folder and its name there.
+pub fn file_in_folder(path: &Path) -> (Folder, String) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    (Folder::Disk(path.parent().unwrap_or(Path::new("")).to_path_buf()), name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

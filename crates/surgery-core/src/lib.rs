@@ -3,7 +3,11 @@
 //!
 //! Everything is generic over burn's [`Backend`](burn::tensor::backend::Backend). This crate names no
 //! backend, prints nothing and opens no socket: it emits [events](event::Event) and returns values.
-//! [`objective`] reads like the paper's method section, [`step`] like its algorithm box.
+//! [`objective`] reads like the paper's method section, [`step`] like its algorithm box, and [`operation`] is the whole:
+//!
+//! ```no_run
+#![doc = include_str!("../examples/operate.rs")]
+//! ```
 
 pub mod account;
 pub mod activations;
@@ -14,6 +18,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod evaluate;
+pub mod evaluation;
 pub mod event;
 pub mod files;
 pub mod folders;

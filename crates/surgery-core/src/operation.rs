@@ -2,6 +2,7 @@
 //!
 //! This is what `surgery run` does; it prints nothing and tells an [`Observer`] of its progress.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ use crate::model::{At, Llama};
 use crate::objective::Weighing;
 use crate::parameters::Parameters;
 use crate::platform::{DeviceOf, Platform};
-use crate::recipe::{Recipe, ReferenceForm};
+use crate::recipe::{Check, Recipe, ReferenceForm};
 use crate::reference::{Cached, Live, Reference, Store, bytes_of_states};
 use crate::replay::{Likelihood, ReplayFilter, write_texts};
 use crate::report::{Fluency, Hashed, Report};
@@ -89,6 +90,14 @@ struct Prepared<P: Platform> {
     seconds: [f64; 2],
 }
 
+impl<'a> Operation<'a> {
+    /// An operation from the beginning, with no bounding model.
+    pub fn new(recipe: &'a Recipe, model: &'a ModelFolder, data: &'a DataFolder, output: &'a Path) -> Self {
+        let (records, logs): (&[&str], &[&str]) = (&[], &[]);
+        Self { recipe, model, bounding: None, data, output, resume: false, records, logs }
+    }
+}
+
 impl Operation<'_> {
     /// Performs it on `device`, and writes the model and, where the recipe asks for them, checkpoints.
     pub fn perform<P: Platform>(
@@ -96,7 +105,8 @@ impl Operation<'_> {
         device: &DeviceOf<P>,
         observer: &mut dyn Observer,
     ) -> Result<Performed> {
-        self.data.refuse_without_alternative(self.recipe, &self.model.config)?;
+        self.check()?;
+        fs::create_dir_all(self.output).map_err(Error::write(self.output))?;
         let checkpoint = self.model.checkpoint()?;
         let mut files = self.hashed_inputs()?;
         let parameters = self.model.config.parameters().train_only(&self.recipe.train.trainable)?;
@@ -190,6 +200,19 @@ impl Operation<'_> {
         self.is_cached() && !self.keeps_all_states(checkpoint)
     }
 
+    /// Refuses what cannot be performed, before any weight is read.
+    fn check(&self) -> Result<()> {
+        let wrong = |problem| Error::Recipe { origin: "the recipe".into(), problem };
+        self.recipe.check().map_err(wrong)?;
+        self.recipe.objective.check_model(&self.model.config).map_err(wrong)?;
+        if let (Some(source), None) = (self.recipe.objective.bounding_model(), self.bounding) {
+            return Err(wrong(format!(
+                "`objective.ascent_model` is {source:?}, and the operation was given no such model"
+            )));
+        }
+        self.data.refuse_without_alternative(self.recipe, &self.model.config)
+    }
+
     fn load<P: Platform>(&self, checkpoint: &Checkpoint, device: &DeviceOf<P>) -> Result<Llama<P::Infer>> {
         Llama::load(&self.model.config, checkpoint, self.recipe.model.precision, device)
     }
@@ -229,7 +252,8 @@ impl Operation<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Option<Saved>> {
         let (saved, damaged) = checkpoints.newest()?;
-        observer.observe(Event::Resuming { from: saved.as_ref(), damaged: &damaged });
+        let from = saved.as_ref().map(|saved| (saved.step(), saved.path.as_path()));
+        observer.observe(Event::Resuming { from, damaged: &damaged });
         checkpoints.restore_logs(saved.as_ref(), self.output)?;
         Ok(saved)
     }

@@ -6,14 +6,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, is_buffer};
-use crate::config::LlamaConfig;
+use crate::config::{EMBEDDING, HEAD, LlamaConfig};
 use crate::error::{Error, Result};
 use crate::globs::Glob;
-
-/// The embedding, `[vocab, hidden]`.
-pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
-/// The head of a model that is not tied, `[vocab, hidden]`.
-pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// The role of a parameter in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

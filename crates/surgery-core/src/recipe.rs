@@ -1,7 +1,6 @@
 //! Recipes: everything an operation is told, as TOML. An omitted key has the paper's value; an unknown one
 //! is refused.
 
-use burn::tensor::FloatDType;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +8,9 @@ use crate::checkpoint::SaveDtype;
 use crate::data::DocumentsPerStep;
 use crate::error::{Error, Result};
 use crate::globs::Glob;
+pub use crate::model::Precision;
 use crate::objective::Objective;
 use crate::optimizer::OptimizerConfig;
-use crate::step::StepRecord;
 
 /// The source that stands for what is embedded in the binary.
 pub const EMBEDDED: &str = "embedded";
@@ -82,47 +81,6 @@ pub struct PretrainModelSection {
     pub precision: Precision,
     /// The dtype of the weights written.
     pub save_dtype: SaveDtype,
-}
-
-/// The arithmetic of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// f32 throughout.
-    #[default]
-    F32,
-    /// bf16 weights, residual stream and products. Norms, rope, softmax, SwiGLU and losses are computed in f32.
-    Bf16,
-    /// f32 weights, residual stream and optimizer state, bf16 products. Norms, rope, softmax, SwiGLU and losses are
-    /// computed in f32.
-    Mixed,
-}
-
-impl Precision {
-    /// What weights are stored in. The optimizer's state is f32 in all of them.
-    pub fn stored(self) -> FloatDType {
-        match self {
-            Precision::F32 | Precision::Mixed => FloatDType::F32,
-            Precision::Bf16 => FloatDType::BF16,
-        }
-    }
-
-    /// What products are computed from.
-    pub fn computed(self) -> FloatDType {
-        match self {
-            Precision::F32 => FloatDType::F32,
-            Precision::Mixed | Precision::Bf16 => FloatDType::BF16,
-        }
-    }
-
-    /// Its name in a recipe.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-            Precision::Mixed => "mixed",
-        }
-    }
 }
 
 /// The section `[data]`.
@@ -260,11 +218,6 @@ pub struct Guard {
 impl Guard {
     fn is_off(&self) -> bool {
         *self == Self::default()
-    }
-
-    /// The KL of a step past the limit, and the limit.
-    pub(crate) fn collapse(&self, record: &StepRecord) -> Option<(f64, f64)> {
-        self.retain_kl.and_then(|limit| record.terms.retain_kl.filter(|&kl| kl > limit).map(|kl| (kl, limit)))
     }
 }
 

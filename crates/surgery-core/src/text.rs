@@ -2,6 +2,7 @@
 
 mod assembly;
 pub mod chat;
+mod message;
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -16,6 +17,8 @@ use crate::files::Folder;
 
 use assembly::{Assembled, FILE, assemble};
 use chat::{Chat, ChatTemplate};
+
+pub use message::{Message, MessageContent};
 
 /// How much longer replacements may make a text. Llama's make it up to 3 times as long; each of a hundred in a row
 /// that doubles it would fill any memory.

@@ -15,7 +15,7 @@ use crate::kernels::Kernels;
 use crate::model::Llama;
 use crate::optimizer::{AdamW, OptimizerConfig};
 use crate::recipe::Guard;
-use crate::step::{Graded, refuse_not_finite, update};
+use crate::step::{Graded, StepRecord, refuse_not_finite, update};
 
 /// Steps whose documents are drawn beforehand to see how many tokens a step may have: enough to meet the longest
 /// documents, whatever the number of steps.
@@ -231,7 +231,7 @@ pub(crate) fn train<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
             }
             cost.skipped += 1;
             observer.observe(Event::Skipped { step: number, error: &error });
-        } else if let Some((kl, limit)) = plan.guard.collapse(&record) {
+        } else if let Some((kl, limit)) = collapse(plan.guard, &record) {
             // Measured before this step's update: what the step before it left is bad already.
             let collapsed = Error::Collapsed { step: number, kl, limit };
             let earlier = checkpointer.back_before(number - 1)?.filter(|_| cost.rolled_back == 0);
@@ -269,4 +269,9 @@ pub(crate) fn train<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
     }
     refuse_not_finite(&model.valid(), plan.steps)?;
     Ok((model, cost))
+}
+
+/// The KL of a step that is past the guard's limit, and the limit.
+fn collapse(guard: &Guard, record: &StepRecord) -> Option<(f64, f64)> {
+    guard.retain_kl.and_then(|limit| record.terms.retain_kl.filter(|&kl| kl > limit).map(|kl| (kl, limit)))
 }

@@ -7,7 +7,7 @@ use surgery_core::burn::module::AutodiffModule;
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::lint::control_tokens;
 use surgery_core::data::{Example, encode_documents, read_documents};
-use surgery_core::files::Folder;
+use surgery_core::files::{Folder, file_in_folder};
 use surgery_core::model::Llama;
 use surgery_core::operation::{CHECKPOINTS, MODEL};
 use surgery_core::platform::Platform;
@@ -19,9 +19,9 @@ use surgery_core::resume::Checkpoints;
 use crate::args::{Common, Pretrain};
 use crate::exit::Outcome;
 use crate::fit;
-use crate::inputs::{EMPTY, file_in_folder, open_model, recipe};
+use crate::inputs::{EMPTY, open_model, recipe};
 use crate::output::Output;
-use crate::progress::{Metrics, Progress};
+use crate::progress::{Metrics, Progress, tell_resumed};
 use crate::resume::{self, LOGS, RECORDS, keep_recipe, recipe_of};
 use crate::terminal::{Log, print, print_json};
 
@@ -97,7 +97,8 @@ impl crate::backend::Job for Job {
         let saved = match args.resume {
             true => {
                 let (saved, damaged) = checkpoints.newest()?;
-                resume::tell(saved.as_ref(), &damaged, log);
+                let from = saved.as_ref().map(|saved| (saved.step(), saved.path.as_path()));
+                tell_resumed(from, &damaged, log);
                 checkpoints.restore_logs(saved.as_ref(), output)?;
                 saved
             }

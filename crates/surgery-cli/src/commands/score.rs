@@ -5,13 +5,14 @@ use surgery_core::Error;
 use surgery_core::data::lint::control_tokens;
 use surgery_core::data::{Content, Document, Example, encode, read_texts};
 use surgery_core::evaluate::{context, score};
+use surgery_core::files::file_in_folder;
 use surgery_core::platform::Platform;
 use surgery_core::recipe::Precision;
 
 use crate::args::{Common, Score};
 use crate::exit::Outcome;
 use crate::fit;
-use crate::inputs::{file_in_folder, open_model};
+use crate::inputs::open_model;
 use crate::progress::Progress;
 use crate::terminal::{Log, print};
 

@@ -11,9 +11,9 @@ use surgery_core::{Error, Result};
 
 use super::client::{Client, Described, Trouble};
 use super::{CONFIG, Hub, Name, Snapshot, TOKENIZER, folder_name, is_commit, is_plain};
-use crate::inputs::file_in_folder;
 use crate::lock::lock;
 use crate::terminal::Log;
+use surgery_core::files::file_in_folder;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;

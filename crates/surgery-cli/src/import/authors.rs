@@ -23,7 +23,7 @@ use super::records;
 use super::table::{Row, Table, is_missing};
 use super::{Draft, Reason};
 use crate::args::ImportAuthors;
-use crate::inputs::file_in_folder;
+use surgery_core::files::file_in_folder;
 
 const ABOUT: About = About {
     name: "LLM Surgery",

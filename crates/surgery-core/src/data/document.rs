@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::jsonl;
 use crate::error::{Error, Result};
 use crate::files::Folder;
+pub use crate::text::{Message, MessageContent};
 
 /// The role whose messages are predicted.
 pub const ASSISTANT: &str = "assistant";
@@ -41,35 +42,6 @@ pub enum Content {
     },
     /// A conversation, of which the assistant's messages are predicted; one or more of them.
     Messages(Vec<Message>),
-}
-
-/// A message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Message {
-    /// Who says it: what the model's chat template knows, such as `system`, `user` and `assistant`.
-    pub role: String,
-    /// What is said.
-    pub content: MessageContent,
-}
-
-/// What a message says. The chat template sees it in the form that the data has.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(from = "RawContent")]
-pub enum MessageContent {
-    /// A text.
-    Text(String),
-    /// Texts: transformers' list of `{"type": "text", "text": …}`.
-    Parts(Vec<String>),
-}
-
-impl MessageContent {
-    /// The text; those of a list one after another.
-    pub fn text(&self) -> Cow<'_, str> {
-        match self {
-            MessageContent::Text(text) => text.into(),
-            MessageContent::Parts(parts) => parts.concat().into(),
-        }
-    }
 }
 
 impl Document {
@@ -114,33 +86,6 @@ struct Line {
 enum OneOrMore {
     One(String),
     More(Vec<String>),
-}
-
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "the `content` of a message is neither a string nor a list of {\"type\": \"text\", \"text\": \"…\"}"
-)]
-enum RawContent {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-enum Part {
-    Text { text: String },
-}
-
-impl From<RawContent> for MessageContent {
-    fn from(content: RawContent) -> Self {
-        match content {
-            RawContent::Text(text) => MessageContent::Text(text),
-            RawContent::Parts(parts) => {
-                MessageContent::Parts(parts.into_iter().map(|Part::Text { text }| text).collect())
-            }
-        }
-    }
 }
 
 impl TryFrom<Line> for Document {

@@ -58,6 +58,23 @@ impl Example {
     }
 }
 
+/// The windows of a document of `length` tokens in a context of `context`: each begins with the last token
+/// of the one before, so that every token but the first is predicted exactly once.
+pub fn windows(length: usize, context: usize) -> Vec<Range<usize>> {
+    assert!(context >= 2, "a window must hold a token and the one it predicts");
+    let mut windows = Vec::new();
+    let mut start = 0;
+    while start + 1 < length {
+        let end = (start + context).min(length);
+        windows.push(start..end);
+        start = end - 1;
+    }
+    if windows.is_empty() && length == 1 {
+        windows.push(0..1);
+    }
+    windows
+}
+
 /// Encodes a document of the file at `path`. One without anything to predict is bad input.
 pub fn encode(path: &str, document: &Document, encoder: &TextEncoder) -> Result<Example> {
     let id = &document.id;

@@ -7,6 +7,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{DType, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
 
+use super::Precision;
 use super::{Attention, Block, Decoder, Embedding, Linear, Llama, Mlp, Norm};
 use crate::checkpoint::Checkpoint;
 use crate::config::LlamaConfig;
@@ -14,7 +15,6 @@ use crate::data::seeded;
 use crate::error::Result;
 use crate::normal::normal;
 use crate::parameters::{ParameterKind as Kind, ParameterSpec, Parameters};
-use crate::recipe::Precision;
 
 impl<B: Backend> Llama<B> {
     /// Reads a model from its checkpoint, after [`check`](LlamaConfig::check).

@@ -5,6 +5,7 @@
 //! the way in or out. [`parameters`](crate::parameters) has the table.
 
 mod build;
+mod precision;
 mod save;
 
 use burn::module::{Module, Param};
@@ -18,6 +19,8 @@ use crate::kernels::{AttentionWeights, Kernels, Memory, MlpWeights};
 use crate::parameters::Parameters;
 use crate::placement::Placement;
 use crate::tensors::{at_positions, dtype};
+
+pub use precision::Precision;
 
 /// A Llama with its head.
 #[derive(Module, Debug)]

@@ -9,9 +9,9 @@ use burn::tensor::backend::Backend;
 
 use super::Llama;
 use crate::checkpoint::{Checkpoint, SaveDtype, write_model};
+use crate::config::EMBEDDING;
 use crate::error::Result;
 use crate::files::Folder;
-use crate::parameters::EMBEDDING;
 
 impl<B: Backend> Llama<B> {
     /// Writes a Hugging Face folder: the companions of `input`, and the weights in the files, order and

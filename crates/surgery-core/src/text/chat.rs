@@ -22,8 +22,7 @@ use minijinja::{Environment, ErrorKind, Value, context};
 use serde_json::{Value as Json, json};
 
 use super::assembly::SETTINGS;
-use super::guarded;
-use crate::data::{Message, MessageContent};
+use super::{Message, MessageContent, guarded};
 use crate::error::{Error, Result};
 use crate::files::Folder;
 

@@ -97,7 +97,7 @@ fn the_completion_and_the_end_token_are_predicted() {
         ([2, 3, 0].as_slice(), [1..3].as_slice())
     );
     let refused = encode("test.jsonl", &completion("", "a"), &bare).unwrap_err().to_string();
-    assert!(refused.contains("document \"d\": encodes to 2 token(s), of which none"), "{refused}");
+    assert!(refused.contains("document \"d\" encodes to 2 token(s), which leaves none to predict"), "{refused}");
 }
 
 #[test]
@@ -150,14 +150,14 @@ fn what_cannot_be_predicted_is_refused() {
         encode("test.jsonl", &answer, &encoder).unwrap_err().to_string()
     };
     let cases = [
-        (json!({}), "m: document \"d\": the model has no chat template"),
+        (json!({}), "m: the model has no chat template"),
         (
             json!({ "chat_template": "{{ raise_exception('no') }}" }),
-            "document \"d\": refuses the messages: no",
+            "refuses the messages: no",
         ),
         (
             json!({ "chat_template": "{% if %}" }),
-            "m/tokenizer_config.json: document \"d\": is not a template",
+            "m/tokenizer_config.json: is not a template",
         ),
         // Earlier turns are dropped.
         (
@@ -166,11 +166,11 @@ fn what_cannot_be_predicted_is_refused() {
         ),
         (
             json!({ "chat_template": "{% for m in messages %}{{ m.content if m.role == 'user' }}{% endfor %}" }),
-            "of which none is to be predicted",
+            "which leaves none to predict",
         ),
     ];
     for (settings, expected) in cases {
         let said = said(settings);
-        assert!(said.contains(expected), "{said}");
+        assert!(said.contains(expected) && said.contains("document \"d\""), "{said}");
     }
 }

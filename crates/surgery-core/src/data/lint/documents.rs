@@ -4,9 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::near::near_duplicates;
 use super::{Finding, FindingKind};
-use crate::batch::windows;
 use crate::data::words::{Words, contains};
-use crate::data::{Benchmark, Corpus, Document, Set};
+use crate::data::{Benchmark, Corpus, Document, Set, windows};
 
 /// Documents of `set`, a set to unlearn, that are nearly the same as one of `kept`.
 pub(super) fn nearly_kept(

@@ -1,0 +1,45 @@
+//! The arithmetic of a run.
+
+use burn::tensor::FloatDType;
+use serde::{Deserialize, Serialize};
+
+/// The arithmetic of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// f32 throughout.
+    #[default]
+    F32,
+    /// bf16 weights, residual stream and products. Norms, rope, softmax, SwiGLU and losses are computed in f32.
+    Bf16,
+    /// f32 weights, residual stream and optimizer state, bf16 products. Norms, rope, softmax, SwiGLU and losses are
+    /// computed in f32.
+    Mixed,
+}
+
+impl Precision {
+    /// What weights are stored in. The optimizer's state is f32 in all of them.
+    pub fn stored(self) -> FloatDType {
+        match self {
+            Precision::F32 | Precision::Mixed => FloatDType::F32,
+            Precision::Bf16 => FloatDType::BF16,
+        }
+    }
+
+    /// What products are computed from.
+    pub fn computed(self) -> FloatDType {
+        match self {
+            Precision::F32 => FloatDType::F32,
+            Precision::Mixed | Precision::Bf16 => FloatDType::BF16,
+        }
+    }
+
+    /// Its name in a recipe.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+            Precision::Mixed => "mixed",
+        }
+    }
+}
