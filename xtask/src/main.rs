@@ -4,6 +4,7 @@ mod card;
 mod dataset;
 mod features;
 mod fuzz;
+mod layers;
 mod licences;
 mod style;
 

@@ -56,12 +56,13 @@ const HIDING: [&str; 2] = ["What", "Of"];
 type Rule = fn() -> Vec<String>;
 
 /// Every rule.
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 8] = [
     files_are_short,
     prose_is_plain,
     docs_begin_with_the_thing,
     backends_are_chosen_in_one_file,
     core_names_no_backend_and_prints_nothing,
+    modules_import_in_one_direction,
     unsafe_code_is_in_kernels_and_drivers,
     continuous_integration_runs_tasks_only,
 ];
@@ -269,9 +270,30 @@ fn core_names_no_backend_and_prints_nothing() -> Vec<String> {
         };
         files.iter().flat_map(of_file).collect()
     };
-    let mut violations = find(files("crates/surgery-core", "toml"), &backends);
+    // Examples and tests run on a backend.
+    let mut manifests = files("crates/surgery-core", "toml");
+    for manifest in &mut manifests {
+        let end = manifest.text.find("[dev-dependencies]").unwrap_or(manifest.text.len());
+        manifest.text.truncate(end);
+    }
+    let mut violations = find(manifests, &backends);
     violations.extend(find(files("crates/surgery-core/src", "rs"), &output));
     violations
+}
+
+fn modules_import_in_one_direction() -> Vec<String> {
+    let crates = fs::read_dir(crate::root().join("crates")).expect("a readable folder");
+    let names = crates.map(|entry| entry.expect("a readable folder").file_name());
+    let mut names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names.iter().flat_map(|name| crate::layers::circles(name, &module_files(name))).collect()
+}
+
+/// The path of each source file within the crate's `src`, and its text.
+fn module_files(name: &str) -> Vec<(String, String)> {
+    let folder = format!("crates/{name}/src");
+    let inner = |Source { path, text }: Source| (path[folder.len() + 1..].to_owned(), text);
+    files(&folder, "rs").into_iter().map(inner).collect()
 }
 
 /// Clippy requires a safety comment for each unsafe block.
@@ -321,6 +343,11 @@ mod tests {
     #[test]
     fn source_files_are_short() {
         holds(files_are_short);
+    }
+
+    #[test]
+    fn no_modules_import_in_a_circle() {
+        holds(modules_import_in_one_direction);
     }
 
     #[test]

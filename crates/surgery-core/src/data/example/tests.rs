@@ -97,7 +97,10 @@ fn the_completion_and_the_end_token_are_predicted() {
         ([2, 3, 0].as_slice(), [1..3].as_slice())
     );
     let refused = encode("test.jsonl", &completion("", "a"), &bare).unwrap_err().to_string();
-    assert!(refused.contains("document \"d\" encodes to 2 token(s), which leaves none to predict"), "{refused}");
+    assert!(
+        refused.contains("document \"d\" encodes to 2 token(s), which leaves none to predict"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -151,14 +154,8 @@ fn what_cannot_be_predicted_is_refused() {
     };
     let cases = [
         (json!({}), "m: the model has no chat template"),
-        (
-            json!({ "chat_template": "{{ raise_exception('no') }}" }),
-            "refuses the messages: no",
-        ),
-        (
-            json!({ "chat_template": "{% if %}" }),
-            "m/tokenizer_config.json: is not a template",
-        ),
+        (json!({ "chat_template": "{{ raise_exception('no') }}" }), "refuses the messages: no"),
+        (json!({ "chat_template": "{% if %}" }), "m/tokenizer_config.json: is not a template"),
         // Earlier turns are dropped.
         (
             json!({ "chat_template": "{{ messages[-1].content }}" }),
