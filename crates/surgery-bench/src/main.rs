@@ -5,6 +5,7 @@ mod backend;
 mod chart;
 mod floor;
 mod job;
+mod losses;
 mod memory;
 mod ours;
 mod peer;
@@ -68,6 +69,9 @@ struct Arguments {
     /// Measure the whole job too: evaluate, train, evaluate again
     #[arg(long)]
     job: bool,
+    /// Measure a step of each forget loss instead
+    #[arg(long, conflicts_with_all = ["peer", "job", "svg"])]
+    losses: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -120,6 +124,15 @@ fn run_on<P: Platform>(arguments: &Arguments) -> Result<()> {
             eprintln!("{} is skipped: {reason}", shape.name);
             continue;
         }
+        if arguments.losses {
+            let sample = work::Work::new(shape, arguments.lengths).draw;
+            let times = losses::measure::<P>(shape, &sample, precision, arguments.steps, &device)?;
+            match arguments.json {
+                true => println!("{}", serde_json::to_string_pretty(&times)?),
+                false => losses::print(shape.name, &times),
+            }
+            continue;
+        }
         let mut peer = match &arguments.python {
             Some(python) if arguments.peer => {
                 Some(Peer::start::<P>(python, &arguments.script, shape, precision, threads)?)
@@ -134,6 +147,9 @@ fn run_on<P: Platform>(arguments: &Arguments) -> Result<()> {
             table::print(&measured, &report);
         }
         report.shapes.push(measured);
+    }
+    if arguments.losses {
+        return Ok(());
     }
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

@@ -96,6 +96,11 @@ impl StepSample {
         StepDocuments::new(self.documents.iter().map(|(set, example)| (*set, example)), CONTEXT)
     }
 
+    /// Its documents.
+    pub(crate) fn documents(&self) -> impl Iterator<Item = (Set, &Example)> {
+        self.documents.iter().map(|(set, example)| (*set, example))
+    }
+
     /// The length of each document, and whether it is a retain document.
     pub(crate) fn lengths(&self) -> impl Iterator<Item = (usize, bool)> {
         self.documents.iter().map(|(set, example)| (example.len(), *set == Set::Retain))
