@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, FloatDType, Tensor};
 
 use super::batch::{Batch, Place};
 use super::{Losses, Sequence, TokenWeights};
@@ -15,7 +15,7 @@ use crate::model::{At, Llama};
 use crate::objective::weighing::{States, Use};
 use crate::optimizer::{Gradients, add_gradient};
 use crate::reference::Reference;
-use crate::tensors::{at_positions, select};
+use crate::tensors::{at_positions, dtype, select};
 use crate::token_nll::nll_of_states;
 
 impl Losses {
@@ -120,15 +120,15 @@ impl Weighed<'_> {
         places.iter().map(|place| self.weights.of(place.sequence, place.number)).collect()
     }
 
-    /// The reference's states of these uses' tokens.
+    /// The reference's states of the tokens of some sequences, and its head.
     fn reference_states<B: Backend>(
         &self,
-        usage: &Use,
+        is_wanted: impl Fn(&Sequence) -> bool,
         at: At,
         reference: Option<&mut (dyn Reference<B> + '_)>,
     ) -> Result<(Tensor<B, 2>, Tensor<B, 2>)> {
         let reference = reference.expect("documents that are compared with a reference have one");
-        let windows = self.batch.windows_of(|sequence| self.sequences[sequence].usage == *usage);
+        let windows = self.batch.windows_of(|sequence| is_wanted(&self.sequences[sequence]));
         Ok((reference.states(&windows, at)?, reference.head()))
     }
 
@@ -158,7 +158,12 @@ impl Weighed<'_> {
                 }
                 let is_of_reference = matches!(loss, TokenLoss::Distribution(of) if of.of_reference);
                 let reference = match is_of_reference {
-                    true => Some(self.reference_states(&usage, At::Final, reference.as_deref_mut())?),
+                    true => {
+                        let is_here = |sequence: &Sequence| {
+                            sequence.usage == usage && sequence.is_nll_wanted == is_nll_wanted
+                        };
+                        Some(self.reference_states(is_here, At::Final, reference.as_deref_mut())?)
+                    }
                     false => None,
                 };
                 predictions.push(Predictions {
@@ -201,12 +206,17 @@ impl Weighed<'_> {
         let shape = output.dims();
         let (count, size, device) = (shape[0] * shape[1], shape[2], output.device());
         // A token's own position is the one after that which predicts it.
-        let states = at_positions(output, places.iter().map(|place| place.position + 1));
+        let into = dtype(&output);
+        let states =
+            at_positions(output, places.iter().map(|place| place.position + 1)).cast(FloatDType::F32);
         let target = match target {
             States::Vector(vector) => {
                 Tensor::<B, 1>::from_data(&vector[..], (&device, DType::F32)).reshape([1, size])
             }
-            States::Reference => self.reference_states(&usage, At::Block(block), reference)?.0,
+            States::Reference => {
+                let is_here = |sequence: &Sequence| sequence.usage == usage;
+                self.reference_states(is_here, At::Block(block), reference)?.0.cast(FloatDType::F32)
+            }
         };
         let difference = states - target;
         let loss = (difference.clone() * difference.clone()).mean_dim(1).into_data().convert::<f32>();
@@ -221,7 +231,7 @@ impl Weighed<'_> {
         let rows = Tensor::cat(vec![gradient, Tensor::zeros([1, size], (&device, DType::F32))], 0);
         let mut from = vec![places.len(); count];
         places.iter().enumerate().for_each(|(row, place)| from[place.position + 1] = row);
-        Ok(select(rows, from.into_iter()).reshape(shape))
+        Ok(select(rows, from.into_iter()).reshape(shape).cast(into))
     }
 
     /// The NLL of tokens whose loss is one of hidden states: it is reported, and nothing is differentiated through it.
