@@ -22,8 +22,8 @@ use surgery_core::token_nll::NllTable;
 use surgery_core::training::{Cost, NoCheckpoints};
 
 use crate::{
-    Cpu, Records, choices, golden, golden_folder, golden_json, ids, load_on, number, objectives, open,
-    operations, random, read_tensors, relative_distance, values_of,
+    Cpu, Records, VARIANTS, choices, golden, golden_folder, golden_json, ids, load_on, number, objectives,
+    open, operations, random, read_tensors, relative_distance, values_of,
 };
 
 /// The worst error of one kind.
@@ -123,7 +123,8 @@ pub fn measure<P: Platform>(device: &DeviceOf<P>, variants: &[&str], tolerances:
     for case in ["paper", "schedule", "schedule-linear", "windows", "update-only"] {
         operation::<P>(device, case, has, tolerances, &mut found);
     }
-    objectives::measure::<P>(device, has, tolerances, &mut found);
+    let is_thorough = variants.len() == VARIANTS.len();
+    objectives::measure::<P>(device, is_thorough, tolerances, &mut found);
     if has("smollm2-tied") {
         pretraining::<P>(device, tolerances, &mut found);
     }
