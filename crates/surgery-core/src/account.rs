@@ -1,56 +1,56 @@
-//! What a step will hold at its peak, counted before anything is loaded.
+//! The peak memory of a step, counted before anything is loaded.
 
 use crate::config::LlamaConfig;
 use crate::kernels::HEAD_CHUNK;
 use crate::recipe::Precision;
 
-/// What is to be done, as far as memory depends on it.
+/// The settings of a step that its memory depends on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Plan {
-    /// What weights and activations are computed in.
+    /// The precision of weights and activations.
     pub precision: Precision,
     /// Input tokens of a forward pass.
     pub tokens: usize,
-    /// Those of them that are compared with the reference.
+    /// The number of those tokens that are compared with the reference.
     pub retained: usize,
-    /// Whether they are one of several batches of a step, whose gradients are added up.
+    /// Whether the step has several batches, whose gradients are added up.
     pub is_divided: bool,
-    /// Values of the parameters that are trained.
+    /// Number of values of the trained parameters.
     pub trained: u64,
-    /// Whether only the inputs of blocks are kept for the way back.
+    /// Whether only the inputs of blocks are kept for the backward pass.
     pub recompute: bool,
-    /// Whether the whole reference is in memory, or its head and the states of a step.
+    /// Whether the whole reference is in memory; otherwise its head and its states of a step are.
     pub live_reference: bool,
-    /// Values that the way back keeps of a token in a block, besides its input, with that of its second sublayer: the
-    /// kernels' own
-    /// ([`Footprint::kept_values`](crate::kernels::Footprint::kept_values)).
+    /// Values that a block keeps per token for the backward pass: the input of its second sublayer included, its own
+    /// input excluded. The kernels count them ([`Footprint::kept_values`](crate::kernels::Footprint::kept_values)).
     pub kept_values: usize,
-    /// Values that the way back of a block works in, of each token: the kernels' own
+    /// Values of working memory per token in the backward pass of a block. The kernels count them
     /// ([`Footprint::work_values`](crate::kernels::Footprint::work_values)).
     pub work_values: usize,
-    /// The kernels' own ([`Footprint::RESERVE`](crate::kernels::Footprint::RESERVE)).
+    /// The kernels' reserve ([`Footprint::RESERVE`](crate::kernels::Footprint::RESERVE)).
     pub reserve: f64,
 }
 
-/// Bytes by what they are for, at the fullest moment of a step. What is freed before then is not given back to the
-/// system, or taken again in the next step: gradients and activations count both.
+/// Bytes by purpose, at the peak of a step. Gradients and activations both count, because memory freed earlier in the
+/// step is not returned to the system, or is allocated again in the next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Account {
-    /// The model's own weights; f32 where the optimizer updates f32.
+    /// The model's weights; f32 if the optimizer updates f32.
     pub weights: u64,
-    /// Copies of weights in the precision of computation, of the head and of the blocks whose way back is kept.
+    /// Copies of weights in the precision of computation: the head, and the blocks that keep activations for the
+    /// backward pass.
     pub copies: u64,
-    /// The gradient of every weight that is trained.
+    /// The gradients of the trained weights.
     pub gradients: u64,
     /// AdamW's two moments, f32.
     pub moments: u64,
     /// The reference.
     pub reference: u64,
-    /// What the way back needs of the way there.
+    /// Activations of the forward pass that are stored for the backward pass.
     pub activations: u64,
-    /// Working memory: of a block's way back, or of the head.
+    /// Working memory of a block's backward pass, or of the head.
     pub work: u64,
-    /// Working memory that is not in use.
+    /// Allocated memory that is not in use.
     pub reserve: u64,
 }
 
@@ -75,14 +75,14 @@ impl Account {
         let kept =
             tokens * (2 * hidden * stored + (plan.kept_values as u64).saturating_sub(hidden) * computed);
         let back = tokens * plan.work_values as u64 * computed;
-        // The final hidden states, their gradient, and the sum of their products that the way back begins with.
+        // The final hidden states, their gradient, and the sum of their products that the backward pass begins with.
         let at_start = 5 * tokens * hidden * f32s;
-        // A chunk of logits and of the reference's, and the head's matrix as products read it.
+        // A chunk of logits of the model and of the reference, and the head's matrix as products read it.
         let chunk = tokens.min(HEAD_CHUNK as u64);
         let at_head = 2 * chunk * vocab * f32s + 3 * head * computed;
         let all_kept = if plan.recompute { inputs } else { inputs + blocks * kept };
         let again = if plan.recompute { kept } else { 0 };
-        // Where gradients are added up, one part's are there beside the sum: the head's, or a block's.
+        // If gradients are added up, those of one part (the head or a block) exist besides the sum.
         let added = if plan.is_divided { head.max(block) * f32s } else { 0 };
         let work = added + at_start + at_head.max(back + again);
         Self {
@@ -92,7 +92,7 @@ impl Account {
                 (false, true) => (block + head) * computed,
                 (false, false) => (blocks * block + head) * computed,
             },
-            // The head's is there at first, trained or not.
+            // The head's gradient exists at first, whether the head is trained or not.
             gradients: plan.trained.max(head) * stored,
             moments: plan.trained * 2 * f32s,
             reference: match plan.live_reference {
@@ -105,8 +105,8 @@ impl Account {
         }
     }
 
-    /// Counts what a model of this shape holds where it is not trained: in f32, over `tokens` at once, with the keys
-    /// and values of `remembered` tokens in a cache.
+    /// Counts the memory of a model of this shape in inference: in f32, over `tokens` at once, with the keys and values
+    /// of `remembered` tokens in a cache.
     pub fn of_inference(config: &LlamaConfig, tokens: usize, remembered: usize, kept_values: usize) -> Self {
         let f32s = 4;
         let parameters = config.parameters();
@@ -121,7 +121,7 @@ impl Account {
         .map(|count| count as u64);
         let keys = 2 * (config.num_key_value_heads * config.head_dim) as u64;
         let chunk = tokens.min(HEAD_CHUNK as u64);
-        // Of one block at a time what a way back would keep, or the logits and the head's matrix as products read it.
+        // The activations of one block, or the logits and the head's matrix as products read it.
         let block = tokens * (2 * hidden + kept_values) * f32s;
         let at_head = tokens * hidden * f32s + 2 * chunk * vocab * f32s + parameters.head().size() * f32s;
         Self {
@@ -136,7 +136,7 @@ impl Account {
         }
     }
 
-    /// All of it.
+    /// The sum of all parts.
     pub fn total(&self) -> u64 {
         let Self { weights, copies, gradients, moments, reference, activations, work, reserve } = *self;
         weights + copies + gradients + moments + reference + activations + work + reserve
@@ -176,14 +176,14 @@ mod tests {
         let account = Account::new(&llama2_7b(), &plan());
         let gib = account.total() as f64 / f64::from(1 << 30);
         assert!((100.0..=125.0).contains(&gib), "{gib} GiB: {account:?}");
-        // Without recomputation, or with the whole reference in memory, it is more.
+        // It is larger without recomputation, or with the whole reference in memory.
         let kept = Account::new(&llama2_7b(), &Plan { recompute: false, ..plan() });
         let live = Account::new(&llama2_7b(), &Plan { live_reference: true, ..plan() });
         assert!(kept.total() > account.total() && live.total() > account.total());
     }
 
     #[test]
-    fn what_is_not_trained_has_no_gradient_and_no_moments() {
+    fn untrained_parameters_have_no_gradient_and_no_moments() {
         let parameters = llama2_7b().parameters();
         let globs = [crate::globs::Glob::parse("*.mlp.down_proj.weight").unwrap()];
         let trained = parameters.train_only(&globs).unwrap().trained_values();
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(account.weights, 4 * llama2_7b().num_parameters());
         let training = Account::new(&llama2_7b(), &Plan { precision: Precision::F32, ..plan() });
         assert!(account.total() < training.total() / 3, "{account:?}");
-        // Llama 2's cache: 32 blocks, keys and values of 4096 each, f32: 1 MiB a token.
+        // Llama 2's cache takes 1 MiB a token: 32 blocks, keys and values of 4096 each, f32.
         let remembering = Account::of_inference(&llama2_7b(), 2048, 100, plan().kept_values);
         assert_eq!(remembering.total() - account.total(), 100 << 20);
     }

@@ -1,5 +1,5 @@
-//! How strongly the hidden units of the feed-forward networks answer to texts: what the paper shows of a model before
-//! and after (its figure of MLP activations, layer × hidden unit, set by set).
+//! Mean activations of the hidden units of the feed-forward networks. The paper's figure of MLP activations shows them
+//! before and after the operation: layer × hidden unit, for each set.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;

@@ -1,10 +1,10 @@
-//! From the gradients of hidden states to that of every parameter.
+//! The backward pass from hidden states to parameters.
 //!
-//! The forward pass is kept in parts: the embedding, each block, the last norm. A part's graph of burn's autodiff is its
-//! own, with the part's input as a leaf, so the backward pass goes part by part: each part's gradients are added to
-//! the sum before the next part's are computed. With `recompute`, only the parts' inputs are kept, and each part is run
-//! once more in the backward pass (arXiv 1604.06174): a third more arithmetic in blocks, for memory that grows with the
-//! inputs alone.
+//! The forward pass is divided into parts: the embedding, each block, the last norm. Each part has its own graph of
+//! burn's autodiff, with the part's input as a leaf. The backward pass adds the gradients of a part to the sum before
+//! it computes those of the next part. With `recompute`, only the parts' inputs are kept, and each part runs again in
+//! the backward pass (arXiv 1604.06174). That costs a third more arithmetic in blocks, and memory grows with the inputs
+//! alone.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use crate::optimizer::{Gradients, collect_gradients};
 use crate::parameters::{ParameterKind, ParameterSpec};
 use crate::placement::Placement;
 
-/// A forward pass that can be followed back.
+/// A forward pass with its stored activations, ready for the backward pass.
 pub(crate) struct Pass<'a, B: AutodiffBackend> {
     model: &'a Llama<B>,
     rows: &'a Rows,
@@ -32,7 +32,7 @@ pub(crate) struct Pass<'a, B: AutodiffBackend> {
     output: Tensor<B::InnerBackend, 3>,
 }
 
-/// A part of the forward pass: its input, none for the embedding, and where it is kept its output with its graph.
+/// A part of the forward pass: its input (`None` for the embedding), and its output with its graph if that is kept.
 struct Part<B: AutodiffBackend> {
     input: Option<Tensor<B, 3>>,
     output: Option<Tensor<B, 3>>,
@@ -40,14 +40,14 @@ struct Part<B: AutodiffBackend> {
 
 /// Gradients of hidden states, `[rows, columns, hidden]` each.
 pub(crate) struct StateGradients<B: AutodiffBackend> {
-    /// Of the final states.
+    /// The gradient of the final states.
     pub(crate) last: Option<Tensor<B::InnerBackend, 3>>,
-    /// Of the outputs of blocks, by their index.
+    /// The gradients of the outputs of blocks, by the block's index.
     pub(crate) blocks: BTreeMap<usize, Tensor<B::InnerBackend, 3>>,
 }
 
 impl<'a, B: AutodiffBackend> Pass<'a, B> {
-    /// Runs `model` over packed rows: all of it, or its blocks up to the one of index `last`.
+    /// Runs `model` over packed rows: the whole model, or its blocks up to index `last`.
     pub(crate) fn forward<K: Kernels<B> + Kernels<B::InnerBackend>>(
         model: &'a Llama<B>,
         rows: &'a Rows,
@@ -88,14 +88,14 @@ impl<'a, B: AutodiffBackend> Pass<'a, B> {
 
     /// The output of a block, `[rows, columns, hidden]`.
     pub(crate) fn block_output(&self, block: usize) -> Tensor<B::InnerBackend, 3> {
-        // The input of the part after it.
+        // It is the input of the next part.
         match self.parts.get(block + 2) {
             Some(part) => part.input.clone().expect("only the embedding has no input").inner(),
             None => self.output(),
         }
     }
 
-    /// The final hidden states without a graph, where only blocks up to one were run: `[rows, columns, hidden]`.
+    /// The final hidden states without a graph, `[rows, columns, hidden]`. Runs the blocks that have not run yet.
     pub(crate) fn finish<K: Kernels<B::InnerBackend>>(&self) -> Result<Tensor<B::InnerBackend, 3>> {
         let all = self.model.num_blocks();
         if self.parts.len() == 2 + all {
@@ -110,7 +110,7 @@ impl<'a, B: AutodiffBackend> Pass<'a, B> {
         Ok(model.norm::<K>(x))
     }
 
-    /// Adds the gradient of every parameter but the head's own to `gradients`.
+    /// Adds the gradient of every parameter except an untied head to `gradients`.
     pub(crate) fn backward<K: Kernels<B>>(
         self,
         states: StateGradients<B>,
@@ -139,7 +139,7 @@ impl<'a, B: AutodiffBackend> Pass<'a, B> {
     }
 }
 
-/// The first part that has a parameter to train: nothing before it has a gradient.
+/// The first part with a trained parameter. The parts before it need no gradient.
 fn first_trained<B: AutodiffBackend>(model: &Llama<B>) -> usize {
     let part = |spec: &ParameterSpec| match (spec.kind, spec.block) {
         (ParameterKind::Embedding, _) => Some(0),

@@ -1,15 +1,15 @@
-//! Documents to rows: windows of documents, in batches, packed into rows without padding between them.
+//! Windows of documents, in batches, packed into rows without padding between them.
 //!
-//! A document that is longer than the context is split into windows. A window sees only itself, whatever stands beside
-//! it in its row. Texts with a common prefix may share it: the prefix stands in their row once, and each text's suffix
-//! sees it. [`batches`] divides windows or prefix groups into forward passes of a bounded number of tokens; training,
-//! evaluation, bounds, activations and the reference all use it.
+//! A document longer than the context is split into windows. A window sees only itself, not its neighbours in the row.
+//! Texts with a common prefix may share it: the row contains the prefix once, and each text's suffix sees it.
+//! [`batches`] divides windows or prefix groups into forward passes of a bounded number of tokens. Training, evaluation,
+//! bounds, activations and the reference use it.
 
 use std::ops::Range;
 
 use crate::data::{Example, windows};
 
-/// A window of a document: the tokens that are run together.
+/// A window of a document: consecutive tokens of one forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window<'a> {
     /// The document.
@@ -21,8 +21,8 @@ pub struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    /// The windows of `example` of at most `context` tokens. Each begins with the last token of the one before, so every
-    /// predicted token is predicted once. Windows that predict nothing are left out.
+    /// The windows of `example`, of at most `context` tokens. Each begins with the last token of the one before, so that
+    /// every predicted token is predicted once. Windows without a predicted token are left out.
     pub fn of(example: &'a Example, context: usize) -> impl Iterator<Item = Self> {
         let all = windows(example.len(), context).into_iter();
         let all = all.map(move |range| Self { example, start: range.start, end: range.end });
@@ -39,81 +39,81 @@ impl<'a> Window<'a> {
         &self.example.tokens[self.start..self.end]
     }
 
-    /// The indices, in the document, of the tokens that it predicts.
+    /// The document indices of the tokens that the window predicts.
     pub fn predicted(&self) -> impl Iterator<Item = usize> + use<'a> {
         let (first, end) = (self.start + 1, self.end);
         let ranges = self.example.predicted.iter();
         ranges.flat_map(move |range| range.start.max(first)..range.end.min(end))
     }
 
-    /// The number of its tokens.
+    /// Number of tokens.
     #[allow(clippy::len_without_is_empty, reason = "a window holds at least two tokens")]
     pub fn len(&self) -> usize {
         self.end - self.start
     }
 
-    /// The lengths of some windows.
+    /// The length of each window.
     pub fn lengths(windows: &[Self]) -> Vec<usize> {
         windows.iter().map(Self::len).collect()
     }
 }
 
-/// A contiguous piece of a text that stands in a row by itself.
+/// Consecutive tokens of a text in consecutive columns of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
-    /// The text, by its position in the list that was packed; the first of those that share it.
+    /// The text's position in the packed list; for a shared prefix, that of the first text.
     pub text: usize,
-    /// The row it stands in.
+    /// Its row.
     pub row: usize,
-    /// Its columns there.
+    /// Its columns in the row.
     pub columns: Range<usize>,
-    /// The columns of its row that it continues and sees, besides its own; empty for a text by itself.
+    /// The columns of the prefix that it continues and sees; empty if there is none.
     pub past: Range<usize>,
 }
 
-/// A token to be predicted, and from where.
+/// A predicted token and the position that predicts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
-    /// The position that predicts, in the flattened `[rows * columns]`.
+    /// The position that predicts the token, in the flattened `[rows * columns]`.
     pub position: usize,
-    /// The token that should follow there.
+    /// The predicted token.
     pub token: u32,
-    /// The window or text, by its position in the list that was packed.
+    /// The position of the window or text in the packed list.
     pub text: usize,
-    /// The token's index: in the document of a window, in the text of a group. The first is never predicted.
+    /// The token's index, in the document of a window or in the text of a group; never 0.
     pub index: usize,
 }
 
 /// Texts with a common prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrefixGroup<'a> {
-    /// What all of them begin with.
+    /// The common prefix.
     pub prefix: &'a [u32],
-    /// How each of them goes on from there.
+    /// The rest of each text.
     pub suffixes: Vec<&'a [u32]>,
 }
 
 /// Token ids in rows of equal length, `[rows, columns]`.
 #[derive(Debug, Clone)]
 pub struct Rows {
-    /// Row-major; positions that belong to no segment hold token 0.
+    /// Row-major; padding is token 0.
     pub tokens: Vec<u32>,
     /// Number of rows.
     pub rows: usize,
     /// Length of each row.
     pub columns: usize,
-    /// What stands where.
+    /// The texts' places in the rows.
     pub segments: Vec<Segment>,
-    /// Every token that is predicted, in the order of texts and of their tokens.
+    /// Every predicted token, in the order of texts and of their tokens.
     pub targets: Vec<Target>,
 }
 
-/// Input tokens of one forward pass without a gradient, unless a single window has more.
+/// Maximum number of input tokens of a forward pass without a gradient, unless a single window has more.
 pub const BATCH_TOKENS: usize = 2048;
 
-/// Batches of texts of these lengths, each as the texts' indices in ascending order: at most `most` tokens, unless a
-/// single text has more. Texts of similar length share a batch, so that they fill its rows; the batch of the longest comes
-/// first. All texts are one batch where they have no more than `most` tokens together.
+/// Divides texts of these lengths into batches of at most `most` tokens, unless a single text has more. A batch is the
+/// texts' indices in ascending order. Texts of similar length share a batch, so that they fill its rows. The batch with
+/// the longest text comes first. If all texts together have at most `most` tokens, there is one batch.
 pub fn batches(lengths: &[usize], most: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&text| std::cmp::Reverse(lengths[text]));
@@ -134,8 +134,8 @@ pub fn batches(lengths: &[usize], most: usize) -> Vec<Vec<usize>> {
 }
 
 impl<'a> PrefixGroup<'a> {
-    /// These texts, with the longest prefix that all of them share. It is found in their tokens: the tokens
-    /// of a question alone need not be those that a question with an option begins with.
+    /// These texts, with the longest prefix that all of them share. It is found in their tokens, because a question
+    /// alone may have other tokens than the beginning of the question with an option.
     pub fn of(texts: &[&'a [u32]]) -> Self {
         let first: &'a [u32] = texts.first().copied().unwrap_or_default();
         let shared_with = |other: &&[u32]| first.iter().zip(*other).take_while(|(a, b)| a == b).count();
@@ -143,15 +143,15 @@ impl<'a> PrefixGroup<'a> {
         Self { prefix: &first[..shared], suffixes: texts.iter().map(|text| &text[shared..]).collect() }
     }
 
-    /// The positions that it takes in a row.
+    /// Number of positions that it takes in a row.
     pub fn num_positions(&self) -> usize {
         self.prefix_positions() + self.suffixes.iter().map(|suffix| suffix_positions(suffix)).sum::<usize>()
     }
 
-    /// The prefix's last token predicts something only where a text goes on after it.
+    /// The prefix's last token takes a position only if a text continues after it; otherwise it predicts nothing.
     fn prefix_positions(&self) -> usize {
-        let goes_on = self.suffixes.iter().any(|suffix| !suffix.is_empty());
-        if goes_on { self.prefix.len() } else { self.prefix.len().saturating_sub(1) }
+        let continues = self.suffixes.iter().any(|suffix| !suffix.is_empty());
+        if continues { self.prefix.len() } else { self.prefix.len().saturating_sub(1) }
     }
 }
 
@@ -179,9 +179,9 @@ impl Rows {
         packed
     }
 
-    /// Packs prefix groups, each in one row: rows as long as the longest group, or one after the other into `one_row`.
-    /// The texts are those of the groups, group by group, and each token of theirs but the first is predicted. Only tokens
-    /// that predict another take a position, so the last of a text takes none.
+    /// Packs each prefix group into one row: rows as long as the longest group, or one after the other into `one_row`.
+    /// Texts are numbered group by group. Each token of a text but the first is predicted. The last token of a text
+    /// predicts nothing, so it takes no position.
     pub fn pack_groups(groups: &[PrefixGroup], one_row: bool) -> Self {
         let lengths: Vec<usize> = groups.iter().map(PrefixGroup::num_positions).collect();
         let (mut packed, places) = Self::empty(&lengths, one_row);
@@ -201,14 +201,13 @@ impl Rows {
         packed
     }
 
-    /// Rows for texts of these lengths, with nothing in them yet, and the row and column at which each text
-    /// begins.
+    /// Empty rows for texts of these lengths, and the row and column at which each text begins.
     fn empty(lengths: &[usize], one_row: bool) -> (Self, Vec<(usize, usize)>) {
         let longest = lengths.iter().max().copied().unwrap_or(0);
         let columns = if one_row { lengths.iter().sum() } else { longest };
         let columns = columns.max(1);
 
-        // First fit, longest first: within a few per cent of the least number of rows.
+        // First fit, longest first: within a few per cent of the minimum number of rows.
         let mut order: Vec<usize> = (0..lengths.len()).collect();
         order.sort_by_key(|&piece| std::cmp::Reverse(lengths[piece]));
         let mut filled: Vec<usize> = Vec::new();
@@ -227,7 +226,7 @@ impl Rows {
         (Self { tokens, rows, columns, segments: Vec::new(), targets: Vec::new() }, places)
     }
 
-    /// Puts the first of `tokens` into the segment's columns.
+    /// Writes the first of `tokens` into the segment's columns.
     fn put(&mut self, segment: Segment, tokens: &[u32]) {
         let count = segment.columns.len();
         if count > 0 {
@@ -256,7 +255,7 @@ impl Rows {
         self.targets.extend(tokens.map(target));
     }
 
-    /// The number of tokens that stand in segments: padding left out.
+    /// Number of tokens without padding.
     pub fn num_tokens(&self) -> usize {
         self.segments.iter().map(|segment| segment.columns.len()).sum()
     }
@@ -305,7 +304,7 @@ mod tests {
         }
     }
 
-    /// The texts of a group, with prefixes of all kinds: none, one token, everything.
+    /// The texts of a group that share `shared` tokens; `ends` are the lengths of their suffixes.
     fn texts(shared: usize, ends: &[usize]) -> Vec<Vec<u32>> {
         let text = |(number, &end): (usize, &usize)| {
             let own = 0..end as u32;
@@ -359,14 +358,14 @@ mod tests {
     }
 
     #[test]
-    fn batches_hold_every_piece_once_and_are_bounded() {
+    fn batches_contain_every_text_once_and_are_bounded() {
         let lengths = [3, 90, 7, 7, 20, 1, 64, 0];
         let batches = batches(&lengths, 64);
-        let mut pieces: Vec<usize> = batches.concat();
-        pieces.sort_unstable();
-        assert_eq!(pieces, (0..lengths.len()).collect::<Vec<_>>());
+        let mut texts: Vec<usize> = batches.concat();
+        texts.sort_unstable();
+        assert_eq!(texts, (0..lengths.len()).collect::<Vec<_>>());
         for batch in &batches {
-            let tokens: usize = batch.iter().map(|&piece| lengths[piece]).sum();
+            let tokens: usize = batch.iter().map(|&text| lengths[text]).sum();
             assert!(tokens <= 64 || batch.len() == 1);
         }
         assert_eq!(batches[0], [1]);

@@ -9,19 +9,19 @@ use super::document::{Document, read_documents};
 use crate::error::{Error, Result};
 use crate::files::Folder;
 
-/// What is to become of a document (the paper, section 3).
+/// The sets of documents (the paper, section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Set {
-    /// To be forgotten: reverse gradient.
+    /// Documents to unlearn: reverse gradient.
     Unlearn,
-    /// To be forgotten because it is outdated: reverse gradient.
+    /// Outdated documents to unlearn: reverse gradient.
     EditUnlearn,
-    /// To be learnt in its place: gradient descent.
+    /// New documents that replace the outdated ones: gradient descent.
     EditUpdate,
-    /// To stay as it is: KL to the reference.
+    /// Documents whose predictions stay the same: KL to the reference.
     Retain,
-    /// As retain, but never trained on: evaluated only.
+    /// Retain documents that are only evaluated, never trained on.
     RetainHeldout,
 }
 
@@ -62,8 +62,8 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Reads the sets of `folder`. Those in `needed` must be there and not contradict one another; the others
-    /// may be missing.
+    /// Reads the sets of `folder`. Those in `needed` must exist and not contradict one another; the others may be
+    /// missing.
     pub fn load(folder: &Folder, needed: &[Set]) -> Result<Self> {
         let mut sets = HashMap::new();
         for set in Set::ALL {
@@ -84,17 +84,17 @@ impl Corpus {
         Ok(corpus)
     }
 
-    /// The documents of `set`; empty where the folder has none.
+    /// The documents of `set`; empty if the folder has none.
     pub fn documents(&self, set: Set) -> &[Document] {
         self.sets.get(&set).map_or(&[], Vec::as_slice)
     }
 
-    /// The sets that are there, in the order of [`Set::ALL`].
+    /// The sets in the folder, in the order of [`Set::ALL`].
     pub fn sets(&self) -> impl Iterator<Item = (Set, &[Document])> {
         Set::ALL.into_iter().filter_map(|set| Some((set, self.sets.get(&set)?.as_slice())))
     }
 
-    /// A text that must go and must stay at once makes the operation meaningless.
+    /// Refuses a text in both a set to unlearn and the retain set.
     fn refuse_contradictions(&self, folder: &Folder, needed: &[Set]) -> Result<()> {
         let kept: HashMap<_, &str> =
             self.documents(Set::Retain).iter().map(|d| (d.text(), d.id.as_str())).collect();
@@ -107,7 +107,8 @@ impl Corpus {
                             "document {:?} has the same text as {id:?} of retain.jsonl",
                             document.id
                         ),
-                        remedy: "a text cannot be forgotten and kept: remove it from one of the two".into(),
+                        remedy: "a text cannot be unlearned and retained: remove it from one of the two"
+                            .into(),
                     });
                 }
             }

@@ -1,4 +1,4 @@
-//! A document in one of its three forms, and the lines that it is read from.
+//! Documents in their three forms, read from lines of JSON.
 
 use std::borrow::Cow;
 
@@ -11,36 +11,36 @@ pub use crate::text::{Message, MessageContent};
 
 /// The role whose messages are predicted.
 pub const ASSISTANT: &str = "assistant";
-/// The three forms, for messages.
+/// The three forms, for error messages.
 const FORMS: &str = "`text`, or `prompt` and `completion`, or `messages`";
 
-/// A document to train on or to measure.
+/// A document to train on or to evaluate.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Line")]
 pub struct Document {
     /// Unique in its file.
     pub id: String,
-    /// What it is about; edit_unlearn and edit_update documents of one subject are drawn together.
+    /// Its subject; edit_unlearn and edit_update documents of one subject are sampled together.
     pub subject: Option<String>,
     /// Its text, in one of three forms.
     pub content: Content,
-    /// What a preference loss prefers to it: other texts, other completions, or other last messages.
+    /// Alternatives that a preference loss prefers to it: other texts, other completions, or other last messages.
     pub alternatives: Vec<String>,
 }
 
-/// The text of a document, by the part of it that is predicted.
+/// The text of a document; each form predicts another part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// Predicted as a whole.
+    /// A text, predicted as a whole.
     Text(String),
-    /// Predicted after the prompt. The two are joined as they stand.
+    /// A prompt and its completion, joined unchanged; only the completion is predicted.
     Completion {
-        /// The beginning.
+        /// The prompt.
         prompt: String,
-        /// What follows it; not empty.
+        /// The completion; not empty.
         completion: String,
     },
-    /// A conversation, of which the assistant's messages are predicted; one or more of them.
+    /// A conversation; the assistant's messages are predicted. There is at least one of them.
     Messages(Vec<Message>),
 }
 
@@ -50,7 +50,7 @@ impl Document {
         Self { id: id.into(), subject, content: Content::Text(text.into()), alternatives: Vec::new() }
     }
 
-    /// All that can be read in it: a prompt and its completion joined as they stand, the messages on lines of their own.
+    /// The whole text: a prompt and its completion joined unchanged, or messages on lines of their own.
     pub fn text(&self) -> Cow<'_, str> {
         match &self.content {
             Content::Text(text) => text.into(),
@@ -63,7 +63,7 @@ impl Document {
     }
 }
 
-/// A line as it is written. Keys that it does not have are ignored.
+/// The keys of a line. Other keys are ignored.
 #[derive(Deserialize)]
 struct Line {
     id: String,
@@ -141,13 +141,13 @@ impl TryFrom<Line> for Document {
                 let is_assistant = |message: &Message| message.role == ASSISTANT;
                 if !messages.iter().any(is_assistant) {
                     return Err(format!(
-                        "document {id:?} has no message whose `role` is {ASSISTANT:?}, which leaves nothing to predict"
+                        "document {id:?} has no message whose `role` is {ASSISTANT:?}, so there is nothing to predict"
                     ));
                 }
                 if !alternatives.is_empty() && !messages.last().is_some_and(is_assistant) {
                     return Err(format!(
-                        "document {id:?} has an `alternative`, which stands in the place of the last message, but the \
-                         `role` of that message is not {ASSISTANT:?}"
+                        "document {id:?} has an `alternative`, which replaces the last message, but the `role` of that \
+                         message is not {ASSISTANT:?}"
                     ));
                 }
             }
@@ -157,13 +157,13 @@ impl TryFrom<Line> for Document {
     }
 }
 
-/// The documents of one JSONL file as they stand: a text may be empty, an id may occur twice.
+/// The documents of one JSONL file, unchecked: a text may be empty, an id may occur twice.
 pub fn read_texts(folder: &Folder, file: &str) -> Result<Vec<Document>> {
     let records = jsonl::read(folder, file)?;
     Ok(records.into_iter().map(|(_, document)| document).collect())
 }
 
-/// The documents of one JSONL file; an empty file, an empty text and an id that occurs twice are refused.
+/// The documents of one JSONL file. Refuses an empty file, an empty text and an id that occurs twice.
 pub fn read_documents(folder: &Folder, file: &str) -> Result<Vec<Document>> {
     let records: Vec<(usize, Document)> = jsonl::read(folder, file)?;
     let path = folder.label(file);

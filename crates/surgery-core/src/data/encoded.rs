@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::files::Folder;
 use crate::text::TextEncoder;
 
-/// The sets that should stay as they are.
+/// The sets of retain documents.
 pub const KEPT: [Set; 2] = [Set::Retain, Set::RetainHeldout];
 
 /// A data folder, encoded for one model.
@@ -22,7 +22,7 @@ pub struct Benchmark {
 /// A question whose options are encoded together with it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodedQuestion {
-    /// Two or more.
+    /// The options, two or more.
     pub options: Vec<EncodedOption>,
     /// Index of the right option.
     pub answer: usize,
@@ -30,24 +30,24 @@ pub struct EncodedQuestion {
     pub split: Split,
 }
 
-/// `"{question} {option}"` as two rules score it.
+/// `"{question} {option}"` as each of two rules scores it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncodedOption {
-    /// By the paper's rule: the tokens that reach into the option, found by character offsets.
+    /// The paper's rule: the tokens that overlap the option, found by character offsets.
     pub paper: ScoredText,
-    /// By lm-evaluation-harness's: all tokens after as many as the question has by itself. A space that is a token of its
-    /// own belongs to them.
+    /// The rule of lm-evaluation-harness: if the question alone has n tokens, all tokens after the first n. They include
+    /// the space before the option if it is a token of its own.
     pub harness: ScoredText,
-    /// How many characters the option has.
+    /// Number of characters of the option.
     pub characters: usize,
 }
 
-/// A text, and which of its tokens count.
+/// A text and its scored tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoredText {
     /// Its token ids, special tokens included.
     pub tokens: Vec<u32>,
-    /// The tokens that count, never the first of the text.
+    /// The scored tokens; never the first of the text.
     pub scored: Range<usize>,
 }
 
@@ -60,7 +60,7 @@ impl EncodedOption {
 }
 
 impl Benchmark {
-    /// Encodes everything. `folder` is where it came from, for messages.
+    /// Encodes all documents and questions. Messages name `folder`.
     pub fn encode(
         folder: &Folder,
         corpus: &Corpus,
@@ -78,13 +78,13 @@ impl Benchmark {
         Ok(Self { sets, questions })
     }
 
-    /// One set's documents; empty where there are none.
+    /// The documents of a set; empty if there are none.
     pub fn documents(&self, set: Set) -> &[Example] {
         self.sets.iter().find(|(other, _)| *other == set).map_or(&[], |(_, documents)| documents)
     }
 
-    /// A part that is quick to evaluate on the way: of each set at most `documents`, of each set of questions at
-    /// most `questions` of the validation half, evenly spread over the files.
+    /// A sample for evaluations during training: at most `documents` of each set, and at most `questions` of the
+    /// validation half of each set of questions, evenly spread over the files.
     pub fn sample(&self, documents: usize, questions: usize) -> Self {
         fn spread<T: Clone>(all: &[&T], most: usize) -> Vec<T> {
             let count = most.min(all.len());
@@ -101,13 +101,13 @@ impl Benchmark {
         }
     }
 
-    /// All documents that should stay as they are.
+    /// All retain and held-out documents.
     pub fn kept(&self) -> impl Iterator<Item = &Example> {
         KEPT.into_iter().flat_map(|set| self.documents(set))
     }
 }
 
-/// Documents as examples; one that leaves nothing to predict is refused.
+/// Encodes documents. Refuses a document without a token to predict.
 pub fn encode_documents(
     folder: &Folder,
     file: &str,
@@ -148,21 +148,21 @@ fn encode_questions(
     set.questions.iter().map(encode).collect()
 }
 
-/// `"{question} {option}"` encoded as a whole, and the tokens that reach into the option: none where there are none.
+/// `"{question} {option}"` encoded as a whole, with the tokens that overlap the option; `None` if there are none.
 fn encode_by_offsets(question: &str, option: &str, encoder: &TextEncoder) -> Result<Option<ScoredText>> {
     let tokens = encoder.encode_with_ends(&format!("{question} {option}"))?;
     let start = question.len() + 1;
     let first = tokens.iter().position(|&(_, end)| end > start);
     let last = tokens.iter().rposition(|&(_, end)| end > start);
     let (Some(first), Some(last)) = (first, last) else { return Ok(None) };
-    // The first token of a text is given, never predicted.
+    // The first token of a text is never predicted.
     let scored = first.max(1)..last + 1;
     let tokens = tokens.into_iter().map(|(id, _)| id).collect();
     Ok((!scored.is_empty()).then_some(ScoredText { tokens, scored }))
 }
 
-/// The tokens of the question by itself, `context`, and what `"{question} {option}"` has beyond as many: `_encode_pair` of
-/// lm-evaluation-harness 0.4.13. Blanks at the end of the question belong to the option there.
+/// The tokens of the question alone (`context`), then the tokens of `"{question} {option}"` after as many. This is
+/// `_encode_pair` of lm-evaluation-harness 0.4.13, which counts blanks at the end of the question to the option.
 fn encode_by_context(
     context: &[u32],
     question: &str,
@@ -177,7 +177,7 @@ fn encode_by_context(
     Ok(Some(ScoredText { tokens: [context, &whole[scored.clone()]].concat(), scored }))
 }
 
-/// A text without the blanks at its end, as Python's `rstrip` takes them.
+/// A text without blanks at its end, as Python's `rstrip` removes them.
 fn trim_end(text: &str) -> &str {
     text.trim_end_matches(|letter: char| letter.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&letter))
 }

@@ -1,4 +1,4 @@
-//! A document as token ids, and which of them are predicted.
+//! Documents as token ids, with the ranges that are predicted.
 
 use std::ops::Range;
 
@@ -6,25 +6,25 @@ use super::{ASSISTANT, Content, Document, Message, MessageContent};
 use crate::error::{Error, Result};
 use crate::text::{TextEncoder, Token};
 
-/// A document as a model reads it.
+/// An encoded document.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Example {
     /// Its token ids, special tokens included.
     pub tokens: Vec<u32>,
-    /// Which of its tokens are predicted: ascending ranges of indices, disjoint; never the first token.
+    /// The predicted tokens: ascending, disjoint ranges of indices; never the first token.
     pub predicted: Vec<Range<usize>>,
-    /// What a preference loss prefers to it: the same beginning with other ends, in the order of the data.
+    /// Alternatives that a preference loss prefers to it: the same beginning with other ends, in the order of the data.
     pub alternatives: Vec<Example>,
 }
 
 impl Example {
-    /// A text, of which every token but the first is predicted.
+    /// A text whose every token but the first is predicted.
     pub fn of_text(tokens: Vec<u32>) -> Self {
         let predicted = Vec::from_iter((tokens.len() > 1).then_some(1..tokens.len()));
         Self { tokens, predicted, alternatives: Vec::new() }
     }
 
-    /// A text with the tokens that `is_predicted` says, and never the first.
+    /// Tokens of which those that `is_predicted` accepts are predicted, but never the first.
     fn new(tokens: Vec<u32>, is_predicted: impl Fn(usize) -> bool) -> Self {
         let mut predicted: Vec<Range<usize>> = Vec::new();
         for index in (1..tokens.len()).filter(|&index| is_predicted(index)) {
@@ -36,12 +36,12 @@ impl Example {
         Self { tokens, predicted, alternatives: Vec::new() }
     }
 
-    /// How many of its tokens are predicted.
+    /// Number of predicted tokens.
     pub fn num_predicted(&self) -> usize {
         self.predicted.iter().map(Range::len).sum()
     }
 
-    /// The number of its tokens.
+    /// Number of tokens.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
@@ -51,17 +51,17 @@ impl Example {
         self.tokens.is_empty()
     }
 
-    /// Whether the token of this index is predicted.
+    /// Whether the token at `index` is predicted.
     pub fn is_predicted(&self, index: usize) -> bool {
         let after = self.predicted.partition_point(|range| range.end <= index);
         self.predicted.get(after).is_some_and(|range| range.contains(&index))
     }
 }
 
-/// The windows of a document of `length` tokens in a context of `context`: each begins with the last token
+/// The windows of a document of `length` tokens in a context of `context`. Each begins with the last token
 /// of the one before, so that every token but the first is predicted exactly once.
 pub fn windows(length: usize, context: usize) -> Vec<Range<usize>> {
-    assert!(context >= 2, "a window must hold a token and the one it predicts");
+    assert!(context >= 2, "a window needs a token and the one it predicts");
     let mut windows = Vec::new();
     let mut start = 0;
     while start + 1 < length {
@@ -75,7 +75,7 @@ pub fn windows(length: usize, context: usize) -> Vec<Range<usize>> {
     windows
 }
 
-/// Encodes a document of the file at `path`. One without anything to predict is bad input.
+/// Encodes a document of the file at `path`. Refuses a document without a token to predict.
 pub fn encode(path: &str, document: &Document, encoder: &TextEncoder) -> Result<Example> {
     let id = &document.id;
     let mut example = encode_content(path, id, &document.content, encoder)?;
@@ -116,7 +116,7 @@ fn encode_content(path: &str, id: &str, content: &Content, encoder: &TextEncoder
         return Err(Error::Data {
             path: path.into(),
             problem: format!(
-                "document {id:?} encodes to {} token(s), which leaves none to predict",
+                "document {id:?} encodes to {} token(s), none of which is to be predicted",
                 example.tokens.len()
             ),
             remedy: "lengthen or remove it".into(),
@@ -125,7 +125,7 @@ fn encode_content(path: &str, id: &str, content: &Content, encoder: &TextEncoder
     Ok(example)
 }
 
-/// Says of which document a fault is told.
+/// Adds the document to the message of a template's error.
 fn of_document(error: Error, path: &str, id: &str) -> Error {
     match error {
         Error::Data { path: template, problem, remedy } => {
@@ -135,8 +135,8 @@ fn of_document(error: Error, path: &str, id: &str) -> Error {
     }
 }
 
-/// Prompt and completion as one text, and the end token. The completion is predicted from the first token that holds any
-/// of it.
+/// Encodes prompt and completion as one text, followed by the end token. All tokens that overlap the completion, and the
+/// end token, are predicted.
 fn encode_completion(
     path: &str,
     id: &str,
@@ -159,13 +159,13 @@ fn encode_completion(
     let is_predicted = |index: usize| index >= appended || holds(&tokens[index], &completion);
     let ids = tokens.iter().map(|token| token.id).chain((!is_ended).then_some(end)).collect();
     let example = Example::new(ids, is_predicted);
-    // The end token alone is no completion.
+    // An end token alone is not a completion.
     let is_empty = !(1..appended).any(is_predicted);
     Ok(if is_empty { Example { predicted: Vec::new(), ..example } } else { example })
 }
 
-/// Messages by the model's template. Predicted is what its generation blocks hold, or else what it adds for each message
-/// of the assistant.
+/// Encodes messages with the model's chat template. The text in its generation blocks is predicted; without such blocks,
+/// the text that the template adds for each message of the assistant.
 fn encode_messages(messages: &[Message], encoder: &TextEncoder) -> Result<Example> {
     let template = encoder.chat()?;
     let whole = template.render(messages, false)?;
@@ -193,22 +193,22 @@ fn encode_messages(messages: &[Message], encoder: &TextEncoder) -> Result<Exampl
     Ok(Example::new(tokens.iter().map(|token| token.id).collect(), is_predicted))
 }
 
-/// The length of `rendered`, the rendering of the first `count` messages, which must be the beginning of `whole`.
+/// The length of `rendered`, the rendering of the first `count` messages, which must be a prefix of `whole`.
 fn beginning(whole: &str, rendered: &str, count: usize, path: &str) -> Result<usize> {
     match whole.starts_with(rendered) {
         true => Ok(rendered.len()),
         false => Err(Error::Data {
             path: path.into(),
             problem: format!(
-                "writes the first {count} message(s) otherwise where others follow, so that what the assistant says \
-                 cannot be told from the rest"
+                "renders the first {count} message(s) differently if others follow, so that the assistant's messages \
+                 cannot be located"
             ),
-            remedy: "put what is to be predicted into {% generation %} blocks in the template".into(),
+            remedy: "put the text to predict into {% generation %} blocks in the template".into(),
         }),
     }
 }
 
-/// Whether a token holds a byte of a span of the text.
+/// Whether a token contains a byte of a span of the text.
 fn holds(token: &Token, span: &Range<usize>) -> bool {
     token.bytes.start < span.end && span.start < token.bytes.end
 }

@@ -1,4 +1,4 @@
-//! JSON lines, read one by one with a bound on their size, so that every fault has a line number.
+//! JSON lines, read one by one with a limit on their size. Every error has a line number.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::files::Folder;
 
-/// The longest line read, in bytes.
+/// Maximum length of a line in bytes.
 const LINE_LIMIT: u64 = 64 << 20;
 
 /// Each non-empty line of `file` as a `T`, with its number, counted from 1.
@@ -38,7 +38,7 @@ pub(super) fn read<T: DeserializeOwned>(folder: &Folder, file: &str) -> Result<V
             continue;
         }
         let record = serde_json::from_str(text).map_err(|error| {
-            // serde_json says "at line 1 column C"; the line that counts is the file's.
+            // serde_json says "at line 1 column C"; replace its line number by that of the file.
             let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or_default().to_owned();
             wrong(line, format!("{message} (column {})", error.column()))

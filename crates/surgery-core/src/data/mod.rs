@@ -1,4 +1,4 @@
-//! What the operation is done to: documents, questions, and the order in which they are drawn.
+//! Documents, questions, and the order in which documents are sampled.
 
 mod corpus;
 mod document;

@@ -1,4 +1,4 @@
-//! Multiple-choice questions, file by file.
+//! Multiple-choice questions.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,17 +6,17 @@ use super::jsonl;
 use crate::error::{Error, Result};
 use crate::files::Folder;
 
-/// The half that a question belongs to: recipes are chosen on validation, results are reported on test.
+/// The half that a question belongs to. Recipes are chosen on validation, results are reported on test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// For choosing recipes.
+    /// The half for choosing recipes.
     Validation,
-    /// For reporting results.
+    /// The half for reporting results.
     Test,
 }
 
-/// A question. `"{question} {option}"` is scored for each option.
+/// A question. An evaluation scores `"{question} {option}"` for each option.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Question {
     /// Unique in its file.
@@ -28,13 +28,13 @@ pub struct Question {
     pub question: String,
     /// The options, two or more.
     pub options: Vec<String>,
-    /// Index of the right option.
+    /// Index of the correct option.
     pub answer: usize,
-    /// The half it belongs to.
+    /// Its half.
     pub split: Split,
 }
 
-/// The questions of one file; results are reported under its stem.
+/// The questions of one file. Results are reported under the file's stem.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuestionSet {
     /// The stem of the file.
@@ -44,7 +44,7 @@ pub struct QuestionSet {
 }
 
 impl QuestionSet {
-    /// Loads every `*.jsonl` in the subfolder `questions`, by name; empty without such a folder.
+    /// Loads every `*.jsonl` in the subfolder `questions`, ordered by name; empty without such a folder.
     pub fn load_all(folder: &Folder) -> Result<Vec<Self>> {
         const FOLDER: &str = "questions";
         if !folder.has_folder(FOLDER) {
@@ -66,7 +66,7 @@ impl QuestionSet {
         if records.is_empty() {
             return Err(Error::Data {
                 path,
-                problem: "holds no question".into(),
+                problem: "contains no question".into(),
                 remedy: "add questions or remove the file".into(),
             });
         }

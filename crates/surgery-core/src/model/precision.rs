@@ -18,7 +18,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// What weights are stored in. The optimizer's state is f32 in all of them.
+    /// The dtype of stored weights. The optimizer's state is always f32.
     pub fn stored(self) -> FloatDType {
         match self {
             Precision::F32 | Precision::Mixed => FloatDType::F32,
@@ -26,7 +26,7 @@ impl Precision {
         }
     }
 
-    /// What products are computed from.
+    /// The dtype of the operands of products.
     pub fn computed(self) -> FloatDType {
         match self {
             Precision::F32 => FloatDType::F32,

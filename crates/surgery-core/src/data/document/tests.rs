@@ -1,6 +1,6 @@
 use super::*;
 
-/// The only document of a file of one line, or what is said of it.
+/// The document of a file of one line, or the error message.
 fn read(line: &'static str) -> Result<Document, String> {
     let files = vec![("data.jsonl", line.as_bytes())];
     let folder = Folder::Embedded { name: "d".into(), files };
@@ -56,14 +56,14 @@ fn a_line_that_is_not_one_of_the_three_forms_is_refused() {
         (
             r#"{"id": "a", "messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}],
                 "alternative": "z"}"#,
-            "has an `alternative`, which stands in the place of the last message",
+            "has an `alternative`, which replaces the last message",
         ),
         (r#"{"text": "x"}"#, "missing field `id`"),
     ];
     for (line, expected) in cases {
         let line = Box::leak(line.replace('\n', " ").into_boxed_str());
-        let said = read(line).unwrap_err();
-        assert!(said.starts_with("d/data.jsonl, line 1: "), "{said}");
-        assert!(said.contains(expected), "{said}");
+        let message = read(line).unwrap_err();
+        assert!(message.starts_with("d/data.jsonl, line 1: "), "{message}");
+        assert!(message.contains(expected), "{message}");
     }
 }

@@ -2,8 +2,8 @@ use super::*;
 use crate::files::Folder;
 use serde_json::{Value, json};
 
-/// A tokenizer with a token for each of these, and for each letter of `abcdefghij <>/|`; `after` are the tokens that it
-/// adds in front of a text and behind it.
+/// A tokenizer with a token for each of `tokens` and for each letter of `abcdefghij <>/|`. It adds the two tokens
+/// `around` before and after a text.
 fn encoder(tokens: &[&str], around: [&str; 2], settings: Value) -> TextEncoder {
     let letters = "abcdefghij <>/|".chars().map(String::from);
     let vocabulary: serde_json::Map<String, Value> = ["<s>", "</s>"]
@@ -80,7 +80,7 @@ fn the_completion_and_the_end_token_are_predicted() {
     assert_eq!(example.num_predicted(), 3);
     assert_eq!([0, 1, 2, 4, 5].map(|index| example.is_predicted(index)), [false, false, true, true, false]);
 
-    // A tokenizer that ends its texts ends this one, too; one in writing is part of the completion.
+    // An end token that the tokenizer adds is not repeated; one in the data is part of the completion.
     let ending = encoder(&["bc"], ["<s>", "</s>"], json!({ "eos_token": "</s>" }));
     assert_eq!(encode("test.jsonl", &completion("ab", "cd"), &ending).unwrap(), example);
     let written = encode("test.jsonl", &completion("a", "d</s>"), &plain).unwrap();
@@ -89,7 +89,7 @@ fn the_completion_and_the_end_token_are_predicted() {
         ([0, 2, 5, 1, 1].as_slice(), [2..5].as_slice())
     );
 
-    // Without a token in front, the first is never predicted.
+    // If the tokenizer adds no token before the text, the text's first token is not predicted.
     let bare = encoder(&[], ["", ""], json!({ "eos_token": "<s>" }));
     let example = encode("test.jsonl", &completion("", "ab"), &bare).unwrap();
     assert_eq!(
@@ -97,10 +97,7 @@ fn the_completion_and_the_end_token_are_predicted() {
         ([2, 3, 0].as_slice(), [1..3].as_slice())
     );
     let refused = encode("test.jsonl", &completion("", "a"), &bare).unwrap_err().to_string();
-    assert!(
-        refused.contains("document \"d\" encodes to 2 token(s), which leaves none to predict"),
-        "{refused}"
-    );
+    assert!(refused.contains("document \"d\" encodes to 2 token(s), none of which"), "{refused}");
 }
 
 #[test]
@@ -134,7 +131,7 @@ fn every_answer_is_predicted_and_nothing_else() {
     let plain = encoder(&[], ["<s>", ""], json!({ "chat_template": template }));
     let messages = [("user", "e"), ("assistant", "f"), ("user", "g"), ("assistant", "h"), ("user", "i")];
     let example = encode("test.jsonl", &conversation(&messages), &plain).unwrap();
-    // <c>e|<a>f|<c>g|<a>h|<c>i|, without a token in front.
+    // <c>e|<a>f|<c>g|<a>h|<c>i|, without a token before it.
     assert_eq!(example.tokens.len(), 25);
     assert_eq!(example.predicted, [8..10, 18..20]);
 
@@ -146,28 +143,34 @@ fn every_answer_is_predicted_and_nothing_else() {
 }
 
 #[test]
-fn what_cannot_be_predicted_is_refused() {
+fn messages_without_a_token_to_predict_are_refused() {
     let answer = conversation(&[("user", "a"), ("assistant", "b"), ("user", "c")]);
-    let said = |settings: Value| {
+    let refusal = |settings: Value| {
         let encoder = encoder(&[], ["<s>", ""], settings);
         encode("test.jsonl", &answer, &encoder).unwrap_err().to_string()
     };
     let cases = [
-        (json!({}), "m: the model has no chat template"),
-        (json!({ "chat_template": "{{ raise_exception('no') }}" }), "refuses the messages: no"),
+        (
+            json!({}),
+            "the model has no chat template, which documents with `messages` need (document \"d\" of test.jsonl)",
+        ),
+        (
+            json!({ "chat_template": "{{ raise_exception('no') }}" }),
+            "m/tokenizer_config.json: refuses the messages: no (document \"d\" of test.jsonl)",
+        ),
         (json!({ "chat_template": "{% if %}" }), "m/tokenizer_config.json: is not a template"),
         // Earlier turns are dropped.
         (
             json!({ "chat_template": "{{ messages[-1].content }}" }),
-            "writes the first 2 message(s) otherwise where others follow",
+            "renders the first 2 message(s) differently if others follow",
         ),
         (
             json!({ "chat_template": "{% for m in messages %}{{ m.content if m.role == 'user' }}{% endfor %}" }),
-            "which leaves none to predict",
+            "none of which is to be predicted",
         ),
     ];
     for (settings, expected) in cases {
-        let said = said(settings);
-        assert!(said.contains(expected) && said.contains("document \"d\""), "{said}");
+        let message = refusal(settings);
+        assert!(message.contains(expected), "{message}");
     }
 }

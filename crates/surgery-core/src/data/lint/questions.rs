@@ -6,7 +6,8 @@ use super::{Finding, FindingKind};
 use crate::data::words::{Words, contains};
 use crate::data::{Corpus, EncodedQuestion, Question, QuestionSet, Set};
 
-/// Questions whose right answer occurs in no text about their subject, or, without one, in no text of their set.
+/// Questions whose right answer occurs in no text about their subject; for a question without a subject, in no text of
+/// its set.
 pub(super) fn unanswered(
     corpus: &Corpus,
     texts: &HashMap<Set, Vec<Vec<u32>>>,
