@@ -7,6 +7,7 @@ mod dry_run;
 mod findings;
 #[cfg(target_os = "linux")]
 mod memory;
+mod objectives;
 mod reports;
 
 use std::fs;
