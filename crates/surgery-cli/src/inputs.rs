@@ -90,11 +90,7 @@ pub const RECIPES: [(&str, &str, &str); 11] = [
         "run: negative preference optimisation, with TOFU's numbers",
         include_str!("../recipes/npo.toml"),
     ),
-    (
-        "simnpo",
-        "run: NPO without a reference, with TOFU's numbers",
-        include_str!("../recipes/simnpo.toml"),
-    ),
+    ("simnpo", "run: NPO without a reference, with TOFU's numbers", include_str!("../recipes/simnpo.toml")),
     (
         "dpo",
         "run: preference of each document's `alternative`, such as \"I don't know\"",

@@ -2,9 +2,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod documents;
 #[cfg(target_os = "linux")]
 mod dry_run;
 mod findings;
+#[cfg(target_os = "linux")]
+mod long;
 #[cfg(target_os = "linux")]
 mod memory;
 mod objectives;

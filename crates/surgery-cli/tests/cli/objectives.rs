@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{data, data_with, golden, model, scratch, succeed};
+use super::{data_with, golden, model, scratch, succeed};
 
 /// The recipes of methods from the literature, and what a model of two blocks needs changed in them.
 const METHODS: [(&str, &[&str]); 5] = [
@@ -59,7 +59,8 @@ fn each_method_runs_from_its_recipe() {
     let folder = scratch("methods");
     let (model, data) = (model("llama1-mha"), data_with_alternatives(&folder));
     for (method, changes) in METHODS {
-        let mut run = vec!["run", method, "--model", &model, "--data", &data, "--output", method, "--json", "-q"];
+        let mut run =
+            vec!["run", method, "--model", &model, "--data", &data, "--output", method, "--json", "-q"];
         let fewer = [
             "train.steps=2",
             "train.documents_per_step=2",
@@ -72,7 +73,10 @@ fn each_method_runs_from_its_recipe() {
         let metrics = fs::read_to_string(folder.join(method).join("metrics.jsonl")).unwrap();
         for line in metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
             assert!(line["loss"].is_number() && line["forget"].is_number(), "{method}: {line}");
-            assert!(line["unlearn"].is_number() && line["grad_norm"].as_f64().unwrap() > 0.0, "{method}: {line}");
+            assert!(
+                line["unlearn"].is_number() && line["grad_norm"].as_f64().unwrap() > 0.0,
+                "{method}: {line}"
+            );
             assert!(line["edit_update"].is_null() && line["retain_kl"].is_null(), "{method}: {line}");
             assert_eq!(line["keep"].is_number(), method != "undial", "{method}: {line}");
         }
