@@ -80,6 +80,10 @@ fn each_method_runs_from_its_recipe() {
             assert!(line["edit_update"].is_null() && line["retain_kl"].is_null(), "{method}: {line}");
             assert_eq!(line["keep"].is_number(), method != "undial", "{method}: {line}");
         }
+        // The page has the curves of the losses that the recipe names.
+        let page = fs::read_to_string(folder.join(method).join("report.html")).unwrap();
+        assert!(page.contains(&format!("Forget loss ({method})")), "{method}");
+        assert_eq!(page.contains("Keep loss ("), method != "undial", "{method}");
         let before = report["before"]["perplexity"]["unlearn"]["corpus"].as_f64().unwrap();
         let after = report["after"]["perplexity"]["unlearn"]["corpus"].as_f64().unwrap();
         assert!(after > before, "{method}: {before} to {after}");
