@@ -66,7 +66,7 @@ fn folder(source: &str, embedded: &[Embedded]) -> Result<Folder> {
 }
 
 /// The shipped recipes: name, what it is for, text.
-pub const RECIPES: [(&str, &str, &str); 6] = [
+pub const RECIPES: [(&str, &str, &str); 11] = [
     (
         "default",
         "run: the embedded model and benchmark, with a bound on the ascent",
@@ -76,6 +76,27 @@ pub const RECIPES: [(&str, &str, &str); 6] = [
         "paper",
         "run: the paper's numbers and plain objective, no guards",
         include_str!("../recipes/paper.toml"),
+    ),
+    (
+        "npo",
+        "run: negative preference optimisation, with TOFU's numbers",
+        include_str!("../recipes/npo.toml"),
+    ),
+    ("simnpo", "run: NPO without a reference, with TOFU's numbers", include_str!("../recipes/simnpo.toml")),
+    (
+        "dpo",
+        "run: preference of each document's `alternative`, such as \"I don't know\"",
+        include_str!("../recipes/dpo.toml"),
+    ),
+    (
+        "rmu",
+        "run: hidden states driven to a random direction, with WMDP's numbers",
+        include_str!("../recipes/rmu.toml"),
+    ),
+    (
+        "undial",
+        "run: self-distillation with lowered logits; needs no retain documents",
+        include_str!("../recipes/undial.toml"),
     ),
     (
         "baseline",

@@ -3,6 +3,7 @@
 mod args;
 mod backend;
 mod commands;
+mod example;
 mod exit;
 mod fit;
 mod hub;

@@ -7,6 +7,7 @@ use surgery_core::data::{EncodedQuestion, Example, Set};
 use surgery_core::memory::{resident_bytes, shown};
 use surgery_core::platform::Platform;
 
+use crate::example::{Marks, one_of_each_set};
 use crate::exit::Outcome;
 use crate::fit;
 use crate::prepare::Prepared;
@@ -75,6 +76,11 @@ pub fn show<P: Platform>(prepared: &Prepared<P>, as_json: bool, log: Log) -> Out
     }
     for Finding { file, count, problem, .. } in &findings {
         print(&format!("finding: {file}: {count} {problem}"))?;
+    }
+    if log.is_verbose()
+        && let Some(examples) = one_of_each_set(data, &files.encoder, Marks::for_stdout())?
+    {
+        print(&format!("\n{examples}"))?;
     }
     let room = room
         .map_or(String::new(), |room| format!("; {} has room for {} more", room.limit, shown(room.bytes)));

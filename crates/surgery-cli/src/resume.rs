@@ -16,6 +16,14 @@ pub fn recipe_of(output: Option<&Path>, asks_for_more: bool) -> Option<String> {
     (!asks_for_more && path.is_file()).then(|| path.display().to_string())
 }
 
+/// `train.batch_tokens` of the run in `output`: a run that goes on takes what was chosen when it began, whatever memory there
+/// is now. None where there is no recipe of a run, or one without it.
+pub fn batch_tokens_of(output: Option<&Path>) -> Option<usize> {
+    let text = std::fs::read_to_string(output?.join(RECIPE)).ok()?;
+    let recipe: toml::Table = toml::from_str(&text).ok()?;
+    usize::try_from(recipe.get("train")?.get("batch_tokens")?.as_integer()?).ok()
+}
+
 /// Refuses to go on with a run whose recipe is not `resolved`, which is written where there is none.
 pub fn keep_recipe(output: &Path, resolved: &str) -> Result<()> {
     let path = output.join(RECIPE);

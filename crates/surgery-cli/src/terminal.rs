@@ -80,6 +80,11 @@ impl Log {
         }
     }
 
+    /// Whether more is to be told.
+    pub fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
     /// Whether to draw progress bars: standard error is a terminal.
     pub fn draws(&self) -> bool {
         !self.quiet && std::io::stderr().is_terminal()

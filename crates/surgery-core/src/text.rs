@@ -204,6 +204,36 @@ impl TextEncoder {
         })
     }
 
+    /// The text of each of `ids` behind the tokens `before`, special tokens by their own text. Of a letter that several tokens
+    /// share, the last of them has it, and the others have no text.
+    pub fn texts_of_tokens(&self, before: &[u32], ids: &[u32]) -> Result<Vec<String>> {
+        /// No letter has more tokens: what cannot be decoded after as many is no letter.
+        const MOST: usize = 8;
+        let decode = |ids: &[u32]| {
+            guarded(|| self.tokenizer.decode(ids, false)).map_err(|error| Error::Tokenizer {
+                path: self.path.clone(),
+                problem: format!("cannot decode the tokens of a text ({error})"),
+            })
+        };
+        let all = [before, ids].concat();
+        let mut texts = vec![String::new(); ids.len()];
+        // The tokens from `shown` to `begun` are decoded again, for the first of a text loses a space in front.
+        let (mut shown, mut begun) = (before.len().saturating_sub(MOST), before.len());
+        for end in before.len() + 1..=all.len() {
+            let (prefix, whole) = (decode(&all[shown..begun])?, decode(&all[shown..end])?);
+            let text = match whole.strip_prefix(&prefix) {
+                Some(text) => text.to_owned(),
+                None => decode(&all[begun..end])?,
+            };
+            let is_whole = !text.ends_with('\u{fffd}') || end - begun == MOST || end == all.len();
+            if is_whole {
+                texts[end - before.len() - 1] = text;
+                (shown, begun) = (begun, end);
+            }
+        }
+        Ok(texts)
+    }
+
     /// The text that `new` adds behind `before`; decoding it alone could lose a space in front.
     pub fn decode_continuation(&self, before: &[u32], new: &[u32]) -> Result<String> {
         let whole: Vec<u32> = before.iter().chain(new).copied().collect();

@@ -22,7 +22,7 @@ use crate::fit;
 use crate::inputs::{EMPTY, open_model, recipe};
 use crate::output::Output;
 use crate::progress::{Metrics, Progress, tell_resumed};
-use crate::resume::{self, LOGS, RECORDS, keep_recipe, recipe_of};
+use crate::resume::{self, LOGS, RECORDS, batch_tokens_of, keep_recipe, recipe_of};
 use crate::terminal::{Log, print, print_json};
 
 /// The command on a backend.
@@ -43,6 +43,9 @@ impl crate::backend::Job for Job {
         let mut overrides = args.overrides;
         overrides.extend(args.model.map(|model| format!("model.source={}", toml::Value::String(model))));
         let mut recipe: PretrainRecipe = recipe(name.as_deref().unwrap_or(EMPTY), &overrides)?;
+        if args.resume && recipe.train.batch_tokens == 0 {
+            recipe.train.batch_tokens = batch_tokens_of(args.output.as_deref()).unwrap_or(0);
+        }
         P::check_precision(recipe.model.precision)?;
         let device = P::device(common.device)?;
         let files = open_model(&recipe.model.source, log)?;

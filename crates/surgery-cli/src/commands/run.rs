@@ -17,7 +17,7 @@ use crate::plan;
 use crate::prepare::{Prepared, Way};
 use crate::progress::{EVALUATIONS, METRICS, Metrics, Progress, read_lines};
 use crate::report::{Curves, Page, table_of_change, write};
-use crate::resume::{self, LOGS, RECORDS, keep_recipe, recipe_of};
+use crate::resume::{self, LOGS, RECORDS, batch_tokens_of, keep_recipe, recipe_of};
 use crate::terminal::{Log, print, print_json};
 
 /// Resolves the recipe and runs the command.
@@ -31,6 +31,9 @@ pub fn run(run: Run, common: Common) -> Outcome {
     }
     if let Some(data) = run.data {
         recipe.data.path = data;
+    }
+    if run.resume && recipe.train.batch_tokens == 0 {
+        recipe.train.batch_tokens = batch_tokens_of(run.output.as_deref()).unwrap_or(0);
     }
     let job = Job { recipe, output: run.output, resume: run.resume, dry_run: run.dry_run, common };
     crate::backend::run(job.common.backend, job)

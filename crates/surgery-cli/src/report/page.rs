@@ -199,8 +199,13 @@ fn headline_answers(page: &Page, set: &str) -> Option<[Vec<bool>; 2]> {
     Some([of(page.before)?, of(page.after)?])
 }
 
-/// The number of a set's colour.
-fn colour(set: &str) -> usize {
+/// The number of the colour of a set, or of the loss of a set.
+fn colour(name: &str) -> usize {
+    let set = match name {
+        "forget" => Set::Unlearn.name(),
+        "keep" => Set::Retain.name(),
+        name => name,
+    };
     Set::ALL.iter().position(|known| known.name() == set).unwrap_or(Set::ALL.len())
 }
 
@@ -236,12 +241,23 @@ fn curves(run: &Curves) -> Vec<Picture> {
         };
         Set::ALL.iter().map(curve).filter(|curve| curve.points.len() > 1).collect()
     };
+    // The plain ascent and the KL are those of the first two pictures: the recipe names another loss, or none.
+    let recipe: toml::Table = toml::from_str(run.recipe).unwrap_or_default();
+    let of_loss = |key: &str| match recipe.get("objective").and_then(|section| section.get(key)?.as_str()) {
+        Some(loss) => (loss.to_owned(), of_metrics(&[key])),
+        None => (String::new(), Vec::new()),
+    };
+    let [(forget, forget_curves), (keep, keep_curves)] = ["forget", "keep"].map(of_loss);
+    let forget = format!("Forget loss ({forget}), weighted");
+    let keep = format!("Keep loss ({keep}) of retain documents, unweighted");
     let pictures = [
         (
             "NLL of the step's documents, nats a token",
             of_metrics(&["unlearn", "edit_unlearn", "edit_update"]),
         ),
         ("KL from the model before, nats a token", of_metrics(&["retain_kl"])),
+        (&forget, forget_curves),
+        (&keep, keep_curves),
         ("Norm of the gradient, before clipping", of_metrics(&["grad_norm"])),
         ("Accuracy on validation questions, %", of_evaluations("accuracy", "validation")),
         ("Perplexity", of_evaluations("perplexity", "corpus")),

@@ -2,11 +2,15 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod documents;
 #[cfg(target_os = "linux")]
 mod dry_run;
 mod findings;
 #[cfg(target_os = "linux")]
+mod long;
+#[cfg(target_os = "linux")]
 mod memory;
+mod objectives;
 mod reports;
 
 use std::fs;

@@ -60,7 +60,7 @@ fn climb(folder: &Path, arguments: &[&str]) -> (u64, Vec<String>) {
 }
 
 /// A folder with what a model needs besides its weights, of a golden model's tokenizer and another shape.
-fn shape(folder: &Path, name: &str, changes: &Value) -> PathBuf {
+pub(super) fn shape(folder: &Path, name: &str, changes: &Value) -> PathBuf {
     let path = folder.join(name);
     fs::create_dir(&path).unwrap();
     let like = golden("models/llama1-mha");

@@ -333,6 +333,41 @@ fn only_its_own_unfinished_run_is_gone_on_with_and_by_one_process() {
 }
 
 #[test]
+fn a_run_goes_on_with_the_batches_that_it_began_with() {
+    let folder = scratch("batches");
+    // Chosen by the memory there was, which is not the memory there is now.
+    let chosen = ["--set", "train.batch_tokens=48"];
+    ends_in(0, &folder, &operation("undisturbed", &chosen));
+    let child = start(&folder, &operation("out", &chosen));
+    wait_for_lines(&folder.join("out/metrics.jsonl"), 7);
+    signal(&child, "INT");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+    // The recipe is named again, and leaves the number to the program.
+    ends_in(0, &folder, &operation("out", &["--resume"]));
+    assert_eq!(left(&folder, "out"), left(&folder, "undisturbed"));
+    let recipe = fs::read_to_string(folder.join("out/recipe.toml")).unwrap();
+    assert!(recipe.contains("batch_tokens = 48"), "{recipe}");
+
+    let files = format!("data.files=[{:?}]", golden("pretrain/documents.jsonl"));
+    let (model, steps) = (golden("models/llama1-mha"), "train.steps=100000");
+    let pretrain = ["pretrain", "--model", &model, "--set", &files, "--output", "pre", "--set", steps];
+    let pretrain = |more: &[&str]| [&pretrain[..], more].concat().iter().map(|word| (*word).into()).collect();
+    let interrupted = |arguments: Vec<String>, lines: usize| {
+        let child = start(&folder, &arguments);
+        wait_for_lines(&folder.join("pre/metrics.jsonl"), lines);
+        signal(&child, "INT");
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(130), "{}", String::from_utf8_lossy(&ended.stderr));
+    };
+    interrupted(pretrain(&chosen), 3);
+    let done = fs::read_to_string(folder.join("pre/metrics.jsonl")).unwrap().lines().count();
+    interrupted(pretrain(&["--resume"]), done + 3);
+    // A number that is given is held to.
+    let other = pretrain(&["--resume", "--set", "train.batch_tokens=49"]);
+    assert!(ends_in(3, &folder, &other).contains("batch_tokens = 49"));
+}
+
+#[test]
 fn a_step_that_is_no_number_leaves_the_last_good_weights() {
     let folder = scratch("diverged");
     // The first step's rate is 0, the second's spoils the model, and the third finds out.
