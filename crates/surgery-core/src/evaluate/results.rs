@@ -1,4 +1,4 @@
-//! What an evaluation comes to: perplexities, accuracies, divergences.
+//! The results of an evaluation: perplexities, accuracies, divergences.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 use super::{OptionLoss, TextLoss};
 use crate::data::{EncodedQuestion, Split};
 
-/// What a model was measured to be.
+/// The results of an evaluation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// By set.
+    /// Perplexity by set.
     pub perplexity: BTreeMap<String, Perplexity>,
-    /// In percent, by set of questions.
+    /// Accuracy in percent, by set of questions.
     pub accuracy: BTreeMap<String, Accuracy>,
-    /// KL(reference ‖ model) in nats: the mean over a set's documents of the mean over their tokens. Empty
-    /// without a reference.
+    /// KL(reference ‖ model) in nats, by set: the mean over documents of the mean over their tokens. Empty without a
+    /// reference.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kl: BTreeMap<String, f64>,
 }
 
-/// Perplexity of a set's documents, three ways.
+/// Perplexity of a set's documents by three definitions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Perplexity {
     /// The paper's: the mean over documents of exp(mean NLL); outliers dominate it.
@@ -31,36 +31,36 @@ pub struct Perplexity {
     pub median: f64,
 }
 
-/// A value for each half of a set of questions; none where a half holds no question.
+/// A value for each half of a set of questions; `None` if a half contains no question.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Halves<T> {
-    /// Of the validation half.
+    /// The value for the validation half.
     pub validation: Option<T>,
-    /// Of the test half.
+    /// The value for the test half.
     pub test: Option<T>,
 }
 
-/// The share of questions answered rightly, in percent.
+/// The share of questions answered correctly, in percent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
-    /// By the paper's rule, the lowest mean NLL of an option's tokens: of the validation half.
+    /// Validation questions, by the paper's rule: the lowest mean NLL of an option's tokens.
     pub validation: Option<f64>,
-    /// The same of the test half.
+    /// Test questions, by the paper's rule.
     pub test: Option<f64>,
-    /// lm-evaluation-harness's `acc`: the likeliest option as a whole.
+    /// `acc` of lm-evaluation-harness: the highest log-likelihood of an option as a whole.
     #[serde(default)]
     pub acc: Halves<f64>,
-    /// Its `acc_norm`: the highest log-likelihood per character of the option.
+    /// `acc_norm` of lm-evaluation-harness: the highest log-likelihood per character of an option.
     #[serde(default)]
     pub acc_norm: Halves<f64>,
-    /// How many questions there are.
+    /// Number of questions.
     #[serde(default)]
     pub questions: Halves<usize>,
 }
 
 impl Accuracy {
-    /// By the paper's rule on test questions, or on validation questions where there are no others; with how many
-    /// these are.
+    /// The accuracy by the paper's rule on test questions, or on validation questions if there are no test questions,
+    /// and the number of these questions.
     pub fn headline(&self) -> Option<(f64, usize)> {
         let test = self.test.zip(self.questions.test);
         test.or(self.validation.zip(self.questions.validation))
@@ -68,7 +68,7 @@ impl Accuracy {
 }
 
 impl Evaluation {
-    /// A measure that is not a finite number, by name: the model no longer computes.
+    /// The name and value of a measure that is not a finite number, if there is one: the model is unusable.
     pub fn not_finite(&self) -> Option<(String, f64)> {
         let perplexities =
             self.perplexity.iter().map(|(set, p)| (format!("the perplexity of {set}"), p.corpus));
@@ -76,7 +76,7 @@ impl Evaluation {
         perplexities.chain(kl).find(|(_, value)| !value.is_finite())
     }
 
-    /// `self` minus `before`, entry by entry, for entries that both have.
+    /// `self` minus `before`, for each entry that both have.
     pub fn minus(&self, before: &Self) -> Self {
         let perplexity = pairs(&self.perplexity, &before.perplexity, |a, b| Perplexity {
             mean: a.mean - b.mean,
@@ -108,8 +108,8 @@ fn pairs<T>(
     both.collect()
 }
 
-/// The option that the paper's rule chooses: the lowest mean NLL, the first of equals. Means are compared,
-/// not perplexities, which overflow.
+/// The option that the paper's rule chooses: the lowest mean NLL, the first of equals. It compares means, because
+/// perplexities overflow.
 pub fn choose<'a>(options: impl IntoIterator<Item = &'a TextLoss>) -> usize {
     lowest(options.into_iter().map(|option| option.mean().unwrap_or(f64::INFINITY)))
 }
@@ -123,19 +123,19 @@ fn lowest(values: impl Iterator<Item = f64>) -> usize {
     best.0
 }
 
-/// Whether a question was answered rightly, rule by rule.
+/// Whether a question was answered correctly, for each rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choices {
-    /// By the lowest mean NLL of an option's tokens.
+    /// The rule of the lowest mean NLL of an option's tokens.
     pub paper: bool,
-    /// By the lowest NLL of an option as a whole.
+    /// The rule of the lowest NLL of an option as a whole.
     pub acc: bool,
-    /// By the lowest NLL per character of an option.
+    /// The rule of the lowest NLL per character of an option.
     pub acc_norm: bool,
 }
 
 impl Choices {
-    /// From the losses of a question's options.
+    /// Compares the choices by the losses of a question's options with the answer.
     pub fn of((question, losses): (&EncodedQuestion, &Vec<OptionLoss>)) -> Self {
         let right = |chosen: usize| chosen == question.answer;
         let harness = || losses.iter().map(|loss| loss.harness.sum).zip(&question.options);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn perplexities_differ_as_they_should() {
+    fn mean_corpus_and_median_perplexity_follow_their_definitions() {
         let p = perplexity(&[loss(0.0, 1), loss(1.0, 3), loss(2.0, 1), loss(4.0, 5)]);
         let e = std::f64::consts::E;
         assert!((p.mean - (1.0 + e + e.powi(2) + e.powi(4)) / 4.0).abs() < 1e-9);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_mean_wins_and_the_first_of_equals() {
+    fn the_lowest_mean_is_chosen_and_the_first_of_equals() {
         assert_eq!(choose(&[loss(2.0, 3), loss(1.0, 9), loss(1.0, 2)]), 1);
         // exp of both overflows f32; their order does not.
         assert_eq!(choose(&[loss(200.0, 1), loss(100.0, 1)]), 1);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rules_differ_where_lengths_do() {
+    fn the_rules_choose_differently_for_options_of_different_lengths() {
         let option = |characters| EncodedOption::of_tokens(Vec::new(), 0..0, characters);
         let options = [30, 4, 9].map(option);
         let question = |answer| EncodedQuestion { options: options.to_vec(), answer, split: Split::Test };
@@ -222,9 +222,10 @@ mod tests {
         let chosen = |answer| Choices::of((&question(answer), &losses));
         assert_eq!(chosen(0), Choices { paper: true, acc: false, acc_norm: true });
         assert_eq!(chosen(1), Choices { paper: false, acc: true, acc_norm: false });
-        let told = accuracy(&[question(0), question(1)], &[chosen(0), chosen(1)]);
-        assert_eq!((told.test, told.acc.test, told.acc_norm.test), (Some(50.0), Some(50.0), Some(50.0)));
-        assert_eq!((told.questions.test, told.questions.validation), (Some(2), None));
-        assert_eq!(told.headline(), Some((50.0, 2)));
+        let accuracy = accuracy(&[question(0), question(1)], &[chosen(0), chosen(1)]);
+        let tests = (accuracy.test, accuracy.acc.test, accuracy.acc_norm.test);
+        assert_eq!(tests, (Some(50.0), Some(50.0), Some(50.0)));
+        assert_eq!((accuracy.questions.test, accuracy.questions.validation), (Some(2), None));
+        assert_eq!(accuracy.headline(), Some((50.0, 2)));
     }
 }
