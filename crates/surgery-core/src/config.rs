@@ -178,7 +178,7 @@ const GENERATION_KEYS: [&str; 14] = [
 
 /// The embedding, `[vocab, hidden]`.
 pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
-/// The head of a model that is not tied, `[vocab, hidden]`.
+/// The head of an untied model, `[vocab, hidden]`.
 pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// The most parameters a model may claim: an order of magnitude above the largest Llama.

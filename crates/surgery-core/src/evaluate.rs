@@ -1,8 +1,8 @@
 //! Perplexity, multiple choice, and the divergence from a reference (the paper, section 4).
 //!
-//! Documents and options are measured in batches of similar length, packed without padding; only the tokens that count
-//! pass through the head, a chunk at a time, so that the `[tokens, vocab]` logits never exist whole. The model runs once
-//! over each document, whatever is measured on it, and once over the prefix that the options of a question share.
+//! Documents and options are measured in batches of similar length, packed without padding. Only scored tokens pass
+//! through the head, a chunk at a time, so that memory never holds all `[tokens, vocab]` logits. The model runs once over
+//! each document, whatever is measured on it, and once over the prefix that the options of a question share.
 
 mod documents;
 mod options;
@@ -25,39 +25,39 @@ pub use crate::evaluation::{Accuracy, Evaluation, Halves, Perplexity};
 pub use results::{Choices, choose};
 use results::{accuracy, mean, perplexity};
 
-/// The longest window of a text, in tokens, where the model's own context is not shorter: the paper's
-/// sequence length. A longer text is split as in training.
+/// Maximum length of a window of a text in tokens, unless the model's context is shorter: the paper's sequence length.
+/// A longer text is split as in training.
 const CONTEXT: usize = 4096;
 
-/// The longest window of a text that an evaluation runs a model of this shape over, in tokens. Questions are not split:
-/// of one that is longer than the model's own context, the last tokens are scored, as many as it takes.
+/// Maximum length of a window, in tokens, in an evaluation of a model of this shape. Questions are not split. A question
+/// longer than the model's context loses its first tokens.
 pub fn context(config: &LlamaConfig) -> usize {
     config.context(CONTEXT)
 }
 
-/// The loss of one text: the sum over its counted tokens, in nats, and their number.
+/// The loss of one text: the sum over its scored tokens, in nats, and their number.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct TextLoss {
-    /// Σ over the counted tokens.
+    /// The sum over the scored tokens.
     pub sum: f64,
-    /// How many were counted.
+    /// Number of scored tokens.
     pub tokens: usize,
 }
 
 impl TextLoss {
-    /// Counts the loss of another token.
+    /// Adds the loss of another token.
     fn add(&mut self, value: f32) {
         self.sum += f64::from(value);
         self.tokens += 1;
     }
 
-    /// The mean over the counted tokens; none where there is none.
+    /// The mean over the scored tokens; `None` if there are none.
     pub fn mean(&self) -> Option<f64> {
         (self.tokens > 0).then(|| self.sum / self.tokens as f64)
     }
 }
 
-/// The positions that an evaluation of `benchmark` runs a model of this shape over.
+/// Number of positions in an evaluation of `benchmark` with a model of this shape.
 pub fn num_positions(benchmark: &Benchmark, config: &LlamaConfig) -> usize {
     let documents = benchmark.sets.iter().flat_map(|(_, documents)| documents);
     let windows = Window::of_all(documents, context(config));
@@ -66,8 +66,8 @@ pub fn num_positions(benchmark: &Benchmark, config: &LlamaConfig) -> usize {
     windows.iter().map(Window::len).sum::<usize>() + questions
 }
 
-/// The longest window of a document, or option of a question, that an evaluation of `benchmark` runs a model of this
-/// shape over, in tokens.
+/// Length, in tokens, of the longest window of a document or option of a question in an evaluation of `benchmark` with
+/// a model of this shape.
 pub fn longest(benchmark: &Benchmark, config: &LlamaConfig) -> usize {
     let documents = benchmark.sets.iter().flat_map(|(_, documents)| documents).map(Example::len);
     let documents = documents.max().unwrap_or(0).min(context(config));
@@ -75,22 +75,22 @@ pub fn longest(benchmark: &Benchmark, config: &LlamaConfig) -> usize {
     documents.max(questions.max().unwrap_or(0))
 }
 
-/// What a model's divergence on the sets that should stay is measured from.
+/// The model that the divergence on the sets of retain documents is measured from.
 pub enum Against<'a, B: Backend> {
-    /// Nothing: it is not measured.
+    /// No model: the divergence is not measured.
     Nothing,
-    /// The model itself: it is 0, and the reference may remember the states for when it no longer is.
+    /// The evaluated model: the divergence is 0. The reference may store the states for later evaluations.
     Itself(&'a mut dyn Reference<B>),
-    /// The model that this is a reference of.
+    /// The reference.
     Reference(&'a mut dyn Reference<B>),
 }
 
-/// What an evaluation found item by item, in the order of the benchmark.
+/// The results of an evaluation for each document and question, in the order of the benchmark.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Details {
     /// The mean NLL of each document in nats, by set.
     pub documents: BTreeMap<String, Vec<f64>>,
-    /// Which questions were answered rightly by the paper's rule, by set of questions.
+    /// Whether each question was answered correctly by the paper's rule, by set of questions.
     pub answers: BTreeMap<String, Vec<bool>>,
 }
 
@@ -104,7 +104,7 @@ pub fn evaluate<B: Backend, K: Kernels<B>>(
     Ok(evaluate_in_detail::<B, K>(model, benchmark, against, observer)?.0)
 }
 
-/// As [`evaluate`], and says what came out for each document and each question.
+/// As [`evaluate`], with the results for each document and question.
 pub fn evaluate_in_detail<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     benchmark: &Benchmark,
@@ -150,9 +150,9 @@ pub fn score<B: Backend, K: Kernels<B>>(
 /// The loss of an option, by two rules.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct OptionLoss {
-    /// Of [`EncodedOption::paper`](crate::data::EncodedOption::paper).
+    /// The loss of [`EncodedOption::paper`](crate::data::EncodedOption::paper).
     pub paper: TextLoss,
-    /// Of [`EncodedOption::harness`](crate::data::EncodedOption::harness): minus its log-likelihood there.
+    /// The loss of [`EncodedOption::harness`](crate::data::EncodedOption::harness): the negative log-likelihood.
     pub harness: TextLoss,
 }
 

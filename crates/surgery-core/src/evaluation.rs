@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What a model was measured to be.
+/// The results of an evaluation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// By set.
+    /// Perplexity by set.
     pub perplexity: BTreeMap<String, Perplexity>,
-    /// In percent, by set of questions.
+    /// Accuracy in percent, by set of questions.
     pub accuracy: BTreeMap<String, Accuracy>,
-    /// KL(reference ‖ model) in nats: the mean over a set's documents of the mean over their tokens. Empty
-    /// without a reference.
+    /// KL(reference ‖ model) in nats, by set: the mean over documents of the mean over their tokens. Empty without a
+    /// reference.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kl: BTreeMap<String, f64>,
 }
 
-/// Perplexity of a set's documents, three ways.
+/// Perplexity of a set's documents by three definitions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Perplexity {
     /// The paper's: the mean over documents of exp(mean NLL); outliers dominate it.
@@ -28,36 +28,36 @@ pub struct Perplexity {
     pub median: f64,
 }
 
-/// A value for each half of a set of questions; none where a half holds no question.
+/// A value for each half of a set of questions; `None` if a half contains no question.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Halves<T> {
-    /// Of the validation half.
+    /// The value for the validation half.
     pub validation: Option<T>,
-    /// Of the test half.
+    /// The value for the test half.
     pub test: Option<T>,
 }
 
-/// The share of questions answered rightly, in percent.
+/// The share of questions answered correctly, in percent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
-    /// By the paper's rule, the lowest mean NLL of an option's tokens: of the validation half.
+    /// Validation questions, by the paper's rule: the lowest mean NLL of an option's tokens.
     pub validation: Option<f64>,
-    /// The same of the test half.
+    /// Test questions, by the paper's rule.
     pub test: Option<f64>,
-    /// lm-evaluation-harness's `acc`: the likeliest option as a whole.
+    /// `acc` of lm-evaluation-harness: the highest log-likelihood of an option as a whole.
     #[serde(default)]
     pub acc: Halves<f64>,
-    /// Its `acc_norm`: the highest log-likelihood per character of the option.
+    /// `acc_norm` of lm-evaluation-harness: the highest log-likelihood per character of an option.
     #[serde(default)]
     pub acc_norm: Halves<f64>,
-    /// How many questions there are.
+    /// Number of questions.
     #[serde(default)]
     pub questions: Halves<usize>,
 }
 
 impl Accuracy {
-    /// By the paper's rule on test questions, or on validation questions where there are no others; with how many
-    /// these are.
+    /// The accuracy by the paper's rule on test questions, or on validation questions if there are no test questions,
+    /// and the number of these questions.
     pub fn headline(&self) -> Option<(f64, usize)> {
         let test = self.test.zip(self.questions.test);
         test.or(self.validation.zip(self.questions.validation))
@@ -65,7 +65,7 @@ impl Accuracy {
 }
 
 impl Evaluation {
-    /// A measure that is not a finite number, by name: the model no longer computes.
+    /// The name and value of a measure that is not a finite number, if there is one: the model is unusable.
     pub fn not_finite(&self) -> Option<(String, f64)> {
         let perplexities =
             self.perplexity.iter().map(|(set, p)| (format!("the perplexity of {set}"), p.corpus));
@@ -73,7 +73,7 @@ impl Evaluation {
         perplexities.chain(kl).find(|(_, value)| !value.is_finite())
     }
 
-    /// `self` minus `before`, entry by entry, for entries that both have.
+    /// `self` minus `before`, for each entry that both have.
     pub fn minus(&self, before: &Self) -> Self {
         let perplexity = pairs(&self.perplexity, &before.perplexity, |a, b| Perplexity {
             mean: a.mean - b.mean,

@@ -1,4 +1,4 @@
-//! What happens during an operation, told as it happens. Whoever calls decides how it looks.
+//! Events during an operation. The caller decides how to show them.
 
 use std::path::Path;
 
@@ -24,75 +24,75 @@ pub enum Stage {
 pub enum Event<'a> {
     /// A stage of an operation begins.
     Stage(Stage),
-    /// A run goes on from a checkpoint, or from the beginning where there is no whole one.
+    /// A run resumes from a checkpoint, or from the beginning if there is no complete one.
     Resuming {
         /// The steps done, and the folder of the checkpoint.
         from: Option<(usize, &'a Path)>,
-        /// Newer ones that are damaged, and how.
+        /// The errors of newer checkpoints that are damaged.
         damaged: &'a [Error],
     },
     /// A step was done.
     Step {
         /// Its number, counted from 1.
         step: usize,
-        /// How many there will be.
+        /// Number of steps of the run.
         steps: usize,
-        /// What it measured.
+        /// Its measurements.
         record: &'a StepRecord,
-        /// How long it took.
+        /// Its time in seconds.
         seconds: f64,
     },
     /// A step made no update: its loss or gradient was not a finite number.
     Skipped {
         /// Its number, counted from 1.
         step: usize,
-        /// What would have ended the run, had the recipe not asked for the step to be skipped.
+        /// The error; without `guard.skip_not_finite` it would have ended the run.
         error: &'a Error,
     },
-    /// The model had collapsed, and the state of an earlier step took its place.
+    /// The model had collapsed and was replaced by the state of an earlier step.
     RolledBack {
-        /// The step that found it.
+        /// The step that found the collapse.
         step: usize,
-        /// The last step of the state that took its place; 0 for the beginning.
+        /// The last step of the restored state; 0 for the beginning.
         to: usize,
-        /// What was found; it ends the run if it is found again.
+        /// The collapse; a second one ends the run.
         error: &'a Error,
     },
     /// A part of an evaluation was done.
     Evaluating {
-        /// Texts measured so far: documents, and options of questions.
+        /// Number of texts measured so far: documents, and options of questions.
         done: usize,
-        /// How many there are.
+        /// Number of all texts.
         total: usize,
     },
     /// The model has generated some of the replay documents.
     Generating {
-        /// Texts taken so far.
+        /// Number of documents accepted so far.
         done: usize,
-        /// How many are wanted.
+        /// Number of documents wanted.
         total: usize,
     },
-    /// An evaluation on the way was done.
+    /// A mid-run evaluation was done.
     Evaluated {
-        /// After which step.
+        /// The last step before it.
         step: usize,
-        /// What came out.
+        /// Its results.
         evaluation: &'a Evaluation,
     },
 }
 
-/// Is told of events, and may ask for the work to stop.
+/// Receives events, and may interrupt the work.
 pub trait Observer {
     /// Called for each event.
     fn observe(&mut self, event: Event);
 
-    /// Asked between steps, between batches of an evaluation, and between tokens of texts that a model writes.
+    /// Whether to stop. Asked between steps, between batches of an evaluation, and between generated tokens.
     fn interrupted(&self) -> bool {
         false
     }
 }
 
-/// Ends work outside of steps, such as an evaluation, where `observer` asks for it.
+/// Ends work outside of steps, such as an evaluation, if `observer` asks for it.
 pub(crate) fn stop_if_interrupted(observer: &dyn Observer) -> Result<()> {
     match observer.interrupted() {
         true => Err(Error::Interrupted { step: 0, remedy: String::new() }),

@@ -1,4 +1,4 @@
-//! What an operation reads: a model folder with all but its weights, and a data folder, read and encoded.
+//! The input folders of an operation: a model folder, read except for its weights, and a data folder, read and encoded.
 
 use crate::checkpoint::Checkpoint;
 use crate::config::LlamaConfig;
@@ -13,11 +13,11 @@ use crate::platform::{DeviceOf, Platform};
 use crate::recipe::{Precision, Recipe};
 use crate::text::TextEncoder;
 
-/// A model folder with what is read of it before its weights.
+/// A model folder, with its configuration and tokenizer.
 pub struct ModelFolder {
     /// The folder.
     pub folder: Folder,
-    /// For a model from the hub, its name with the commit, which no one can move.
+    /// For a model from the hub, its name with the commit.
     pub pinned: Option<String>,
     /// Its shape.
     pub config: LlamaConfig,
@@ -33,12 +33,12 @@ impl ModelFolder {
         Ok(Self { folder, pinned: None, config, encoder })
     }
 
-    /// Files in it that disagree: sentences for warnings.
+    /// Warnings about files in it that contradict each other.
     pub fn conflicts(&self) -> impl Iterator<Item = &String> {
         self.config.conflicts.iter().chain(self.encoder.conflicts())
     }
 
-    /// Refuses a model whose distributions range over other tokens, where they are needed for `what`.
+    /// Refuses a model with another vocabulary, because `what` needs the same one.
     pub fn refuse_other_vocabulary(&self, other: &Self, what: &str) -> Result<()> {
         if self.config.vocab_size != other.config.vocab_size {
             return Err(Error::Config {
@@ -46,7 +46,7 @@ impl ModelFolder {
                 key: "vocab_size".into(),
                 found: other.config.vocab_size.to_string(),
                 expected: format!(
-                    "{}, as the model has: {what} needs one vocabulary",
+                    "{}, as in the model: {what} needs the same vocabulary",
                     self.config.vocab_size
                 ),
             });
@@ -54,18 +54,20 @@ impl ModelFolder {
         if !self.encoder.has_vocabulary_of(&other.encoder) {
             return Err(Error::Tokenizer {
                 path: other.folder.label("tokenizer.json"),
-                problem: format!("has other tokens than the model's tokenizer; {what} needs one vocabulary"),
+                problem: format!(
+                    "has other tokens than the model's tokenizer; {what} needs the same vocabulary"
+                ),
             });
         }
         Ok(())
     }
 
-    /// Opens its weights' files.
+    /// Opens the files of its weights.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         Checkpoint::open(&self.folder)
     }
 
-    /// Reads its weights, for inference.
+    /// Loads its weights for inference.
     pub fn load<P: Platform>(&self, precision: Precision, device: &DeviceOf<P>) -> Result<Llama<P::Infer>> {
         Llama::load(&self.config, &self.checkpoint()?, precision, device)
     }
@@ -84,7 +86,7 @@ pub struct DataFolder {
 }
 
 impl DataFolder {
-    /// Reads the data in `folder`; the sets in `needed` must be there.
+    /// Reads the data in `folder`; the sets in `needed` must exist.
     pub fn open(folder: Folder, needed: &[Set], encoder: &TextEncoder) -> Result<Self> {
         let corpus = Corpus::load(&folder, needed)?;
         let questions = QuestionSet::load_all(&folder)?;
@@ -92,12 +94,12 @@ impl DataFolder {
         Ok(Self { folder, corpus, questions, benchmark })
     }
 
-    /// The most of its tokens that an evaluation runs a model of this shape over at once.
+    /// Length, in tokens, of the longest window in an evaluation with a model of this shape.
     pub fn longest(&self, config: &LlamaConfig) -> usize {
         evaluate::longest(&self.benchmark, config)
     }
 
-    /// Refuses documents to forget without an alternative where the objective of `recipe` prefers it to them.
+    /// Refuses documents to unlearn without an alternative if the objective of `recipe` needs one.
     pub fn refuse_without_alternative(&self, recipe: &Recipe, config: &LlamaConfig) -> Result<()> {
         let objective = recipe.objective.for_model(config, recipe.train.seed);
         for set in recipe.objective.sets().into_iter().filter(|&set| objective.needs(set).alternative) {
@@ -116,7 +118,7 @@ impl DataFolder {
         Ok(())
     }
 
-    /// What may be wrong with it: for an evaluation of `model`, or for an operation on it by `recipe`.
+    /// Probable mistakes in the data, for an evaluation of `model`, or for an operation on it by `recipe`.
     pub fn lint(&self, model: &ModelFolder, recipe: Option<&Recipe>) -> Vec<Finding> {
         let sets = recipe.map(|recipe| recipe.objective.sets()).unwrap_or_default();
         let operation = |recipe: &Recipe| Operation {

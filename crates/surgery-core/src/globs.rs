@@ -1,5 +1,5 @@
-//! Globs over parameter names: `*` stands for any characters, dots included, `?` for one, `{a,b}` for one of several
-//! texts, and `{5..7}` for a whole number from 5 to 7. Braces do not nest; inside them `*` and `?` have their meaning too.
+//! Globs over parameter names: `*` matches any characters, dots included, `?` one character, `{a,b}` one of several texts,
+//! and `{5..7}` a whole number from 5 to 7. Braces do not nest; `*` and `?` are wildcards inside them, too.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ enum Piece {
 }
 
 impl Glob {
-    /// Reads a glob, or says what is wrong with it.
+    /// Parses a glob, or returns the problem.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (mut pieces, mut rest) = (Vec::new(), text);
         while let Some(at) = rest.find(['{', '}']) {
@@ -33,7 +33,7 @@ impl Glob {
             let inside = brace.strip_prefix('{').ok_or("has a `}` without a `{`")?;
             let (inside, after) = inside.split_once('}').ok_or("has a `{` without a `}`")?;
             if inside.contains('{') {
-                return Err("has braces inside braces, which are not supported".into());
+                return Err("has braces inside braces; they are not supported".into());
             }
             pieces.extend(plain(before));
             let alternatives = inside.split(',').map(alternative).collect::<Result<_, _>>()?;
@@ -44,12 +44,12 @@ impl Glob {
         Ok(Self { text: text.into(), pieces })
     }
 
-    /// The text that it was read from.
+    /// The text that it was parsed from.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether it stands for all of `name`.
+    /// Whether it matches the whole of `name`.
     pub fn matches(&self, name: &str) -> bool {
         let name: Vec<char> = name.chars().collect();
         let mut reached = vec![false; name.len() + 1];
@@ -89,12 +89,12 @@ fn alternative(text: &str) -> Result<Vec<Piece>, String> {
     let Some((low, high)) = text.split_once("..") else { return Ok(plain(text).collect()) };
     match (low.parse(), high.parse()) {
         (Ok(low), Ok(high)) if low <= high => Ok(vec![Piece::Number(low, high)]),
-        _ => Err(format!("has `{{{text}}}`, which is no range of whole numbers, the smaller one first")),
+        _ => Err(format!("has `{{{text}}}`; expected a range of whole numbers, the smaller one first")),
     }
 }
 
-/// The places in `name` where the pieces may end, if they begin at one of the places `from`. All places are followed at
-/// once, so that no glob takes exponential time.
+/// The places in `name` where a match of `pieces` may end, if it begins at one of the places `from`. All places are
+/// followed at once, so that no glob takes exponential time.
 fn advance(pieces: &[Piece], name: &[char], mut from: Vec<bool>) -> Vec<bool> {
     for piece in pieces {
         let starts = || (0..from.len()).filter(|&at| from[at]);
@@ -128,7 +128,7 @@ fn advance(pieces: &[Piece], name: &[char], mut from: Vec<bool>) -> Vec<bool> {
     from
 }
 
-/// How many characters at the beginning of `text` may be a number from `low` to `high`, written without leading zeros.
+/// The lengths of all numbers from `low` to `high`, without leading zeros, at the beginning of `text`.
 fn ends_of_number(text: &[char], low: u64, high: u64) -> Vec<usize> {
     let (mut value, mut ends) = (0u64, Vec::new());
     for (index, character) in text.iter().enumerate() {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn without_wildcards_it_is_the_whole_name() {
+    fn a_glob_without_wildcards_matches_the_whole_name_only() {
         assert!(matches("model.norm.weight", "model.norm.weight"));
         assert!(!matches("model.norm", "model.norm.weight"));
         assert!(!matches("norm.weight", "model.norm.weight"));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn braces_are_one_of_several_texts() {
+    fn braces_match_one_of_several_texts() {
         let glob = "model.layers.3.self_attn.{q,k,v}_proj.weight";
         assert!(matches(glob, "model.layers.3.self_attn.q_proj.weight"));
         assert!(matches(glob, "model.layers.3.self_attn.v_proj.weight"));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_glob_says_why() {
+    fn a_malformed_glob_is_refused_with_a_reason() {
         for (glob, expected) in [
             ("a{b", "without a `}`"),
             ("a}b", "without a `{`"),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn many_stars_take_no_longer() {
+    fn many_stars_do_not_take_exponential_time() {
         let (glob, name) = ("*a".repeat(2_000) + "b", "a".repeat(1_000));
         assert!(!matches(&glob, &name));
     }

@@ -1,5 +1,5 @@
-//! A model inspected on a data folder: the evaluation with figures for every item, greedy continuations of prompts, and the
-//! activations of hidden units. A report compares two inspections.
+//! Inspection of a model on a data folder: the evaluation with results for every document and question, greedy
+//! continuations of prompts, and activations of hidden units. A report compares two inspections.
 
 use std::collections::BTreeMap;
 
@@ -14,33 +14,33 @@ use crate::platform::Platform;
 
 /// The sets of the paper's figure of activations.
 pub const FIGURE: [Set; 3] = [Set::Unlearn, Set::EditUpdate, Set::Retain];
-/// The sets of which continuations are shown.
+/// The sets whose continuations the report shows.
 const SHOWN: [Set; 4] = [Set::Unlearn, Set::EditUpdate, Set::Retain, Set::RetainHeldout];
-/// Continuations shown of each set.
+/// Number of continuations shown for each set.
 const SHOWN_EACH: usize = 2;
-/// Retain prompts whose continuations are judged.
+/// Number of retain prompts whose continuations are scored for fluency.
 const JUDGED: usize = 16;
-/// Texts of a set whose activations are measured.
+/// Maximum number of texts of a set whose activations are measured.
 pub const OBSERVED: usize = 48;
-/// Tokens of a continuation, at most.
+/// Maximum number of tokens of a continuation.
 const NEW_TOKENS: usize = 48;
 
-/// The beginning of a document, to be continued.
+/// The beginning of a document, for the model to continue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
     /// The set.
     pub set: Set,
-    /// The document, by its position in the set.
+    /// The document's index in the set.
     pub document: usize,
-    /// The tokens before the first that it predicts; of a text, the first quarter.
+    /// The tokens before the first predicted one; for a document that is predicted as a whole, the first quarter.
     pub tokens: Vec<u32>,
-    /// How many tokens to add.
+    /// Maximum number of tokens to generate.
     pub most: usize,
-    /// Whether it stands in the report, or is judged only.
+    /// Whether the report shows it. The others are only scored for fluency.
     pub shown: bool,
 }
 
-/// Prompts from a benchmark: the same whatever the model.
+/// The prompts of a benchmark; they do not depend on the model.
 pub fn prompts(benchmark: &Benchmark, context: usize) -> Vec<Prompt> {
     let mut prompts = Vec::new();
     for set in SHOWN {
@@ -54,7 +54,7 @@ pub fn prompts(benchmark: &Benchmark, context: usize) -> Vec<Prompt> {
             let given = if predicted > 1 { predicted } else { (example.len() / 4).max(8) };
             let given = given.min(example.len() - 1).min(context - 1);
             let most = (example.len() - given).min(NEW_TOKENS).min(context - given);
-            // Retain's shown ones are its first and one from the middle: of another kind, maybe.
+            // For retain, show the first prompt and one from the middle, which may be of another kind.
             let shown = set != Set::Retain || index % JUDGED.div_ceil(SHOWN_EACH) == 0;
             let tokens = example.tokens[..given].to_vec();
             prompts.push(Prompt { set, document, tokens, most, shown });
@@ -63,16 +63,16 @@ pub fn prompts(benchmark: &Benchmark, context: usize) -> Vec<Prompt> {
     prompts
 }
 
-/// What was found.
+/// The results of an inspection.
 #[derive(Debug, Clone)]
 pub struct Inspection {
-    /// Figures by set.
+    /// Results by set.
     pub evaluation: Evaluation,
-    /// Figures by document and question.
+    /// Results by document and question.
     pub details: Details,
-    /// The new tokens after each prompt.
+    /// The generated tokens after each prompt.
     pub continuations: Vec<Vec<u32>>,
-    /// Mean activations of the sets of [`FIGURE`] that there are: layer × hidden unit.
+    /// Mean activations for the sets of [`FIGURE`] that have documents: layer × hidden unit.
     pub activations: BTreeMap<Set, Vec<Vec<f32>>>,
 }
 
@@ -89,7 +89,7 @@ pub fn inspect<P: Platform>(
     let mut inspection =
         Inspection { evaluation, details, continuations: Vec::new(), activations: BTreeMap::new() };
     if inspection.evaluation.not_finite().is_some() {
-        // Such a model generates nothing either.
+        // Such a model cannot generate.
         return Ok(inspection);
     }
     let greedy = Sampling { temperature: 0.0, seed: 0 };
@@ -107,8 +107,7 @@ pub fn inspect<P: Platform>(
     Ok(inspection)
 }
 
-/// The mean NLL, in nats a token, that `judge` gives to the continuations of retain prompts; none where there are
-/// none.
+/// The mean NLL of the continuations of retain prompts under `judge`, in nats a token; `None` if there are none.
 pub fn fluency<P: Platform>(
     judge: &Llama<P::Infer>,
     prompts: &[Prompt],

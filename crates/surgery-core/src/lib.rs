@@ -1,9 +1,10 @@
-//! LLM Surgery (arXiv 2409.13054): make a Llama-family model forget some texts (reverse gradient), learn
-//! others (gradient descent) and stay itself everywhere else (KL to the model as it was).
+//! LLM Surgery (arXiv 2409.13054): a Llama-family model unlearns some documents (reverse gradient), learns others
+//! (gradient descent) and keeps its predictions on retain documents (KL to the reference, the model before the
+//! operation).
 //!
-//! Everything is generic over burn's [`Backend`](burn::tensor::backend::Backend). This crate names no
-//! backend, prints nothing and opens no socket: it emits [events](event::Event) and returns values.
-//! [`objective`] reads like the paper's method section, [`step`] like its algorithm box, and [`operation`] is the whole:
+//! Everything is generic over burn's [`Backend`](burn::tensor::backend::Backend). This crate names no backend, prints
+//! nothing and opens no socket: it emits [events](event::Event) and returns values. [`objective`] follows the paper's
+//! method section, [`step`] its algorithm box, and [`operation`] performs the whole:
 //!
 //! ```no_run
 #![doc = include_str!("../examples/operate.rs")]

@@ -1,6 +1,6 @@
-//! The whole operation: inspect the model, train, write the checkpoint, read it back, inspect that.
+//! The whole operation of `surgery run`: inspect the model, train it, write the checkpoint, read it back and inspect it.
 //!
-//! This is what `surgery run` does; it prints nothing and tells an [`Observer`] of its progress.
+//! It prints nothing and reports its progress to an [`Observer`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,53 +30,54 @@ use crate::resume::{Checkpoints, Saved};
 use crate::surgery::{Comparison, TrainingDocuments, beginning, operate, to_be_drawn};
 use crate::token_nll::NllTable;
 
-/// The reference's states of all documents that should stay may take this much of the disk, or as much as the model.
+/// Maximum bytes of the reference's states of all retain documents on disk, unless the model is larger.
 const MOST_STATES: u64 = 1 << 30;
 
 /// The replay documents, in an output folder: a file of documents.
 const REPLAY: &str = "written.jsonl";
-/// The written model, in an output folder.
+/// The model after the operation, in an output folder.
 pub const MODEL: &str = "model";
 /// The checkpoints of a run, in its output folder until it is finished.
 pub const CHECKPOINTS: &str = "checkpoints";
 /// The reference's states, in an output folder until the run is finished.
 pub const STATES: &str = "reference";
 
-/// What an operation is made of.
+/// The settings and inputs of an operation.
 pub struct Operation<'a> {
-    /// How it is done; see [`Recipe`].
+    /// The recipe.
     pub recipe: &'a Recipe,
-    /// The model that is operated on.
+    /// The input model.
     pub model: &'a ModelFolder,
-    /// The model that bounds the ascent, where the recipe names one.
+    /// The model that bounds the ascent, if the recipe names one.
     pub bounding: Option<&'a ModelFolder>,
     /// The documents and questions.
     pub data: &'a DataFolder,
-    /// The folder that everything is written to.
+    /// The output folder.
     pub output: &'a Path,
-    /// Whether it goes on from the newest checkpoint in the folder.
+    /// Whether to resume from the newest checkpoint in the output folder.
     pub resume: bool,
-    /// Files in the folder that each checkpoint gets a copy of, such as the recipe.
+    /// Files in the output folder, such as the recipe, that are copied into each checkpoint.
     pub records: &'a [&'a str],
-    /// Files in the folder that grow with the steps: each checkpoint gets a copy, and a run that goes on takes it back.
+    /// Files in the output folder that grow with the steps. They are copied into each checkpoint, and a resumed run copies
+    /// them back.
     pub logs: &'a [&'a str],
 }
 
-/// What an operation came to.
+/// The results of an operation.
 pub struct Performed {
     /// The numbers.
     pub report: Report,
     /// The prompts that both models continued.
     pub prompts: Vec<Prompt>,
-    /// The model as it came.
+    /// The inspection of the input model.
     pub before: Inspection,
-    /// The checkpoint that was written, read back.
+    /// The inspection of the written checkpoint, read back.
     pub after: Inspection,
-    /// The folder of that checkpoint.
+    /// The folder of the written checkpoint.
     pub folder: PathBuf,
 }
 
-/// What is ready before the first step.
+/// The model and everything else that is ready before the first step.
 struct Prepared<P: Platform> {
     model: Llama<P::Infer>,
     replay: Vec<Example>,
@@ -84,9 +85,9 @@ struct Prepared<P: Platform> {
     reference_nll: Option<NllTable>,
     bounds: Option<NllTable>,
     before: Inspection,
-    /// The NLL that the model gives its own continuations.
+    /// The NLL of the model's own continuations.
     own_fluency: Option<f64>,
-    /// Seconds spent on what only the steps need, and in evaluation.
+    /// Seconds of the preparations for the steps, and of the evaluation.
     seconds: [f64; 2],
 }
 
@@ -99,7 +100,7 @@ impl<'a> Operation<'a> {
 }
 
 impl Operation<'_> {
-    /// Performs it on `device`, and writes the model and, where the recipe asks for them, checkpoints.
+    /// Performs the operation on `device`. Writes the model, and checkpoints if the recipe asks for them.
     pub fn perform<P: Platform>(
         &self,
         device: &DeviceOf<P>,
@@ -140,7 +141,7 @@ impl Operation<'_> {
             &mut checkpoints,
             observer,
         )?;
-        // Time that was not spent in steps went into evaluations between them, and a little into checkpoints.
+        // The time between steps was spent in evaluations, and a little in checkpoints.
         evaluate_seconds += started.elapsed().as_secs_f64() - (cost.seconds - before_this);
         cost.seconds += prepare_seconds;
         let folder = self.output.join(MODEL);
@@ -148,7 +149,7 @@ impl Operation<'_> {
         operated.valid().save(&folder, &self.model.folder, Some(&checkpoint), dtype)?;
         drop(operated);
 
-        // What counts is what was written.
+        // Evaluate the written files, not the model in memory.
         observer.observe(Event::Stage(Stage::EvaluatingAfter));
         let started = Instant::now();
         let written = ModelFolder::open(Folder::Disk(folder.clone()))?;
@@ -159,7 +160,7 @@ impl Operation<'_> {
         let against = Against::Reference(&mut *reference);
         let after = inspect::<P>(&model, &self.data.benchmark, &prompts, against, observer)?;
         if let Some((what, value)) = after.evaluation.not_finite() {
-            // A model that cannot be used must not be found where a result is looked for.
+            // An unusable model must not stay in the output folder.
             remove_folder(&folder)?;
             return Err(Error::NotFinite { step: cost.steps, what, value });
         }
@@ -194,8 +195,8 @@ impl Operation<'_> {
         Ok(Performed { report, prompts, before, after, folder })
     }
 
-    /// Whether the evaluation after loads the model again, because the reference's states of all documents to keep would
-    /// take more of the disk than the model.
+    /// Whether the evaluation after training loads the input model again, because the reference's states of all retain
+    /// documents would take too much of the disk.
     pub fn loads_the_reference_again(&self, checkpoint: &Checkpoint) -> bool {
         self.is_cached() && !self.keeps_all_states(checkpoint)
     }
@@ -245,7 +246,7 @@ impl Operation<'_> {
         }
     }
 
-    /// The checkpoint that the run goes on from; none for the beginning.
+    /// The checkpoint that the run resumes from; `None` for the beginning.
     fn newest<P: Platform>(
         &self,
         checkpoints: &Checkpoints<P::Train>,
@@ -258,7 +259,7 @@ impl Operation<'_> {
         Ok(saved)
     }
 
-    /// Loads the model, computes what its steps compare documents with, and inspects it.
+    /// Loads the model, generates replay documents, computes bounds and reference, and inspects the model.
     fn prepare<P: Platform>(
         &self,
         checkpoint: &Checkpoint,
@@ -301,7 +302,7 @@ impl Operation<'_> {
         Ok(Prepared { model, replay, reference, reference_nll, bounds, before, own_fluency, seconds })
     }
 
-    /// The documents that the model generates to be kept; the output folder gets a copy.
+    /// Generates the replay documents, and writes them into the output folder.
     fn replay_documents<P: Platform>(
         &self,
         model: &Llama<P::Infer>,
@@ -337,7 +338,7 @@ impl Operation<'_> {
         Ok(generated)
     }
 
-    /// The NLL of the documents to forget, and of their alternatives, under a model.
+    /// The NLL of the documents to unlearn, and of their alternatives, under a model.
     fn nll_of_forgotten<P: Platform>(&self, model: &Llama<P::Infer>) -> Result<NllTable> {
         let sets = [Set::Unlearn, Set::EditUnlearn].into_iter();
         let documents = sets.flat_map(|set| self.data.benchmark.documents(set));
@@ -346,7 +347,7 @@ impl Operation<'_> {
         NllTable::of::<P::Infer, P::Kernels>(model, all, context)
     }
 
-    /// The reference, which is `model` as it is now, in the form that the recipe asks for.
+    /// The reference, made from `model` before its first step, in the form that the recipe asks for.
     fn reference<P: Platform>(
         &self,
         model: &Llama<P::Infer>,
@@ -376,13 +377,13 @@ impl Operation<'_> {
         self.recipe.train.reference == ReferenceForm::Cached
     }
 
-    /// Whether the reference's states of all documents that should stay are kept, for the evaluation after.
+    /// Whether the reference's states of all retain documents are stored for the evaluation after training.
     fn keeps_all_states(&self, checkpoint: &Checkpoint) -> bool {
         let bytes = bytes_of_states(self.data.benchmark.kept(), &self.model.config);
         bytes <= checkpoint.bytes().max(MOST_STATES)
     }
 
-    /// The files that the run is made of.
+    /// The input files of the run.
     fn hashed_inputs(&self) -> Result<Vec<Hashed>> {
         let mut hashed = Hashed::of_model(&self.model.folder)?;
         if let Some(bounding) = self.bounding {

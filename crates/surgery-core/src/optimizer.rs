@@ -1,7 +1,7 @@
-//! AdamW (arXiv 1711.05101) with the gradient clipped by its global norm, and the learning rate's schedules.
+//! AdamW (arXiv 1711.05101), gradient clipping by the global norm, and schedules of the learning rate.
 //!
-//! Weight decay reaches every parameter, norms and embeddings included, as in the paper's code. The moments
-//! are f32 whatever the gradient is: in bf16 β₂ would round to 1.
+//! Weight decay applies to every parameter, norms and embeddings included, as in the paper's code. The moments are always
+//! f32, because in bf16 β₂ would round to 1.
 
 use std::collections::{BTreeMap, HashMap};
 use std::marker::PhantomData;
@@ -27,11 +27,11 @@ pub struct OptimizerConfig {
     pub epsilon: f64,
     /// Decoupled weight decay, on every parameter.
     pub weight_decay: f64,
-    /// The gradient of all parameters together is scaled down to this norm; 0 leaves it as it is.
+    /// Maximum norm of the gradient of all parameters together; a larger gradient is scaled down. 0 for no limit.
     pub clip_norm: f64,
-    /// Steps over which the rate rises linearly; the first of them has rate 0, as in transformers.
+    /// Number of steps over which the rate rises linearly. The first has rate 0, as in transformers.
     pub warmup_steps: usize,
-    /// What the rate does after that.
+    /// The rate after the warmup.
     pub schedule: Schedule,
 }
 
@@ -50,15 +50,15 @@ impl Default for OptimizerConfig {
     }
 }
 
-/// The learning rate over the steps, as transformers defines the schedules of the same names.
+/// The learning rate after the warmup, as in the schedules of transformers with the same names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// It stays.
+    /// It stays constant.
     Constant,
     /// It falls to 0 along half a cosine.
     Cosine,
-    /// It falls to 0 along a line.
+    /// It falls linearly to 0.
     Linear,
 }
 
@@ -79,7 +79,7 @@ impl OptimizerConfig {
             }
     }
 
-    /// The factor that brings a gradient of this norm down to `clip_norm`, as PyTorch computes it.
+    /// The factor that scales a gradient of this norm down to `clip_norm`, as PyTorch computes it.
     pub fn clip_factor(&self, norm: f64) -> f64 {
         match self.clip_norm {
             0.0 => 1.0,
@@ -96,7 +96,7 @@ pub struct AdamW<B: Backend> {
     steps: i32,
 }
 
-/// Flattened, f32.
+/// The two moments of a parameter: flattened, f32.
 #[derive(Debug, Clone)]
 struct Moments<B: Backend> {
     first: Tensor<B, 1>,
@@ -104,13 +104,12 @@ struct Moments<B: Backend> {
 }
 
 impl<B: Backend> AdamW<B> {
-    /// An optimizer that has seen no step.
+    /// An optimizer before its first step.
     pub fn new(config: OptimizerConfig) -> Self {
         Self { config, moments: HashMap::new(), steps: 0 }
     }
 
-    /// An optimizer that has seen `steps` steps and has these moments, each two f32 vectors by the name of a
-    /// parameter.
+    /// An optimizer after `steps` steps with these moments: two f32 vectors for each parameter, by name.
     pub(crate) fn resumed(
         config: OptimizerConfig,
         steps: i32,
@@ -119,7 +118,7 @@ impl<B: Backend> AdamW<B> {
     ) -> Self {
         let tensor = |values: Vec<f32>| {
             let length = values.len();
-            // Of f32 even where the backend computes in another precision.
+            // f32 even if the backend computes in another precision.
             let data = TensorData::new(values, [length]);
             Tensor::from_data(data, (device, DType::F32))
         };
@@ -129,12 +128,12 @@ impl<B: Backend> AdamW<B> {
         Self { config, moments: moments.collect(), steps }
     }
 
-    /// How many steps it has seen.
+    /// Number of steps done.
     pub(crate) fn steps(&self) -> i32 {
         self.steps
     }
 
-    /// The two moments of the parameter `name`; none before the first update that reached it.
+    /// The two moments of the parameter `name`; `None` before its first update.
     pub(crate) fn moments(&self, name: &str) -> Option<[&Tensor<B, 1>; 2]> {
         self.moments.get(name).map(|moments| [&moments.first, &moments.second])
     }
@@ -144,7 +143,7 @@ impl<B: Backend> AdamW<B> {
         &self.config
     }
 
-    /// One update of every parameter that has a gradient, which is scaled by `clip` first.
+    /// Updates every parameter that has a gradient. The gradients are scaled by `clip` first.
     pub fn update<A, K, M>(&mut self, model: M, gradients: Gradients<B>, clip: f64, rate: f64) -> M
     where
         A: AutodiffBackend<InnerBackend = B>,
@@ -188,7 +187,7 @@ impl<A: AutodiffBackend, K: Kernels<A::InnerBackend>> ModuleMapper<A> for Update
             let zeros = || gradient.zeros_like().cast(FloatDType::F32);
             Moments { first: zeros(), second: zeros() }
         });
-        // Outside the graph: what happens here is not to be differentiated.
+        // The update is outside the graph, so that it has no gradient.
         let value = tensor.inner().reshape([-1]);
         let (value, first, second) = K::adamw(value, moments.first, moments.second, gradient, &self.step);
         self.moments.insert(name, Moments { first, second });
@@ -197,10 +196,10 @@ impl<A: AutodiffBackend, K: Kernels<A::InnerBackend>> ModuleMapper<A> for Update
     }
 }
 
-/// The gradient of each parameter by name, flattened; none for a parameter that is not trained or took no part.
+/// The flattened gradient of each parameter, by name. A parameter that is not trained or took no part has none.
 pub type Gradients<B> = BTreeMap<String, Tensor<B, 1>>;
 
-/// Moves the gradients of the parameters of `module` from `found` to `gradients`, and adds them to those that are there.
+/// Moves the gradients of the parameters of `module` from `found`, and adds them to those in `gradients`.
 pub(crate) fn collect_gradients<A: AutodiffBackend>(
     module: &impl Module<A>,
     found: &mut A::Gradients,
@@ -232,7 +231,7 @@ pub(crate) fn collect_gradients<A: AutodiffBackend>(
 /// Adds a part of a parameter's gradient.
 pub(crate) fn add_gradient<B: Backend>(gradients: &mut Gradients<B>, name: &str, part: Tensor<B, 1>) {
     let sum = match gradients.remove(name) {
-        // A matrix that is embedding and head has a part of another dtype from each, where products have another.
+        // A tied matrix has a part from the embedding and a part from the head, whose dtypes may differ.
         Some(gradient) => gradient.cast(FloatDType::F32) + part.cast(FloatDType::F32),
         None => part,
     };
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn clipping_only_ever_shrinks() {
+    fn clipping_never_enlarges_a_gradient() {
         let config = OptimizerConfig { clip_norm: 1.0, ..OptimizerConfig::default() };
         assert_eq!(config.clip_factor(0.5), 1.0);
         assert!((config.clip_factor(4.0) - 0.25).abs() < 1e-6);

@@ -1,5 +1,5 @@
-//! The gradient of a step by burn's autodiff on plain tensor ops, in one batch: slow, with every logit in memory, and
-//! obviously right. Every faster form is tested against this one.
+//! The gradient of a step by burn's autodiff on plain tensor ops, in one batch. It is slow and keeps every logit in memory,
+//! but is simple to verify. Tests compare the faster forms with it.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -35,7 +35,7 @@ impl<B: Backend> Hidden<B> {
     }
 }
 
-/// As [`step::gradients`](crate::step::gradients), compared with `reference` as it is.
+/// As [`step::gradients`](crate::step::gradients), with the model `reference` as the reference.
 pub fn gradients<B: AutodiffBackend>(
     model: &Llama<B>,
     step: &StepDocuments,
@@ -48,7 +48,7 @@ pub fn gradients<B: AutodiffBackend>(
     let rows = Rows::pack(&batch.windows, false);
     let places = batch.places(&rows);
     let hidden = Hidden::of(model, &rows)?;
-    let was = Hidden::of(reference, &rows)?;
+    let reference_hidden = Hidden::of(reference, &rows)?;
 
     let mut uses: Vec<Use> = Vec::new();
     for sequence in &sequences {
@@ -67,15 +67,18 @@ pub fn gradients<B: AutodiffBackend>(
         let nll = Portable::nll_of_logits(logits.clone(), &tokens);
         let loss = match &usage {
             Use::Logits(kind) => {
-                let was = Portable::logits(at_positions(was.last.clone(), predicting()), reference.head());
-                of_logits(*kind, logits, &tokens, Tensor::from_inner(was))
+                let states = at_positions(reference_hidden.last.clone(), predicting());
+                let reference_logits = Portable::logits(states, reference.head());
+                of_logits(*kind, logits, &tokens, Tensor::from_inner(reference_logits))
             }
             Use::States { block, target } => {
                 let own = || places.iter().map(|place| place.position + 1);
                 let states = at_positions(hidden.blocks[*block].clone(), own());
                 let (size, device) = (states.dims()[1], states.device());
                 let target = match target {
-                    States::Reference => Tensor::from_inner(at_positions(was.blocks[*block].clone(), own())),
+                    States::Reference => {
+                        Tensor::from_inner(at_positions(reference_hidden.blocks[*block].clone(), own()))
+                    }
                     States::Vector(vector) => {
                         Tensor::<B, 1>::from_data(&vector[..], (&device, DType::F32)).reshape([1, size])
                     }
@@ -99,7 +102,7 @@ pub fn gradients<B: AutodiffBackend>(
         let count = weights.len();
         (loss * Tensor::from_data(TensorData::new(weights, [count]), &model.device())).sum()
     });
-    let loss = weighted.reduce(|sum, term| sum + term).expect("a step draws at least one document");
+    let loss = weighted.reduce(|sum, term| sum + term).expect("a step has at least one document");
 
     let mut gradients = Gradients::new();
     collect_gradients(model, &mut loss.backward(), &mut gradients);
@@ -118,7 +121,7 @@ fn of_logits<B: AutodiffBackend>(
     loss: TokenLoss,
     logits: Tensor<B, 2>,
     tokens: &[u32],
-    was: Tensor<B, 2>,
+    reference: Tensor<B, 2>,
 ) -> Tensor<B, 1> {
     match loss {
         TokenLoss::Nll => Portable::nll_of_logits(logits, tokens),
@@ -127,7 +130,7 @@ fn of_logits<B: AutodiffBackend>(
             (spread.clone() * spread).reshape([-1])
         }
         TokenLoss::Distribution(distribution) => {
-            let target = if distribution.of_reference { was } else { logits.clone().detach() };
+            let target = if distribution.of_reference { reference } else { logits.clone().detach() };
             let log_p = log_softmax(distribution.shifted(target, tokens), 1);
             let log_q = log_softmax(logits, 1);
             let (p, q) = (log_p.clone().exp(), log_q.clone().exp());

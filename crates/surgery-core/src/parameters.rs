@@ -1,5 +1,5 @@
-//! The parameters of a model, in one table. The modules, the check of a checkpoint, the account of memory, what is
-//! trained and what is written all follow from it.
+//! The table of a model's parameters. Building, checking and writing a model, the account of memory, and the choice of
+//! trained parameters all use it.
 
 use std::collections::HashSet;
 use std::ops::Deref;
@@ -13,7 +13,7 @@ use crate::globs::Glob;
 /// The role of a parameter in the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParameterKind {
-    /// The embedding, `[vocab, hidden]`; in a tied model the head too.
+    /// The embedding, `[vocab, hidden]`; also the head of a tied model.
     Embedding,
     /// The weight of a norm, `[hidden]`.
     Norm,
@@ -25,13 +25,13 @@ pub enum ParameterKind {
     Value,
     /// The matrix after attention, `[hidden, heads * head_dim]`.
     Output,
-    /// The matrix before silu, `[intermediate, hidden]`.
+    /// The gate matrix, before silu, `[intermediate, hidden]`.
     Gate,
-    /// The matrix beside it, `[intermediate, hidden]`.
+    /// The up matrix, `[intermediate, hidden]`.
     Up,
-    /// The matrix after their product, `[hidden, intermediate]`.
+    /// The down matrix, after the product of gate and up, `[hidden, intermediate]`.
     Down,
-    /// The head of a model that is not tied, `[vocab, hidden]`.
+    /// The head of an untied model, `[vocab, hidden]`.
     Head,
 }
 
@@ -46,12 +46,12 @@ pub struct ParameterSpec {
     pub kind: ParameterKind,
     /// The block that it belongs to.
     pub block: Option<usize>,
-    /// Whether it is trained. One that is not has no gradient and no moments, and does not change.
+    /// Whether it is trained. An untrained parameter has no gradient and no moments, and does not change.
     pub trainable: bool,
 }
 
 impl ParameterSpec {
-    /// The number of its values.
+    /// Number of values.
     pub fn size(&self) -> u64 {
         self.shape.iter().map(|&size| size as u64).product()
     }
@@ -70,18 +70,18 @@ impl Deref for Parameters {
 }
 
 impl Parameters {
-    /// The number of all values.
+    /// Number of values of all parameters.
     pub fn values(&self) -> u64 {
         self.iter().map(ParameterSpec::size).sum()
     }
 
-    /// The number of the values that are trained.
+    /// Number of values of the trained parameters.
     pub fn trained_values(&self) -> u64 {
         self.iter().filter(|spec| spec.trainable).map(ParameterSpec::size).sum()
     }
 
-    /// The same parameters. Those that one of `globs` matches are trainable, the others are not. An empty list is refused,
-    /// and so is a glob that matches no parameter.
+    /// The same parameters, of which only those that one of `globs` matches are trainable. Refuses an empty list, and a
+    /// glob that matches no parameter.
     pub fn train_only(&self, globs: &[Glob]) -> Result<Self> {
         let refused = |problem: String| Err(Error::Recipe { origin: "train.trainable".into(), problem });
         if globs.is_empty() {
@@ -100,7 +100,7 @@ impl Parameters {
         Ok(Self(self.iter().map(spec).collect()))
     }
 
-    /// A few names: those outside the blocks, a matrix of the first block and one of the last.
+    /// Example names: those outside the blocks, a matrix of the first block and one of the last.
     fn examples(&self) -> Vec<&str> {
         let last = self.iter().filter_map(|spec| spec.block).max();
         let is_example = |spec: &&ParameterSpec| match spec.kind {
@@ -111,13 +111,13 @@ impl Parameters {
         self.iter().filter(is_example).map(|spec| spec.name.as_str()).collect()
     }
 
-    /// The number of values of the blocks' matrices.
+    /// Number of values of the blocks' matrices.
     pub fn block_matrices(&self) -> u64 {
         let matrices = self.iter().filter(|spec| spec.block.is_some() && spec.kind != ParameterKind::Norm);
         matrices.map(ParameterSpec::size).sum()
     }
 
-    /// The head's matrix: the embedding's where they are tied.
+    /// The head's matrix; for a tied model, the embedding.
     pub fn head(&self) -> &ParameterSpec {
         let own = self.iter().find(|spec| spec.kind == ParameterKind::Head);
         own.unwrap_or(&self[0])
@@ -163,13 +163,13 @@ impl LlamaConfig {
         Parameters(specs.collect())
     }
 
-    /// The number of values of all parameters; a tied head counts once.
+    /// Number of values of all parameters; a tied head counts once.
     pub fn num_parameters(&self) -> u64 {
         self.parameters().values()
     }
 
-    /// Checks the names, shapes and dtypes of a checkpoint against this shape, before any weight is read. A tensor that is
-    /// missing, has another shape or belongs to no parameter is refused by name.
+    /// Checks the names, shapes and dtypes of a checkpoint before any weight is read. Refuses a tensor that is missing, has
+    /// another shape or belongs to no parameter.
     pub fn check(&self, checkpoint: &Checkpoint) -> Result<()> {
         let parameters = self.parameters();
         for ParameterSpec { name, shape, .. } in parameters.iter() {
@@ -192,7 +192,8 @@ impl LlamaConfig {
         }
     }
 
-    /// A tied model's file may hold the head all the same, equal to the embedding: one that differs unties the model.
+    /// Whether `name` is the head of a tied model. Its file may contain the head, equal to the embedding; a head that
+    /// differs unties the model.
     pub(crate) fn is_tied_head(&self, name: &str) -> bool {
         self.tie_word_embeddings && name == HEAD
     }
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn trained_is_what_a_glob_matches() {
+    fn parameters_that_a_glob_matches_are_trained() {
         let parameters = config(true).parameters();
         let found =
             parameters.train_only(&globs(&["model.layers.{1..2}.mlp.down_proj.weight", "*.norm.*"])).unwrap();
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tied_model_has_its_embedding_as_head_and_counts_it_once() {
+    fn a_tied_model_uses_its_embedding_as_head_and_counts_it_once() {
         let (tied, own) = (config(true).parameters(), config(false).parameters());
         assert_eq!(tied.head().name, EMBEDDING);
         assert_eq!(own.head().name, HEAD);

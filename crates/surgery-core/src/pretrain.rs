@@ -1,5 +1,5 @@
-//! Continual pretraining, or training from scratch: the mean NLL over all predicted tokens of a step,
-//! descended. θ_pre, θ_baseline and the base models come from here.
+//! Continual pretraining, or training from scratch: gradient descent on the mean NLL over all predicted tokens of a step.
+//! It makes θ_pre, θ_baseline and the base models.
 
 use burn::tensor::backend::AutodiffBackend;
 
@@ -18,8 +18,8 @@ pub fn beginning<B: AutodiffBackend>(model: Llama<B>, documents: usize, recipe: 
     State::new(model, &recipe.optimizer, sampler(documents, recipe), None)
 }
 
-/// Trains from `state` on: until `recipe.train.steps` steps on `documents` are done, with an evaluation
-/// on the way where that is asked for.
+/// Trains from `state` on `documents` until `recipe.train.steps` steps are done, with mid-run evaluations if `mid_run` is
+/// given.
 pub fn pretrain<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     state: State<B>,
     documents: &[Example],
@@ -54,14 +54,14 @@ pub fn pretrain<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     train::<B, K>(state, &plan, checkpointer, observer, step, after)
 }
 
-/// The most tokens that one of the first [`FORESEEN`] steps of a pretraining will draw: the seed decides.
+/// Maximum number of tokens in one of the first [`FORESEEN`] steps of a pretraining. The seed determines it.
 pub fn most_tokens(documents: &[Example], recipe: &PretrainRecipe) -> usize {
     let mut sampler = sampler(documents.len(), recipe);
     let of_step = |draw: StepSample| draw.into_values().flatten().map(|index| documents[index].len()).sum();
     (0..recipe.train.steps.min(FORESEEN)).map(|_| of_step(sampler.draw())).max().unwrap_or(0)
 }
 
-/// What the steps draw from.
+/// The sampler of the steps' documents.
 fn sampler(documents: usize, recipe: &PretrainRecipe) -> Sampler {
     Sampler::of_texts(documents, recipe.train.documents_per_step, recipe.train.seed)
 }

@@ -1,4 +1,4 @@
-//! The model as it was before the first step: what documents to keep are compared with.
+//! The reference: the model before the first step, with which the model is compared on retain documents.
 
 mod cached;
 mod store;
@@ -14,30 +14,30 @@ use crate::model::{At, Llama};
 pub use cached::{Cached, bytes_of_states};
 pub use store::Store;
 
-/// Gives the reference's hidden states. Its distribution follows exactly from the final ones and its head,
-/// `softmax(hidden · headᵀ)`: that is `hidden` values a token instead of `vocab`.
+/// Returns the reference's hidden states. Its distribution is `softmax(hidden · headᵀ)`, so a token takes `hidden` values
+/// instead of `vocab`.
 pub trait Reference<B: Backend> {
-    /// The hidden states of each predicted token of `windows`, `[predicted tokens, hidden]`, window by window: those that
-    /// predict it ([`At::Final`]), or its own ([`At::Block`]).
+    /// The hidden states of each predicted token of `windows`, `[predicted tokens, hidden]`, window by window: the states
+    /// that predict the token ([`At::Final`]), or those at its own position ([`At::Block`]).
     fn states(&mut self, windows: &[Window], at: At) -> Result<Tensor<B, 2>>;
 
     /// The head's matrix, `[vocab, hidden]`.
     fn head(&self) -> Tensor<B, 2>;
 
-    /// Is shown final states of `windows` that were computed while the model still was the reference.
+    /// Receives final states of `windows`, computed with the model before its first step, and may store them.
     fn remember(&mut self, windows: &[Window], hidden: Tensor<B, 2>) -> Result<()> {
         let _ = (windows, hidden);
         Ok(())
     }
 
-    /// Is shown the model for the last time before it changes.
+    /// Receives the model before its first step, to compute states that are still missing.
     fn complete(&mut self, model: &Llama<B>) -> Result<()> {
         let _ = model;
         Ok(())
     }
 }
 
-/// A frozen copy of the model, run whenever it is asked.
+/// A frozen copy of the model, which runs whenever states are asked for.
 #[derive(Debug, Clone)]
 pub struct Live<B: Backend, K> {
     model: Llama<B>,

@@ -1,4 +1,4 @@
-//! What an operation came to: the numbers of `report.json`.
+//! The results of an operation: the numbers of `report.json`.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +69,7 @@ pub struct Fluency {
 pub struct Hashed {
     /// Its name.
     pub file: String,
-    /// In hexadecimal digits.
+    /// Its SHA-256 in hexadecimal digits.
     pub sha256: String,
 }
 

@@ -1,13 +1,12 @@
-//! Checkpoints of a training: folders from which it goes on as if it had never stopped.
+//! Checkpoints of a training. A training that resumes from one gives the same results as one without interruption.
 //!
-//! `checkpoints/step-000120` holds, in this order of writing, the model as a Hugging Face folder in f32, the
-//! optimizer's moments, copies of the run's own records (recipe and metrics so far), and `state.json`: what it cost,
-//! where the sampler has come to, the checksums of what the run is made of and of every other file. The folder is
-//! written under another name, each file synced, and renamed when all is there; so a folder of that name is whole
-//! unless the disk has spoilt it, which the checksums find out.
+//! `checkpoints/step-000120` contains, in this order of writing: the model as a Hugging Face folder in f32, the optimizer's
+//! moments, copies of the run's records (recipe and metrics so far), and `state.json` with the cost, the sampler's position,
+//! and the checksums of the run's inputs and of every other file. The folder is written under another name, each file is
+//! synced, and the folder is renamed when it is complete. So a folder with that name is complete unless the disk damaged
+//! it, which the checksums detect.
 //!
-//! Another way would be one file for everything, with one rename and no folder; it could not be loaded by
-//! transformers, and `eval`, as this one can.
+//! The alternative is a single file, with one rename and no folder. But transformers and `eval` could not load it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,16 +28,16 @@ use crate::parameters::{ParameterSpec, Parameters};
 use crate::recipe::Precision;
 use crate::training::{Checkpointer, Cost, Earlier, Snapshot, State};
 
-/// The file that makes a checkpoint whole.
+/// The file that completes a checkpoint.
 const STATE: &str = "state.json";
 /// The optimizer's moments, `first.NAME` and `second.NAME` for each parameter.
 const MOMENTS: &str = "optimizer.safetensors";
-/// How many checkpoints are kept, of those that are due.
+/// Number of due checkpoints that are kept.
 const KEPT: usize = 2;
-/// Of what a checkpoint holds; another one cannot be read by this program.
+/// The version of the checkpoint format. This program reads no other one.
 const FORMAT: u32 = 1;
 
-/// What `state.json` holds.
+/// The content of `state.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
@@ -49,13 +48,13 @@ struct Manifest {
     /// The dual variable of the next step, for an objective that has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lambda: Option<f64>,
-    /// The SHA-256 of each file that the run is made of.
+    /// The SHA-256 of each input file of the run.
     inputs: BTreeMap<String, String>,
-    /// The SHA-256 of each file of the checkpoint but this one.
+    /// The SHA-256 of each file of the checkpoint except `state.json`.
     files: BTreeMap<String, String>,
 }
 
-/// A whole checkpoint.
+/// A complete checkpoint.
 #[derive(Debug, Clone)]
 pub struct Saved {
     /// Its folder.
@@ -64,33 +63,33 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// The steps done.
+    /// Number of steps done.
     pub fn step(&self) -> usize {
         self.manifest.cost.steps
     }
 
-    /// Reads the checkpoint in `path`, and all of its files once to see that they are as written.
+    /// Opens the checkpoint in `path`, and verifies the checksums of all its files.
     fn open(path: &Path) -> Result<Self> {
         let folder = Folder::Disk(path.to_path_buf());
         let damaged = |file: &str, problem: String| Error::Data {
             path: folder.label(file),
             problem,
-            remedy: "the checkpoint is damaged: an earlier one, or the beginning, must do".into(),
+            remedy: "the checkpoint is damaged: resume from an earlier one, or from the beginning".into(),
         };
         let manifest: Manifest = serde_json::from_value(folder.json(STATE)?)
-            .map_err(|error| damaged(STATE, format!("is no state of a run ({error})")))?;
+            .map_err(|error| damaged(STATE, format!("is not the state of a run ({error})")))?;
         if manifest.format != FORMAT {
             return Err(damaged(STATE, format!("has format {}, not {FORMAT}", manifest.format)));
         }
         for (file, expected) in &manifest.files {
             if !is_inside(file) || folder.sha256(file)? != *expected {
-                return Err(damaged(file, "has another checksum than when it was written".into()));
+                return Err(damaged(file, "does not have its recorded checksum".into()));
             }
         }
         Ok(Self { path: path.to_path_buf(), manifest })
     }
 
-    /// Refuses a checkpoint of a run on other files.
+    /// Refuses a checkpoint of a run with other input files.
     fn refuse_other_inputs(&self, inputs: &BTreeMap<String, String>) -> Result<()> {
         let theirs = &self.manifest.inputs;
         if theirs == inputs {
@@ -100,8 +99,8 @@ impl Saved {
         let file = inputs.keys().chain(theirs.keys()).find(changed).map_or("a file", String::as_str);
         Err(Error::Data {
             path: self.path.display().to_string(),
-            problem: format!("belongs to a run on other files: {file} has changed since"),
-            remedy: "restore it, or begin anew in another folder".into(),
+            problem: format!("belongs to a run with other input files: {file} has changed since"),
+            remedy: "restore it, or start a new run in another folder".into(),
         })
     }
 
@@ -121,7 +120,7 @@ impl Saved {
     }
 }
 
-/// Whether the name of a file, with `/`, leads nowhere but into its own folder.
+/// Whether the name of a file, with `/`, stays in its own folder.
 fn is_inside(file: &str) -> bool {
     !file.contains(['\\', ':']) && file.split('/').all(|part| !["", ".", ".."].contains(&part))
 }
@@ -130,35 +129,35 @@ fn is_inside(file: &str) -> bool {
 pub struct Checkpoints<'a, B: AutodiffBackend> {
     /// `checkpoints` in the output folder.
     pub folder: PathBuf,
-    /// Steps between those that are due; 0 for none.
+    /// Steps between due checkpoints; 0 for none.
     pub every: usize,
-    /// The model that the run began with: its files, and for one that has weights its checkpoint.
+    /// The input model: its files, and its checkpoint if it has weights.
     pub input: (&'a Folder, Option<&'a Checkpoint>),
     /// Its shape.
     pub config: &'a LlamaConfig,
     /// Its parameters, and which of them are trained.
     pub parameters: Parameters,
-    /// What it is stored and computed in.
+    /// The precision that it is stored and computed in.
     pub precision: Precision,
     /// The settings of the optimizer.
     pub optimizer: &'a OptimizerConfig,
-    /// Loads that model again.
+    /// Loads the input model again.
     pub beginning: Box<dyn Fn() -> Result<Llama<B>> + 'a>,
     /// The run's output folder.
     pub run: Folder,
-    /// Files in it that each checkpoint gets a copy of, where they are there.
+    /// Files in it that are copied into each checkpoint if they exist.
     pub records: &'a [&'a str],
-    /// Those of its files that grow with the steps: each checkpoint gets a copy, and a run that goes on takes it back.
+    /// Files in it that grow with the steps. They are copied into each checkpoint, and a resumed run copies them back.
     pub logs: &'a [&'a str],
-    /// The SHA-256 of each file that the run is made of.
+    /// The SHA-256 of each input file of the run.
     pub inputs: BTreeMap<String, String>,
-    /// Where to load to.
+    /// The device to load models to.
     pub device: B::Device,
 }
 
 impl<B: AutodiffBackend> Checkpoints<'_, B> {
-    /// The newest whole checkpoint, and what is wrong with each newer one. One of a run on other files is refused. What
-    /// a process that was killed while it wrote or removed one has left is put right first.
+    /// The newest complete checkpoint, and the errors of newer ones. Refuses a checkpoint of a run with other input files.
+    /// First cleans up after a process that was killed while it wrote or removed a checkpoint.
     pub fn newest(&self) -> Result<(Option<Saved>, Vec<Error>)> {
         mend(&self.folder)?;
         let mut damaged = Vec::new();
@@ -174,7 +173,7 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
         Ok((None, damaged))
     }
 
-    /// Brings the logs in `output` to where `saved` is: to the beginning, where there is none.
+    /// Restores the logs in `output` from `saved`; without it, removes them.
     pub fn restore_logs(&self, saved: Option<&Saved>, output: &Path) -> Result<()> {
         for name in self.logs {
             let path = output.join(name);
@@ -188,13 +187,13 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
         Ok(())
     }
 
-    /// Puts `state`, the beginning of the same run, where `saved` is.
+    /// Restores `saved` into `state`, the state before the first step of the same run.
     pub fn restore(&self, saved: &Saved, state: &mut State<B>) -> Result<()> {
         let position = saved.manifest.position.clone();
         state.sampler.go_to(position).map_err(|problem| Error::Data {
             path: saved.path.join(STATE).display().to_string(),
             problem: format!("has a position that {problem}"),
-            remedy: "begin anew in another folder".into(),
+            remedy: "start a new run in another folder".into(),
         })?;
         let Earlier { model, optimizer, lambda, .. } = self.load(saved)?;
         (state.model, state.optimizer, state.cost) = (model, optimizer, saved.manifest.cost);
@@ -213,7 +212,7 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
         })
     }
 
-    /// The folders that have the name of a checkpoint, by the steps done.
+    /// The folders with the name of a checkpoint, ordered by the steps done.
     fn list(&self) -> Result<Vec<(usize, PathBuf)>> {
         if !self.folder.exists() {
             return Ok(Vec::new());
@@ -272,7 +271,7 @@ impl<B: AutodiffBackend> Checkpoints<'_, B> {
         write_text(&folder.join(STATE), &text)
     }
 
-    /// What a checkpoint takes, in bytes, but for the small files.
+    /// Bytes of a checkpoint, small files excluded.
     fn bytes(&self) -> u64 {
         3 * 4 * self.config.num_parameters()
     }
@@ -289,12 +288,10 @@ impl<B: AutodiffBackend> Checkpointer<B> for Checkpoints<'_, B> {
         replace_folder(&path, |folder| self.write(folder, &state))
             .map_err(|error| error.wanting(self.bytes()))?;
         let older = self.list()?.into_iter().rev().filter(|(step, _)| *step < state.cost.steps);
-        // Those that came of an interruption have served when the next one that is due is whole.
-        let (of_course, others): (Vec<_>, Vec<_>) = older.partition(|(step, _)| self.is_due(*step));
-        let (of_course_left, others_left) = if due { (KEPT - 1, 0) } else { (KEPT, KEPT - 1) };
-        for (_, path) in
-            of_course.into_iter().skip(of_course_left).chain(others.into_iter().skip(others_left))
-        {
+        // Once the next due checkpoint is complete, checkpoints of interruptions are removed.
+        let (due_ones, others): (Vec<_>, Vec<_>) = older.partition(|(step, _)| self.is_due(*step));
+        let (due_left, others_left) = if due { (KEPT - 1, 0) } else { (KEPT, KEPT - 1) };
+        for (_, path) in due_ones.into_iter().skip(due_left).chain(others.into_iter().skip(others_left)) {
             remove_folder(&path)?;
         }
         Ok(())
@@ -305,7 +302,7 @@ impl<B: AutodiffBackend> Checkpointer<B> for Checkpoints<'_, B> {
         for (_, path) in later {
             remove_folder(&path)?;
         }
-        // An undisturbed run has those that are due, and must end like one that was interrupted.
+        // Use due checkpoints only: a run without interruptions has no others, and both runs must give the same results.
         for (_, path) in earlier.into_iter().rev().filter(|(at, _)| self.is_due(*at)) {
             if let Ok(saved) = Saved::open(&path) {
                 return self.load(&saved).map(Some);

@@ -1,4 +1,4 @@
-//! The operation from its first step to its last.
+//! The steps of the operation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,17 +15,17 @@ use crate::step::{StepDocument, StepDocuments, gradients};
 use crate::token_nll::NllTable;
 use crate::training::{Checkpointer, Cost, MidRunEvaluation, Next, State, TrainingPlan, train};
 
-/// All documents that steps may draw.
+/// All documents that steps may sample.
 #[derive(Debug, Clone)]
 pub struct TrainingDocuments<'a> {
-    /// The data's.
+    /// The documents of the data folder.
     pub benchmark: &'a Benchmark,
-    /// Those that the model [generated](crate::replay): they come after the retain set's, and are drawn like them.
+    /// The [replay documents](crate::replay). Their indices follow those of the retain set, and they are sampled with them.
     pub replay: Vec<Example>,
 }
 
 impl TrainingDocuments<'_> {
-    /// The document of a set that has this index for the [`sampler`].
+    /// The document of a set with this index in the [`sampler`].
     pub fn document(&self, set: Set, index: usize) -> &Example {
         let documents = self.benchmark.documents(set);
         match index.checked_sub(documents.len()) {
@@ -34,13 +34,14 @@ impl TrainingDocuments<'_> {
         }
     }
 
-    /// How many documents of a set there are.
+    /// Number of documents of a set.
     fn count(&self, set: Set) -> usize {
         let replay = if set == Set::Retain { self.replay.len() } else { 0 };
         self.benchmark.documents(set).len() + replay
     }
 
-    /// The documents that step `number` (from 1) drew. A document takes its alternatives in turn, one an epoch.
+    /// The documents of `sample`, the sample of step `number` (from 1). A document takes its alternatives in turn, one an
+    /// epoch.
     pub fn drawn(&self, sample: &StepSample, number: usize) -> Vec<StepDocument<'_>> {
         let of_set = |(&set, indices): (&Set, &'_ Vec<usize>)| {
             let (before, all) = ((number - 1) * indices.len(), self.count(set));
@@ -55,17 +56,17 @@ impl TrainingDocuments<'_> {
     }
 }
 
-/// What the documents of steps are compared with.
+/// The reference values that the documents of steps are compared with.
 pub struct Comparison<'a, B: Backend> {
-    /// The model as it was.
+    /// The reference.
     pub reference: &'a mut dyn Reference<B>,
-    /// The NLL of the documents to forget under the reference, where the objective needs it.
+    /// The NLL of the documents to unlearn under the reference, if the objective needs it.
     pub reference_nll: Option<&'a NllTable>,
-    /// The NLL at which the ascent on each token ends, where it is bounded.
+    /// The NLL at which the ascent on each token ends, if it is bounded.
     pub bounds: Option<&'a NllTable>,
 }
 
-/// The sampler of an operation, over the sets that its objective weighs and the replay documents.
+/// The sampler of an operation, over the sets with a weight in its objective and the replay documents.
 pub fn sampler(corpus: &Corpus, recipe: &Recipe) -> Sampler {
     let subjects = |set: Set| {
         let of_corpus = corpus.documents(set).iter().map(|document| document.subject.clone());
@@ -76,7 +77,7 @@ pub fn sampler(corpus: &Corpus, recipe: &Recipe) -> Sampler {
     Sampler::new(sets, recipe.train.documents_per_step, recipe.train.seed)
 }
 
-/// The documents that the steps of an operation will draw, by their indices: the seed decides.
+/// The indices of the documents that the steps of an operation will sample. The seed determines them.
 pub fn to_be_drawn(corpus: &Corpus, recipe: &Recipe) -> BTreeMap<Set, BTreeSet<usize>> {
     let mut sampler = sampler(corpus, recipe);
     let all: usize = recipe.objective.sets().into_iter().map(|set| corpus.documents(set).len()).sum();
@@ -98,8 +99,7 @@ pub fn beginning<B: AutodiffBackend>(model: Llama<B>, corpus: &Corpus, recipe: &
     State::new(model, &recipe.optimizer, sampler(corpus, recipe), objective.lambda())
 }
 
-/// Operates from `state` on, until `recipe.train.steps` steps are done on documents of `documents`, which has them in the
-/// order of the corpus.
+/// Trains from `state` on `documents`, which are in the order of the corpus, until `recipe.train.steps` steps are done.
 pub fn operate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     state: State<B>,
     documents: &TrainingDocuments,

@@ -8,7 +8,7 @@ pub(crate) fn dtype<B: Backend, const D: usize>(tensor: &Tensor<B, D>) -> FloatD
     tensor.dtype().into()
 }
 
-/// Values rounded to `dtype`, as f32: what is multiplied then is summed in f32, whatever a backend does in `dtype`.
+/// Values rounded to `dtype`, as f32. Products of them are summed in f32, however a backend sums in `dtype`.
 pub(crate) fn rounded<B: Backend, const D: usize>(x: Tensor<B, D>, dtype: FloatDType) -> Tensor<B, D> {
     x.cast(dtype).cast(FloatDType::F32)
 }
@@ -19,7 +19,8 @@ pub(crate) fn column<B: Backend>(tokens: &[u32], device: &B::Device) -> Tensor<B
     Tensor::<B, 1, Int>::from_data(tokens.as_slice(), device).reshape([-1, 1])
 }
 
-/// Changes a tensor that nobody else holds meanwhile, so that a backend may do so in place.
+/// Replaces a tensor by a function of it. There is no other handle of the tensor meanwhile, so that a backend may work in
+/// place.
 pub(crate) fn replace<B: Backend>(
     tensor: &mut Tensor<B, 2>,
     change: impl FnOnce(Tensor<B, 2>) -> Tensor<B, 2>,
@@ -28,8 +29,7 @@ pub(crate) fn replace<B: Backend>(
     *tensor = change(std::mem::replace(tensor, nothing));
 }
 
-/// The hidden states at some positions of the flattened rows: `[rows, columns, hidden]` to
-/// `[positions, hidden]`.
+/// The hidden states at some positions of the flattened rows: `[rows, columns, hidden]` to `[positions, hidden]`.
 pub(crate) fn at_positions<B: Backend>(
     hidden: Tensor<B, 3>,
     positions: impl Iterator<Item = usize>,

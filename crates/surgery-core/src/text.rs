@@ -1,4 +1,4 @@
-//! Texts to tokens and back, with the tokenizer that came with the model.
+//! Encoding and decoding of texts with the model's tokenizer.
 
 mod assembly;
 pub mod chat;
@@ -20,11 +20,11 @@ use chat::{Chat, ChatTemplate};
 
 pub use message::{Message, MessageContent};
 
-/// How much longer replacements may make a text. Llama's make it up to 3 times as long; each of a hundred in a row
-/// that doubles it would fill any memory.
+/// Maximum factor by which replacements may lengthen a text. Llama's lengthen it up to 3 times. A hundred replacements that
+/// each double it would exceed any memory.
 const MOST_GROWTH: f64 = 1000.0;
 
-/// A model's tokenizer. Texts are encoded with its own special tokens (Llama: BOS in front, no EOS).
+/// A model's tokenizer. It encodes texts with its special tokens (Llama: BOS at the beginning, no EOS).
 #[derive(Debug, Clone)]
 pub struct TextEncoder {
     tokenizer: Tokenizer,
@@ -41,14 +41,14 @@ pub struct TextEncoder {
 pub struct Token {
     /// Its id.
     pub id: u32,
-    /// The bytes of the text that it holds; of a letter that is divided among several tokens, each holds all bytes.
+    /// Its bytes in the text. If a letter is divided among several tokens, each has all bytes of the letter.
     pub bytes: Range<usize>,
-    /// Whether the tokenizer has added it to the text.
+    /// Whether the tokenizer added it to the text.
     pub is_added: bool,
 }
 
 impl TextEncoder {
-    /// Loads `tokenizer.json`, with what the files beside it say of it, for a model with `vocab_size` rows.
+    /// Loads `tokenizer.json`, with the settings in the files beside it, for a model with `vocab_size` rows.
     pub fn load(folder: &Folder, vocab_size: usize) -> Result<Self> {
         let path = folder.label(FILE);
         if !folder.has(FILE) && folder.has("tokenizer.model") {
@@ -76,13 +76,13 @@ impl TextEncoder {
                 return Err(Error::Tokenizer {
                     path,
                     problem: format!(
-                        "has a `{part}` that may make a text {growth:.0} times as long; {MOST_GROWTH} times is \
-                         the most that is accepted"
+                        "has a `{part}` that may make a text {growth:.0} times as long; at most {MOST_GROWTH} times is \
+                         accepted"
                     ),
                 });
             }
         }
-        // The file may ask for padding or truncation, which would silently change the texts.
+        // Padding or truncation settings in the file would silently change the texts.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).expect("removing a truncation cannot fail");
         Ok(Self { tokenizer, path, vocab_size, beginning, end_token, chat, conflicts })
@@ -93,8 +93,8 @@ impl TextEncoder {
         Ok(self.encode_with_ends(text)?.into_iter().map(|(id, _)| id).collect())
     }
 
-    /// The ids of `text` as lm-evaluation-harness has it encoded: special tokens included, unless it begins with the
-    /// token that begins a text (the end token, where there is no such token).
+    /// The ids of `text` as lm-evaluation-harness encodes it: special tokens included, unless the text begins with the BOS
+    /// token (or, if there is none, with the end token).
     pub fn encode_for_harness(&self, text: &str) -> Result<Vec<u32>> {
         let begun = self.beginning.as_ref().is_some_and(|token| text.starts_with(token.as_str()));
         Ok(self.ids_and_ends(text, !begun)?.into_iter().map(|(id, _)| id).collect())
@@ -105,14 +105,14 @@ impl TextEncoder {
         self.ids_and_ends(text, true)
     }
 
-    /// The tokens of `text`, each with the bytes of `text` that it holds.
+    /// The tokens of `text`, each with its bytes in `text`.
     pub fn encode_with_spans(&self, text: &str, special_tokens: bool) -> Result<Vec<Token>> {
         let encoding = self.encoding(text, special_tokens)?;
         let mut end_before = 0;
         let tokens =
             encoding.get_ids().iter().zip(encoding.get_offsets()).zip(encoding.get_special_tokens_mask());
         let token = |((&id, &(start, end)), &is_special): ((&u32, &(usize, usize)), &u32)| {
-            // Some tokenizers leave the blanks that a token begins with out of its offsets.
+            // Some tokenizers exclude blanks at the beginning of a token from its offsets.
             let bytes = if is_special == 0 { start.min(end_before)..end } else { 0..0 };
             end_before = end_before.max(end);
             Token { id, bytes, is_added: is_special != 0 }
@@ -126,12 +126,12 @@ impl TextEncoder {
         self.end_token
     }
 
-    /// The model's chat template. A model without one is bad input.
+    /// The model's chat template. A model without one is an input error.
     pub fn chat(&self) -> Result<&ChatTemplate> {
         self.chat.template()
     }
 
-    /// Has the chat template's `strftime_now` give another time than that of loading.
+    /// Sets the time of the chat template's `strftime_now`; by default it is the time of loading.
     pub fn set_now(&mut self, now: SystemTime) -> Result<()> {
         match &mut self.chat {
             Chat::Template(template) => template.set_now(now),
@@ -156,8 +156,8 @@ impl TextEncoder {
             Some(id) => Err(Error::Tokenizer {
                 path: self.path.clone(),
                 problem: format!(
-                    "yields token {id} for {:?}, but the model has rows for {} tokens only: tokenizer and \
-                     model do not belong together",
+                    "gives token {id} for {:?}, but the model has rows for {} tokens only: tokenizer and model do not \
+                     belong together",
                     excerpt(text),
                     self.vocab_size
                 ),
@@ -165,17 +165,17 @@ impl TextEncoder {
         }
     }
 
-    /// Where the files beside tokenizer.json disagree with it and are not followed: sentences for a warning.
+    /// Warnings about files beside tokenizer.json that contradict it and are ignored.
     pub fn conflicts(&self) -> &[String] {
         &self.conflicts
     }
 
-    /// Whether both give the same tokens the same ids.
+    /// Whether both have the same tokens with the same ids.
     pub fn has_vocabulary_of(&self, other: &Self) -> bool {
         self.tokenizer.get_vocab(true) == other.tokenizer.get_vocab(true)
     }
 
-    /// The tokens that the model has no row for, by id. A text that contains one is refused.
+    /// The tokens without a row in the model, ordered by id. A text that contains one is refused.
     pub fn tokens_without_row(&self) -> Vec<(u32, String)> {
         let tokens = self.tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token));
         let mut without: Vec<(u32, String)> =
@@ -184,7 +184,7 @@ impl TextEncoder {
         without
     }
 
-    /// The tokens that are kept for control, in the order of their ids: a text that spells one is read as having it.
+    /// The control tokens, ordered by id. If a text contains the letters of one, it is encoded as that token.
     pub fn special_tokens(&self) -> Vec<String> {
         let added = self.tokenizer.get_added_tokens_decoder();
         let mut special: Vec<(u32, String)> = added
@@ -196,11 +196,11 @@ impl TextEncoder {
         special.into_iter().map(|(_, token)| token).collect()
     }
 
-    /// The text of `ids`, special tokens left out.
+    /// The text of `ids`, without special tokens.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         guarded(|| self.tokenizer.decode(ids, true)).map_err(|error| Error::Tokenizer {
             path: self.path.clone(),
-            problem: format!("cannot decode what the model generated ({error})"),
+            problem: format!("cannot decode generated tokens ({error})"),
         })
     }
 
@@ -234,7 +234,7 @@ impl TextEncoder {
         Ok(texts)
     }
 
-    /// The text that `new` adds behind `before`; decoding it alone could lose a space in front.
+    /// The text that `new` adds after `before`. Decoding `new` alone could lose a space at the beginning.
     pub fn decode_continuation(&self, before: &[u32], new: &[u32]) -> Result<String> {
         let whole: Vec<u32> = before.iter().chain(new).copied().collect();
         let (prefix, whole) = (self.decode(before)?, self.decode(&whole)?);
@@ -249,14 +249,14 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is inside the tokenizer library, whose panics become errors: a panic hook should not
-/// tell of them.
+/// Whether this thread is inside a library whose panics become errors. A panic hook should not report them.
 pub fn is_guarded() -> bool {
     GUARDED.get()
 }
 
-/// Runs something of the tokenizer library. It panics at some malformed files (a template that names a token
-/// which is not there, a normalizer whose table is cut short) when it reads them or at the first text.
+/// Runs code of the tokenizer library, and turns panics into errors. The library panics at some malformed files (a
+/// post-processor that names a missing token, a normalizer with a truncated table) when it reads them, or at the first
+/// text.
 fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     GUARDED.set(true);
     let outcome = catch_unwind(AssertUnwindSafe(work));
@@ -264,14 +264,15 @@ fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String>
     match outcome {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(panic) => {
-            let said = panic.downcast_ref::<String>().map(String::as_str);
-            let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
-            Err(format!("the file is malformed: {}", said.lines().next().unwrap_or_default()))
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message =
+                message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+            Err(format!("the file is malformed: {}", message.lines().next().unwrap_or_default()))
         }
     }
 }
 
-/// The first end token that generation_config.json names, or config.json.
+/// The first end token in generation_config.json, or else in config.json.
 fn first_end_token(folder: &Folder) -> Result<Option<u32>> {
     for file in ["generation_config.json", "config.json"].into_iter().filter(|file| folder.has(file)) {
         let settings = folder.json(file)?;
@@ -284,7 +285,7 @@ fn first_end_token(folder: &Folder) -> Result<Option<u32>> {
     Ok(None)
 }
 
-/// By what factor the replacements in a normalizer or decoder, one after another, can make a text longer.
+/// The maximum factor by which the successive replacements in a normalizer or decoder can lengthen a text.
 fn growth(part: &Value) -> f64 {
     let inner = ["normalizers", "decoders"].into_iter().find_map(|key| part.get(key)?.as_array());
     if let Some(inner) = inner {
@@ -297,7 +298,7 @@ fn growth(part: &Value) -> f64 {
     let replaced = part.get("pattern").and_then(|pattern| pattern.get("String")).and_then(Value::as_str);
     match replaced {
         Some(replaced) if !replaced.is_empty() => (content.len() as f64 / replaced.len() as f64).max(1.0),
-        // What stands for a regular expression may be put between any two bytes.
+        // A regular expression may match, and insert its replacement, between any two bytes.
         _ => content.len() as f64 + 1.0,
     }
 }

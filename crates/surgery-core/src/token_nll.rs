@@ -1,10 +1,10 @@
-//! The NLL of every predicted token of some documents under one model, computed once and kept: the bound of an ascent,
-//! and the reference's NLL that NPO and DPO compare with.
+//! The NLL of every predicted token of some documents under one model, computed once and stored. It is the bound of an
+//! ascent, or the reference's NLL for NPO and DPO.
 //!
-//! An ascent without a bound goes on where nothing is left to forget. One bound for a document's mean stops it both too
-//! early and too late: the tokens that anybody would guess wrong are pushed first, and those that only someone who knows
-//! the subject gets right are pushed last. The NLL under a model that never learnt the texts says of every token how much
-//! of it is knowledge; at that NLL the token is forgotten.
+//! An ascent without a bound continues after the knowledge is gone. A single bound on the mean NLL of a document stops too
+//! early for some tokens and too late for others: the ascent first raises the NLL of tokens that any model predicts badly,
+//! and last that of tokens that need knowledge of the subject. A model that never learnt the documents gives a bound for
+//! each token: at that NLL, the token is unlearned.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ use crate::model::{At, Llama};
 pub struct NllTable(HashMap<Example, Vec<f32>>);
 
 impl NllTable {
-    /// That of `examples` under `model`, in windows of at most `context`.
+    /// The NLL of `examples` under `model`, in windows of at most `context` tokens.
     pub fn of<'a, B: Backend, K: Kernels<B>>(
         model: &Llama<B>,
         examples: impl IntoIterator<Item = &'a Example>,
@@ -33,14 +33,14 @@ impl NllTable {
         Ok(Self(examples.into_iter().cloned().zip(nll).collect()))
     }
 
-    /// The NLL of each predicted token of `example`, in order; none where it was not asked for.
+    /// The NLL of each predicted token of `example`, in order; `None` if `example` was not measured.
     pub fn get(&self, example: &Example) -> Option<&[f32]> {
         self.0.get(example).map(Vec::as_slice)
     }
 }
 
-/// The NLL of each predicted token, in nats, document by document; at most `batch_tokens` tokens are in one forward pass,
-/// unless a single window has more.
+/// The NLL of each predicted token in nats, document by document. A forward pass has at most `batch_tokens` tokens, unless
+/// a single window has more.
 pub(crate) fn token_nll<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     examples: &[&Example],
@@ -85,7 +85,7 @@ pub(crate) fn nll_of_states<B: Backend, K: Kernels<B>>(
     })
 }
 
-/// `values` of `count` positions, [`HEAD_CHUNK`] of them at a time.
+/// `values` of `count` positions, computed [`HEAD_CHUNK`] at a time.
 pub(crate) fn in_chunks<B: Backend>(
     count: usize,
     values: impl Fn(std::ops::Range<usize>) -> Tensor<B, 1>,

@@ -1,5 +1,5 @@
-//! What every training does around the gradients of its steps: documents, rate, update, guard, events, cost; and
-//! what must be kept for it to go on later as if nothing had happened.
+//! The training loop around the gradients of steps: sampling, learning rate, update, guard, events and cost; and the state
+//! from which an interrupted training resumes with the same results.
 
 use std::time::Instant;
 
@@ -17,60 +17,60 @@ use crate::optimizer::{AdamW, OptimizerConfig};
 use crate::recipe::Guard;
 use crate::step::{Graded, StepRecord, refuse_not_finite, update};
 
-/// Steps whose documents are drawn beforehand to see how many tokens a step may have: enough to meet the longest
-/// documents, whatever the number of steps.
+/// Maximum number of steps that are sampled in advance to find the maximum number of tokens of a step: enough to meet the
+/// longest documents.
 pub const FORESEEN: usize = 10_000;
 
-/// What a training cost so far.
+/// The cost of a training so far.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Cost {
     /// Steps done.
     pub steps: usize,
     /// Input tokens of all steps.
     pub tokens: usize,
-    /// Time spent in steps.
+    /// Time of all steps in seconds.
     pub seconds: f64,
-    /// Steps without an update, because their loss or gradient was no finite number.
+    /// Steps without an update, because their loss or gradient was not finite.
     pub skipped: usize,
-    /// How often the model went back to an earlier state, because it had collapsed.
+    /// Number of rollbacks to an earlier state after a collapse.
     pub rolled_back: usize,
 }
 
 impl Cost {
-    /// Input tokens a second; 0 where there was no step.
+    /// Input tokens a second; 0 before the first step.
     pub fn tokens_per_second(&self) -> f64 {
         if self.seconds > 0.0 { self.tokens as f64 / self.seconds } else { 0.0 }
     }
 }
 
-/// Evaluations on the way: of a part of the benchmark, on validation questions, so that they cost little.
+/// Mid-run evaluations, on a sample of the benchmark so that they cost little.
 pub struct MidRunEvaluation {
     sample: Benchmark,
     every: usize,
 }
 
 impl MidRunEvaluation {
-    /// Documents of each set.
+    /// Number of documents of each set.
     const DOCUMENTS: usize = 40;
-    /// Questions of each set of questions.
+    /// Number of validation questions of each set of questions.
     const QUESTIONS: usize = 100;
 
-    /// After every `every` steps; never where that is 0.
+    /// Evaluations on a sample of `benchmark` after every `every` steps; none if that is 0.
     pub fn new(benchmark: &Benchmark, every: usize) -> Self {
         Self::of(benchmark.sample(Self::DOCUMENTS, Self::QUESTIONS), every)
     }
 
-    /// The same of all of `sample`.
+    /// Evaluations on the whole of `sample`.
     pub fn of(sample: Benchmark, every: usize) -> Self {
         Self { sample, every }
     }
 
-    /// What `steps` steps will bring: how many evaluations, and of what.
+    /// The number of evaluations in `steps` steps, and their sample.
     pub fn in_steps(&self, steps: usize) -> (usize, &Benchmark) {
         (steps.checked_div(self.every).unwrap_or(0), &self.sample)
     }
 
-    /// Evaluates if it is time, and tells `observer`.
+    /// Evaluates if an evaluation is due after step `number`, and reports it to `observer`.
     pub(crate) fn after_step<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
         &mut self,
         model: &Llama<B>,
@@ -91,8 +91,7 @@ impl MidRunEvaluation {
     }
 }
 
-/// Lets an evaluation on the way come to its end: its outcome belongs to its step, and a run that is interrupted here
-/// goes on after it.
+/// Completes a mid-run evaluation in spite of an interruption: a resumed run would continue after it and lose its results.
 struct Uninterrupted<'a>(&'a mut dyn Observer);
 
 impl Observer for Uninterrupted<'_> {
@@ -101,15 +100,15 @@ impl Observer for Uninterrupted<'_> {
     }
 }
 
-/// Where a training stands between two steps: all that the rest of it follows from, beside its recipe and data.
+/// The state of a training between two steps. Together with the recipe and the data, it determines all later steps.
 pub struct State<B: AutodiffBackend> {
     /// The model.
     pub model: Llama<B>,
     /// Its optimizer.
     pub optimizer: AdamW<B::InnerBackend>,
-    /// What the next steps draw.
+    /// The sampler of the next steps.
     pub(crate) sampler: Sampler,
-    /// What it cost so far.
+    /// The cost so far.
     pub cost: Cost,
     /// The dual variable of the next step, for an objective that has one.
     pub(crate) lambda: Option<f64>,
@@ -127,31 +126,30 @@ impl<B: AutodiffBackend> State<B> {
     }
 }
 
-/// A [`State`] that is to be kept.
+/// A [`State`] for a checkpoint.
 pub struct Snapshot<'a, B: AutodiffBackend> {
     /// The model.
     pub model: &'a Llama<B>,
     /// Its optimizer.
     pub optimizer: &'a AdamW<B::InnerBackend>,
-    /// Where the sampler has come to.
+    /// The sampler's position.
     pub(crate) position: Position,
-    /// What it cost so far.
+    /// The cost so far.
     pub cost: Cost,
     /// The dual variable of the next step.
     pub(crate) lambda: Option<f64>,
 }
 
-/// Keeps states of a training.
+/// Saves and restores states of a training.
 pub trait Checkpointer<B: AutodiffBackend> {
-    /// Whether the state after `step` steps is to be kept.
+    /// Whether to save the state after `step` steps.
     fn is_due(&self, step: usize) -> bool;
 
-    /// Keeps a state.
+    /// Saves a state.
     fn keep(&mut self, state: Snapshot<B>) -> Result<()>;
 
-    /// Drops what was kept after `step` steps or later, and gives the model and the optimizer of the newest
-    /// state that is left, or those of the beginning, with the number of steps done there; none where nothing
-    /// is ever kept.
+    /// Removes the states after `step` steps or later. Returns the newest state left, or that of the beginning; `None` if
+    /// this never saves a state.
     fn back_before(&mut self, step: usize) -> Result<Option<Earlier<B>>>;
 }
 
@@ -163,11 +161,11 @@ pub struct Earlier<B: AutodiffBackend> {
     pub model: Llama<B>,
     /// Its optimizer.
     pub optimizer: AdamW<B::InnerBackend>,
-    /// The dual variable of the next step; none for that of the beginning.
+    /// The dual variable of the next step; `None` for that of the beginning.
     pub(crate) lambda: Option<f64>,
 }
 
-/// Keeps nothing.
+/// Saves no checkpoints.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoCheckpoints;
 
@@ -185,12 +183,12 @@ impl<B: AutodiffBackend> Checkpointer<B> for NoCheckpoints {
     }
 }
 
-/// What a training follows.
+/// The settings of a training.
 pub(crate) struct TrainingPlan<'a> {
     pub(crate) optimizer: &'a OptimizerConfig,
     pub(crate) guard: &'a Guard,
     pub(crate) steps: usize,
-    /// The longest window of a document, in tokens.
+    /// Maximum length of a window of a document in tokens.
     pub(crate) max_tokens: usize,
 }
 
@@ -199,14 +197,15 @@ pub(crate) struct TrainingPlan<'a> {
 pub(crate) struct Next {
     /// Its number, from 1.
     pub(crate) number: usize,
-    /// The longest window, in tokens.
+    /// Maximum length of a window in tokens.
     pub(crate) context: usize,
     /// The dual variable, for an objective that has one.
     pub(crate) lambda: Option<f64>,
 }
 
-/// Goes on from `state` to the plan's last step. `gradients` gives a step's gradients, and the dual variable of the
-/// one after it, from the model as it is and the documents drawn; `after` is called with the model and the number of each step done.
+/// Trains from `state` to the plan's last step. `gradients` returns a step's gradients, and the dual variable of the next
+/// step, from the current model and the sampled documents. `after` is called after each step with the model and the step's
+/// number.
 pub(crate) fn train<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
     state: State<B>,
     plan: &TrainingPlan,
@@ -225,7 +224,7 @@ pub(crate) fn train<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
         let mut record = graded.record;
         if let Err(error) = record.refuse_not_finite(number) {
             if cost.skipped == plan.guard.skip_not_finite {
-                // What the step before it left is spoilt; what is left now was found good by a step.
+                // The previous step's update spoilt the weights, so remove its checkpoint.
                 checkpointer.back_before(number - 1)?;
                 return Err(error);
             }

@@ -14,11 +14,11 @@ use crate::token_nll::{in_chunks, nll_of_states};
 /// The losses of each document.
 pub(super) struct Losses {
     pub(super) nll: Vec<TextLoss>,
-    /// The divergence; of no token where it is not measured.
+    /// The divergence; without tokens if it is not measured.
     pub(super) kl: Vec<TextLoss>,
 }
 
-/// Measures every document, those that are longer than the context in windows.
+/// Measures every document. A document longer than the context is split into windows.
 pub(super) fn measure<B: Backend, K: Kernels<B>>(
     model: &Llama<B>,
     documents: &[Example],
@@ -27,7 +27,7 @@ pub(super) fn measure<B: Backend, K: Kernels<B>>(
 ) -> Result<Losses> {
     let context = context(model.config());
     let mut windows: Vec<(usize, Window)> = Vec::new();
-    // Windows of each document that are not measured yet.
+    // For each document, the number of windows that are not measured yet.
     let mut left = vec![0; documents.len()];
     for (number, document) in documents.iter().enumerate() {
         windows.extend(Window::of(document, context).map(|window| (number, window)));
@@ -61,8 +61,8 @@ pub(super) fn measure<B: Backend, K: Kernels<B>>(
 }
 
 impl<B: Backend> Against<'_, B> {
-    /// The divergence of `model` at each predicted token of `windows`, whose states are `hidden`: nothing where
-    /// it is not measured.
+    /// The divergence of `model` at each predicted token of `windows`, whose states are `hidden`; empty if it is not
+    /// measured.
     fn divergence<K: Kernels<B>>(
         &mut self,
         model: &Llama<B>,
@@ -77,10 +77,10 @@ impl<B: Backend> Against<'_, B> {
                 Ok(vec![0.0; count])
             }
             Against::Reference(reference) => {
-                let was = reference.states(windows, At::Final)?;
+                let reference_states = reference.states(windows, At::Final)?;
                 Ok(in_chunks(count, |chunk| {
                     let part = |states: &Tensor<B, 2>| states.clone().narrow(0, chunk.start, chunk.len());
-                    K::kl(part(&hidden), model.head(), part(&was), reference.head())
+                    K::kl(part(&hidden), model.head(), part(&reference_states), reference.head())
                 }))
             }
         }

@@ -1,4 +1,4 @@
-//! The losses of the options of questions. The prefix that the options of a question share is run once.
+//! The losses of the options of questions. The model runs once over the prefix that the options of a question share.
 
 use std::ops::Range;
 
@@ -14,19 +14,19 @@ use crate::model::Llama;
 use crate::tensors::at_positions;
 use crate::token_nll::nll_of_states;
 
-/// A text, and ranges of its tokens of each of which the loss is wanted.
+/// A text, and the ranges of its tokens whose losses are wanted.
 struct Counted<'a> {
     tokens: &'a [u32],
     ranges: Vec<Range<usize>>,
-    /// The number of its first range among those of all texts.
+    /// The index of its first range among the ranges of all texts.
     first: usize,
-    /// How many options are measured when it is.
+    /// Number of options that are complete once it is measured.
     completes: usize,
 }
 
-/// The texts of each question: one of an option for both rules, or one for each rule where they differ. A text that is
-/// longer than the model's context loses its beginning, as in lm-evaluation-harness: what is left predicts from as many
-/// tokens as the context has.
+/// The texts of each question. An option has one text for both rules, or one for each rule if the tokens differ. A text
+/// longer than the model's context loses its beginning, as in lm-evaluation-harness: the last token is predicted from as
+/// many tokens as the context has.
 fn texts_of<'a>(questions: &'a [EncodedQuestion], config: &LlamaConfig) -> Vec<Vec<Counted<'a>>> {
     let most = config.max_position_embeddings;
     let cut = |text: &'a ScoredText| {
@@ -51,13 +51,13 @@ fn texts_of<'a>(questions: &'a [EncodedQuestion], config: &LlamaConfig) -> Vec<V
     questions.iter().map(|question| question.options.iter().flat_map(&mut of_option).collect()).collect()
 }
 
-/// Texts that a forward pass runs over together with the prefix that they share.
+/// Texts of one forward pass, with the prefix that they share.
 struct Piece<'a> {
     group: PrefixGroup<'a>,
     texts: Vec<Counted<'a>>,
 }
 
-/// The options of a question together, unless that takes more positions than a batch or the longest of them.
+/// Groups the options of each question, unless a group takes more positions than a batch and than its longest option.
 fn pieces<'a>(questions: Vec<Vec<Counted<'a>>>) -> Vec<Piece<'a>> {
     let of_texts = |texts: Vec<Counted<'a>>| {
         let tokens: Vec<&[u32]> = texts.iter().map(|text| text.tokens).collect();
@@ -72,12 +72,12 @@ fn pieces<'a>(questions: Vec<Vec<Counted<'a>>>) -> Vec<Piece<'a>> {
     questions.into_iter().flat_map(of_texts).collect()
 }
 
-/// The positions that measuring `questions` runs a model of this shape over.
+/// Number of positions of the forward passes for `questions` with a model of this shape.
 pub(super) fn num_positions(questions: &[EncodedQuestion], config: &LlamaConfig) -> usize {
     pieces(texts_of(questions, config)).iter().map(|piece| piece.group.num_positions()).sum()
 }
 
-/// The most tokens that an option of `questions` has.
+/// Number of input tokens of the longest option of `questions`.
 pub(super) fn longest(questions: &[EncodedQuestion], config: &LlamaConfig) -> usize {
     let texts = texts_of(questions, config);
     texts.iter().flatten().map(|text| text.tokens.len().saturating_sub(1)).max().unwrap_or(0)

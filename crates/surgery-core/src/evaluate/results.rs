@@ -1,11 +1,11 @@
-//! What an evaluation comes to: perplexities, accuracies, divergences.
+//! Computes perplexities and accuracies from losses.
 
 use super::{OptionLoss, TextLoss};
 use crate::data::{EncodedQuestion, Split};
 use crate::evaluation::{Accuracy, Halves, Perplexity};
 
-/// The option that the paper's rule chooses: the lowest mean NLL, the first of equals. Means are compared,
-/// not perplexities, which overflow.
+/// The option that the paper's rule chooses: the lowest mean NLL, the first of equals. It compares means, because
+/// perplexities overflow.
 pub fn choose<'a>(options: impl IntoIterator<Item = &'a TextLoss>) -> usize {
     lowest(options.into_iter().map(|option| option.mean().unwrap_or(f64::INFINITY)))
 }
@@ -19,19 +19,19 @@ fn lowest(values: impl Iterator<Item = f64>) -> usize {
     best.0
 }
 
-/// Whether a question was answered rightly, rule by rule.
+/// Whether a question was answered correctly, for each rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choices {
-    /// By the lowest mean NLL of an option's tokens.
+    /// The rule of the lowest mean NLL of an option's tokens.
     pub paper: bool,
-    /// By the lowest NLL of an option as a whole.
+    /// The rule of the lowest NLL of an option as a whole.
     pub acc: bool,
-    /// By the lowest NLL per character of an option.
+    /// The rule of the lowest NLL per character of an option.
     pub acc_norm: bool,
 }
 
 impl Choices {
-    /// From the losses of a question's options.
+    /// Compares the choices by the losses of a question's options with the answer.
     pub fn of((question, losses): (&EncodedQuestion, &Vec<OptionLoss>)) -> Self {
         let right = |chosen: usize| chosen == question.answer;
         let harness = || losses.iter().map(|loss| loss.harness.sum).zip(&question.options);
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn perplexities_differ_as_they_should() {
+    fn mean_corpus_and_median_perplexity_follow_their_definitions() {
         let p = perplexity(&[loss(0.0, 1), loss(1.0, 3), loss(2.0, 1), loss(4.0, 5)]);
         let e = std::f64::consts::E;
         assert!((p.mean - (1.0 + e + e.powi(2) + e.powi(4)) / 4.0).abs() < 1e-9);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_mean_wins_and_the_first_of_equals() {
+    fn the_lowest_mean_is_chosen_and_the_first_of_equals() {
         assert_eq!(choose(&[loss(2.0, 3), loss(1.0, 9), loss(1.0, 2)]), 1);
         // exp of both overflows f32; their order does not.
         assert_eq!(choose(&[loss(200.0, 1), loss(100.0, 1)]), 1);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rules_differ_where_lengths_do() {
+    fn the_rules_choose_differently_for_options_of_different_lengths() {
         let option = |characters| EncodedOption::of_tokens(Vec::new(), 0..0, characters);
         let options = [30, 4, 9].map(option);
         let question = |answer| EncodedQuestion { options: options.to_vec(), answer, split: Split::Test };
@@ -118,9 +118,10 @@ mod tests {
         let chosen = |answer| Choices::of((&question(answer), &losses));
         assert_eq!(chosen(0), Choices { paper: true, acc: false, acc_norm: true });
         assert_eq!(chosen(1), Choices { paper: false, acc: true, acc_norm: false });
-        let told = accuracy(&[question(0), question(1)], &[chosen(0), chosen(1)]);
-        assert_eq!((told.test, told.acc.test, told.acc_norm.test), (Some(50.0), Some(50.0), Some(50.0)));
-        assert_eq!((told.questions.test, told.questions.validation), (Some(2), None));
-        assert_eq!(told.headline(), Some((50.0, 2)));
+        let accuracy = accuracy(&[question(0), question(1)], &[chosen(0), chosen(1)]);
+        let tests = (accuracy.test, accuracy.acc.test, accuracy.acc_norm.test);
+        assert_eq!(tests, (Some(50.0), Some(50.0), Some(50.0)));
+        assert_eq!((accuracy.questions.test, accuracy.questions.validation), (Some(2), None));
+        assert_eq!(accuracy.headline(), Some((50.0, 2)));
     }
 }

@@ -8,7 +8,7 @@ use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Tensor, Transaction};
 
 use crate::tensors::{column, dtype, replace, rounded, select};
 
-/// The loss of one predicted token, a function of the logits z that predict it; q = softmax(z).
+/// The loss of a predicted token: a function of the logits z that predict it, with q = softmax(z).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TokenLoss {
     /// −log q(token). Its gradient is q − onehot(token).
@@ -19,60 +19,60 @@ pub enum TokenLoss {
     Spread,
 }
 
-/// A target distribution p, and what is measured of the divergence from it.
+/// A target distribution p, and the kind of divergence from it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Distribution {
-    /// Whether p comes of the reference's logits, or of the model's own, through which then nothing is differentiated.
+    /// Whether p comes from the reference's logits; otherwise from the model's own, without a gradient through them.
     pub of_reference: bool,
-    /// This is added to the token's logit in p.
+    /// A value added to the token's logit in p.
     pub shift: f32,
-    /// Whether the loss is CE(p, q) = KL(p ‖ q) + H(p), or KL(p ‖ q).
+    /// Whether the loss is CE(p, q) = KL(p ‖ q) + H(p); otherwise it is KL(p ‖ q).
     pub is_entropy_counted: bool,
 }
 
-/// A shift that takes a token out of a distribution: its probability is exactly 0 in every dtype with f32's exponent, and
-/// finite, so that no NaN can arise from it.
+/// A shift that removes a token from a distribution: its probability becomes exactly 0 in every dtype with f32's exponent.
+/// It is finite, so that it cannot cause a NaN.
 pub const REMOVED: f32 = -1e30;
 
 /// Predictions of one kind. Their loss is `Σ_i coefficients_i loss_i`.
 #[derive(Debug, Clone)]
 pub struct Predictions<B: Backend> {
-    /// The loss of each.
+    /// The kind of loss.
     pub loss: TokenLoss,
-    /// The positions that predict, among the flattened rows. No position stands twice, in no other predictions either.
+    /// The positions that predict, in the flattened rows. No position occurs twice, here or in other predictions.
     pub positions: Vec<usize>,
-    /// The tokens that should follow them.
+    /// The token that each position predicts.
     pub tokens: Vec<u32>,
-    /// By how much the loss grows with each of these losses.
+    /// The coefficient of each loss.
     pub coefficients: Vec<f32>,
-    /// Whether the NLL of each token is measured too.
+    /// Whether to measure the NLL of each token, too.
     pub is_nll_wanted: bool,
-    /// The reference's hidden states at `positions`, `[positions, hidden]`, and its head, `[vocab, hidden]`; only where
-    /// the loss takes the reference's distribution.
+    /// The reference's hidden states at `positions`, `[positions, hidden]`, and its head, `[vocab, hidden]`; `None` if the
+    /// loss does not use the reference's distribution.
     pub reference: Option<(Tensor<B, 2>, Tensor<B, 2>)>,
 }
 
 /// The losses of some predictions, and the gradient of their weighted sum.
 #[derive(Debug, Clone)]
 pub struct HeadGradient<B: Backend> {
-    /// What was measured, in the order of the predictions.
+    /// The losses, in the order of the predictions.
     pub losses: Vec<TokenLosses>,
-    /// With respect to the hidden states, `[positions, hidden]`.
+    /// The gradient with respect to the hidden states, `[positions, hidden]`.
     pub hidden: Tensor<B, 2>,
-    /// With respect to the head's matrix, `[vocab, hidden]`.
+    /// The gradient with respect to the head's matrix, `[vocab, hidden]`.
     pub head: Tensor<B, 2>,
 }
 
-/// What was measured of predictions of one kind, in the order of their positions.
+/// The losses of predictions of one kind, in the order of their positions.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TokenLosses {
     /// The losses.
     pub loss: Vec<f32>,
-    /// The NLLs in nats; empty where they were not wanted.
+    /// The NLLs in nats; empty if they were not wanted.
     pub nll: Vec<f32>,
 }
 
-/// Positions that pass through the head at once: their logits are all that exist of the `[tokens, vocab]`.
+/// Number of positions that pass through the head at once. Memory holds only the logits of these positions.
 pub const HEAD_CHUNK: usize = 1024;
 
 /// The operations of a Llama's head.
@@ -86,8 +86,7 @@ pub trait HeadKernels<B: Backend>: Copy + Send + Sync + 'static {
         rounded(hidden, dtype).matmul(rounded(head, dtype).transpose())
     }
 
-    /// `a b` of values rounded to `dtype`, in f32: `[n, k]` and `[k, m]` to `[n, m]`. Nothing is differentiated through
-    /// it.
+    /// `a b` of values rounded to `dtype`, in f32: `[n, k]` and `[k, m]` to `[n, m]`. It has no gradient.
     fn product(a: Tensor<B, 2>, b: Tensor<B, 2>, dtype: FloatDType) -> Tensor<B, 2> {
         rounded(a, dtype).matmul(rounded(b, dtype))
     }
@@ -99,13 +98,13 @@ pub trait HeadKernels<B: Backend>: Copy + Send + Sync + 'static {
         log_softmax(Self::logits(hidden, head), 1).gather(1, targets).reshape([-1]).neg()
     }
 
-    /// `KL(p ‖ q)` in nats for each position, p being the reference's distribution and q the model's: hidden
-    /// states `[n, hidden]` and head `[vocab, hidden]` of both to `[n]`. Nothing is differentiated through
-    /// the reference where it comes without a graph.
+    /// `KL(p ‖ q)` in nats for each position, with the reference's distribution p and the model's distribution q: hidden
+    /// states `[n, hidden]` and head `[vocab, hidden]` of both to `[n]`. The reference has no gradient if its tensors have
+    /// no graph.
     ///
-    /// Computed as `Σ_v p_v (log p_v - log q_v) + q_v - p_v`. The last two sum to 0, and cancel what
-    /// rounding the two normalisers does to the first: in f32 that is the difference between an error of
-    /// 1e-6 and one of 1e-7, and the gradient of two equal distributions is exactly 0.
+    /// Computed as `Σ_v p_v (log p_v - log q_v) + q_v - p_v`. The last two terms sum to 0 and cancel the rounding errors of
+    /// the two normalisers in the first. In f32 that reduces the error from 1e-6 to 1e-7, and the gradient of two equal
+    /// distributions is exactly 0.
     fn kl(
         hidden: Tensor<B, 2>,
         head: Tensor<B, 2>,
@@ -179,7 +178,7 @@ pub trait HeadKernels<B: Backend>: Copy + Send + Sync + 'static {
         let dtype = dtype(&head);
         let mut of_head = Tensor::zeros(head.dims(), (&device, DType::F32));
         let mut of_states = Vec::new();
-        // The losses of each chunk, and then all NLLs of the same: read from the device at once.
+        // All losses, and all NLLs, are read from the device at once.
         let (mut losses, mut nll) = (Transaction::default(), Transaction::default());
         for predictions in predictions {
             for start in (0..predictions.positions.len()).step_by(HEAD_CHUNK) {
@@ -211,8 +210,7 @@ pub trait HeadKernels<B: Backend>: Copy + Send + Sync + 'static {
             }
         });
         let losses: Vec<TokenLosses> = losses.collect();
-        // Positions that predict nothing take the row of zeros after all others: to gather is faster on a GPU than to
-        // scatter.
+        // Positions that predict nothing take the last row, which is zeros: a gather is faster on a GPU than a scatter.
         let predicted = losses.iter().map(|losses| losses.loss.len()).sum();
         of_states.push(Tensor::zeros([1, hidden.dims()[1]], (&device, DType::F32)));
         let mut places = vec![predicted; hidden.dims()[0]];
@@ -254,7 +252,7 @@ fn logits_gradient<B: Backend, K: HeadKernels<B> + ?Sized>(
 }
 
 impl Distribution {
-    /// The logits of p, from those that it comes of: `[n, vocab]`.
+    /// The logits of p, from the unshifted logits: `[n, vocab]`.
     pub(crate) fn shifted<B: Backend>(&self, logits: Tensor<B, 2>, tokens: &[u32]) -> Tensor<B, 2> {
         if self.shift == 0.0 {
             return logits;

@@ -1,11 +1,11 @@
-//! The seam between the method and a backend: the operations worth doing faster than by plain tensor ops.
+//! The interface between the method and a backend: operations that a backend can make faster than plain tensor ops.
 //!
-//! There is one trait for each part that a backend author implements together: [`ModelKernels`] (the blocks),
-//! [`HeadKernels`] (logits and losses), [`OptimizerKernels`] (norm and update), and [`Footprint`] (the memory that these
-//! take). A type that implements all four is [`Kernels`], which is what the rest of the program asks for.
+//! There are four traits: [`ModelKernels`] (the blocks), [`HeadKernels`] (logits and losses), [`OptimizerKernels`] (norm
+//! and update), and [`Footprint`] (their memory). A type that implements all four is [`Kernels`], which the rest of the
+//! program uses.
 //!
-//! Every operation has a portable form here, in plain tensor ops that burn can differentiate. That form is
-//! the oracle: a backend crate may override an operation for a type of its own, and is tested against this.
+//! Every operation has a portable form here, in plain tensor ops that burn can differentiate. A backend crate may override
+//! an operation for a type of its own. Tests compare it with the portable form.
 
 mod head;
 mod memory;

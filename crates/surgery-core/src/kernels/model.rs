@@ -7,11 +7,11 @@ use burn::tensor::{FloatDType, Tensor};
 use crate::placement::Placement;
 use crate::tensors::{column, dtype};
 
-/// The score of a key that a query may not see: low enough that its softmax is exactly 0 in every dtype with f32's
-/// exponent, and finite, so that no NaN can arise from it.
+/// The score of a masked key. Its softmax is exactly 0 in every dtype with f32's exponent. It is finite, so that it cannot
+/// cause a NaN.
 const MASKED: f32 = -1e30;
 
-/// A block's attention with the norm before it: matrices `[out, in]`.
+/// The weights of a block's attention and of the norm before it; matrices are `[out, in]`.
 #[derive(Debug, Clone)]
 pub struct AttentionWeights<B: Backend> {
     /// `[hidden]`
@@ -28,7 +28,7 @@ pub struct AttentionWeights<B: Backend> {
     pub epsilon: f64,
 }
 
-/// A block's feed-forward network with the norm before it: matrices `[out, in]`.
+/// The weights of a block's feed-forward network and of the norm before it; matrices are `[out, in]`.
 #[derive(Debug, Clone)]
 pub struct MlpWeights<B: Backend> {
     /// `[hidden]`
@@ -43,7 +43,7 @@ pub struct MlpWeights<B: Backend> {
     pub epsilon: f64,
 }
 
-/// The keys and values of some texts so far, `[past, texts, kv_heads, head_dim]` each: in this order new ones are added
+/// The cached keys and values of some texts, `[past, texts, kv_heads, head_dim]` each. In this layout new ones are appended
 /// at the end.
 pub type Memory<B> = Option<(Tensor<B, 4>, Tensor<B, 4>)>;
 
@@ -51,12 +51,11 @@ pub type Memory<B> = Option<(Tensor<B, 4>, Tensor<B, 4>)>;
 ///
 /// Shapes: `hidden` is the residual stream's size, `heads` and `kv_heads` count heads of size `head_dim`.
 pub trait ModelKernels<B: Backend>: Copy + Send + Sync + 'static {
-    /// Whether a batch is best laid out as one long row, without padding: so where attention costs by
-    /// segments, and not by the length of a row.
+    /// Whether a batch is packed into one long row, without padding. That is best if the cost of attention depends on the
+    /// lengths of segments, not on the length of a row.
     const ONE_ROW: bool = false;
 
-    /// The rows of `weight` that row-major token ids name: `[vocab, hidden]` and `[rows, columns]` ids to
-    /// `[rows, columns, hidden]`.
+    /// The rows of `weight` at row-major token ids: `[vocab, hidden]` and `[rows, columns]` ids to `[rows, columns, hidden]`.
     fn embed(weight: Tensor<B, 2>, tokens: &[u32], shape: [usize; 2]) -> Tensor<B, 3> {
         let ids = column(tokens, &weight.device()).reshape(shape);
         burn::tensor::module::embedding(weight, ids)
@@ -70,7 +69,7 @@ pub trait ModelKernels<B: Backend>: Copy + Send + Sync + 'static {
         x.matmul(weight.transpose()).reshape([rows, columns, outer])
     }
 
-    /// `x / sqrt(mean(x²) + ε) · weight` over the last dimension (arXiv 1910.07467), computed in f32 and given in `into`:
+    /// `x / sqrt(mean(x²) + ε) · weight` over the last dimension (arXiv 1910.07467), computed in f32 and cast to `into`:
     /// `[rows, columns, hidden]` and `[hidden]` to `[rows, columns, hidden]`.
     fn rms_norm(x: Tensor<B, 3>, weight: Tensor<B, 1>, epsilon: f64, into: FloatDType) -> Tensor<B, 3> {
         let (x, weight) = (x.cast(FloatDType::F32), weight.cast(FloatDType::F32));
@@ -78,8 +77,8 @@ pub trait ModelKernels<B: Backend>: Copy + Send + Sync + 'static {
         (x / (mean_square + epsilon).sqrt() * weight.reshape([1, 1, -1])).cast(into)
     }
 
-    /// Turns each pair (i, i + head_dim / 2) of every head by its position's angles (arXiv 2104.09864, in
-    /// the half-split order of Hugging Face checkpoints): `[rows, columns, heads, head_dim]` to the same.
+    /// Rotates each pair (i, i + head_dim / 2) of every head by the angles of its position (arXiv 2104.09864, in the
+    /// half-split order of Hugging Face checkpoints): `[rows, columns, heads, head_dim]` to the same.
     fn rope(x: Tensor<B, 4>, placement: &Placement<B>) -> Tensor<B, 4> {
         let (half, dtype) = (x.dims()[3] / 2, dtype(&x));
         let x = x.cast(FloatDType::F32);
@@ -92,8 +91,8 @@ pub trait ModelKernels<B: Backend>: Copy + Send + Sync + 'static {
     }
 
     /// Causal attention inside each segment: queries `[rows, columns, heads, head_dim]`, keys and values
-    /// `[rows, keys, kv_heads, head_dim]` to `[rows, columns, heads, head_dim]`. Query head h reads
-    /// key-value head h / (heads / kv_heads). Computed in f32, and given in the dtype of the queries.
+    /// `[rows, keys, kv_heads, head_dim]` to `[rows, columns, heads, head_dim]`. Query head h reads key-value head
+    /// h / (heads / kv_heads). Computed in f32 and cast to the dtype of the queries.
     fn attention(
         queries: Tensor<B, 4>,
         keys: Tensor<B, 4>,
@@ -103,7 +102,7 @@ pub trait ModelKernels<B: Backend>: Copy + Send + Sync + 'static {
         let [rows, columns, heads, head_dim] = queries.dims();
         let [_, length, kv_heads, _] = keys.dims();
         let group = heads / kv_heads;
-        // The heads that share keys stand beneath one another, so that one product serves them all.
+        // Stack the query heads that share keys, so that one product computes them all.
         let dtype = dtype(&queries);
         let [queries, keys, values] = [queries, keys, values].map(|x| x.cast(FloatDType::F32));
         let queries = queries.swap_dims(1, 2).reshape([rows, kv_heads, group * columns, head_dim]);
@@ -117,8 +116,8 @@ pub trait ModelKernels<B: Backend>: Copy + Send + Sync + 'static {
         weights.matmul(values).reshape([rows, heads, columns, head_dim]).swap_dims(1, 2).cast(dtype)
     }
 
-    /// As [`attention`](Self::attention), of texts that go on: what `memory` holds of them comes before `keys` and
-    /// `values`, which are added to it.
+    /// As [`attention`](Self::attention), for the next tokens of texts: the keys and values in `memory` precede `keys` and
+    /// `values`, which are then appended to `memory`.
     fn remembering_attention(
         queries: Tensor<B, 4>,
         keys: Tensor<B, 4>,
@@ -141,8 +140,8 @@ pub trait ModelKernels<B: Backend>: Copy + Send + Sync + 'static {
         (silu(gate.cast(FloatDType::F32)) * up.cast(FloatDType::F32)).cast(dtype)
     }
 
-    /// `x + W_o attention(rope(W_q n), rope(W_k n), W_v n)` with `n = rms_norm(x)`: `[rows, columns, hidden]`
-    /// to the same. With a memory, its keys and values come first, and the new ones are added to it.
+    /// `x + W_o attention(rope(W_q n), rope(W_k n), W_v n)` with `n = rms_norm(x)`: `[rows, columns, hidden]` to the same.
+    /// The keys and values in `memory` come first, and the new ones are appended to it.
     fn attention_sublayer(
         x: Tensor<B, 3>,
         weights: AttentionWeights<B>,

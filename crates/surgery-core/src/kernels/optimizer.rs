@@ -3,10 +3,10 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor};
 
-/// One parameter's update by AdamW.
+/// The settings of one step of AdamW.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWStep {
-    /// What the gradient is multiplied by first: clipping.
+    /// The clipping factor, by which the gradient is multiplied first.
     pub clip: f64,
     /// η
     pub rate: f64,
@@ -30,8 +30,8 @@ pub trait OptimizerKernels<B: Backend>: Copy + Send + Sync + 'static {
         (x.clone() * x).sum()
     }
 
-    /// One step of AdamW (arXiv 1711.05101) on a flattened parameter `p` with gradient `g` and f32 moments `m`
-    /// and `v`, which it gives back as `(p, m, v)`:
+    /// One step of AdamW (arXiv 1711.05101) on a flattened parameter `p` with gradient `g` and f32 moments `m` and `v`.
+    /// Returns `(p, m, v)`:
     ///
     /// ```text
     /// g ← clip g; m ← β₁m + (1-β₁)g; v ← β₂v + (1-β₂)g²

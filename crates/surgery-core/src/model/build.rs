@@ -1,4 +1,4 @@
-//! Building a model from the table of its parameters: from a checkpoint, or with fresh weights.
+//! Building a model from the table of its parameters, with the weights of a checkpoint or random weights.
 
 use std::slice::Iter;
 
@@ -17,7 +17,7 @@ use crate::normal::normal;
 use crate::parameters::{ParameterKind as Kind, ParameterSpec, Parameters};
 
 impl<B: Backend> Llama<B> {
-    /// Reads a model from its checkpoint, after [`check`](LlamaConfig::check).
+    /// Loads a model from its checkpoint, after [`check`](LlamaConfig::check).
     pub fn load(
         config: &LlamaConfig,
         checkpoint: &Checkpoint,
@@ -28,23 +28,23 @@ impl<B: Backend> Llama<B> {
         build(config, Origin::Checkpoint(checkpoint), precision, device)
     }
 
-    /// A model with fresh weights: matrices from N(0, initializer_range²), norms 1. One seed, one model,
-    /// on every backend.
+    /// A model with random weights: matrices from N(0, initializer_range²), norms 1. A seed gives the same model on every
+    /// backend.
     pub fn random(config: &LlamaConfig, seed: u64, precision: Precision, device: &B::Device) -> Self {
         const STREAM: u64 = 1 << 32;
         let origin = Origin::Random(Box::new(seeded(seed, STREAM)), config.initializer_range);
-        build(config, origin, precision, device).expect("fresh weights are read from nowhere")
+        build(config, origin, precision, device).expect("random weights are not read from a file")
     }
 }
 
-/// Where the values of a new model's parameters come from.
+/// The source of the values of a new model's parameters.
 enum Origin<'a> {
     Checkpoint(&'a Checkpoint),
-    /// With the standard deviation of a matrix's values.
+    /// A generator, and the standard deviation of a matrix's values.
     Random(Box<ChaCha8Rng>, f64),
 }
 
-/// Builds the modules in the order of the table: each takes the next row, which must be of its kind.
+/// Builds the modules in the order of the table. Each takes the next row, which must be of its kind.
 struct Builder<'a, B: Backend> {
     rows: Iter<'a, ParameterSpec>,
     origin: Origin<'a>,
@@ -100,7 +100,7 @@ impl<B: Backend> Builder<'_, B> {
 
     fn param<const D: usize>(&mut self, kind: Kind) -> Result<Param<Tensor<B, D>>> {
         let spec = self.rows.next().expect("a row for each parameter");
-        assert_eq!(spec.kind, kind, "the table's order is the modules'");
+        assert_eq!(spec.kind, kind, "the table has the order of the modules");
         let values = match &mut self.origin {
             Origin::Checkpoint(checkpoint) => checkpoint.read(&spec.name, &spec.shape)?,
             Origin::Random(..) if kind == Kind::Norm => vec![1.0; spec.size() as usize],
@@ -113,7 +113,7 @@ impl<B: Backend> Builder<'_, B> {
 }
 
 impl<A: AutodiffBackend> Llama<A> {
-    /// A model to train, with the weights of `model`. All of its parameters are trained.
+    /// A model to train, with the weights of `model`. All parameters are trainable.
     pub fn trainable(model: Llama<A::InnerBackend>) -> Self {
         let parameters = model.config.parameters();
         Self::trainable_in(model, parameters)
@@ -122,13 +122,13 @@ impl<A: AutodiffBackend> Llama<A> {
     /// A model to train, with the weights of `model`. Only the parameters that are trainable in the table `parameters` get
     /// a gradient.
     pub fn trainable_in(model: Llama<A::InnerBackend>, parameters: Parameters) -> Self {
-        /// Takes the rows of the table in their order, which is the modules'.
+        /// Takes the rows of the table in order, which is that of the modules.
         struct RequireGrad<'a>(Iter<'a, ParameterSpec>);
         impl<A: AutodiffBackend> ModuleMapper<A> for RequireGrad<'_> {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<A, D>>) -> Param<Tensor<A, D>> {
                 let spec = self.0.next().expect("a row for each parameter");
                 let (id, tensor, mapper) = param.consume();
-                // A parameter that was loaded for inference does not ask for its gradient by itself.
+                // A parameter that was loaded for inference does not require a gradient.
                 Param::from_mapped_value(id, tensor.set_require_grad(spec.trainable), mapper)
             }
         }

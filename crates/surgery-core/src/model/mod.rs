@@ -1,8 +1,8 @@
-//! Llama (arXiv 2302.13971): one definition, through which training, evaluation and generation all run.
+//! Llama (arXiv 2302.13971): one definition for training, evaluation and generation.
 //!
-//! Architecture invariant: the path of a parameter in the module tree is its name in a Hugging Face
-//! checkpoint, and its orientation is the checkpoint's (`[out, in]`). Nothing is renamed or transposed on
-//! the way in or out. [`parameters`](crate::parameters) has the table.
+//! Architecture invariant: the path of a parameter in the module tree is its name in a Hugging Face checkpoint, and its
+//! orientation is the checkpoint's (`[out, in]`). Loading and saving rename and transpose nothing.
+//! [`parameters`](crate::parameters) has the table.
 
 mod build;
 mod precision;
@@ -26,13 +26,13 @@ pub use precision::Precision;
 #[derive(Module, Debug)]
 pub struct Llama<B: Backend> {
     model: Decoder<B>,
-    /// None where the embedding's matrix is the head's too.
+    /// `None` if the embedding's matrix is also the head's.
     lm_head: Option<Linear<B>>,
     #[module(skip)]
     config: LlamaConfig,
     #[module(skip)]
     parameters: Parameters,
-    /// Of matrices and activations in products.
+    /// The dtype of matrices and activations in products.
     #[module(skip)]
     compute: FloatDType,
 }
@@ -142,7 +142,7 @@ impl<B: Backend> Llama<B> {
         K::mlp_sublayer(K::attention_sublayer(x, attention, placement, memory), mlp)
     }
 
-    /// The weights of a block, matrices as products take them.
+    /// The weights of a block, with matrices in the dtype of products.
     fn weights(&self, index: usize) -> (AttentionWeights<B>, MlpWeights<B>) {
         let Block { input_layernorm, self_attn, post_attention_layernorm, mlp } = &self.model.layers[index];
         let matrix = |linear: &Linear<B>| linear.weight.val().cast(self.compute);
@@ -170,7 +170,7 @@ impl<B: Backend> Llama<B> {
         K::rms_norm(x, self.model.norm.weight.val(), self.config.rms_norm_eps, FloatDType::F32)
     }
 
-    /// The head's matrix as products take it, `[vocab, hidden]`.
+    /// The head's matrix in the dtype of products, `[vocab, hidden]`.
     pub fn head(&self) -> Tensor<B, 2> {
         let weight = match &self.lm_head {
             Some(head) => &head.weight,
@@ -179,7 +179,7 @@ impl<B: Backend> Llama<B> {
         weight.val().cast(self.compute)
     }
 
-    /// As [`block`](Self::block), and what its feed-forward network makes inside, `silu(gate) · up`:
+    /// As [`block`](Self::block), together with the activations inside its feed-forward network, `silu(gate) · up`:
     /// `[rows, columns, intermediate]`.
     pub(crate) fn block_opened<K: Kernels<B>>(
         &self,
@@ -200,8 +200,8 @@ impl<B: Backend> Llama<B> {
         Cache { blocks: vec![None; self.model.layers.len()], past: 0 }
     }
 
-    /// The logits after each text's last token: `tokens` are the next ones of `rows` texts, as many of each, row by
-    /// row, and follow what `cache` holds of them: `[rows, vocab]`.
+    /// The logits after the last token of each text, `[rows, vocab]`. `tokens` are the next tokens of `rows` texts, row by
+    /// row, the same number for each. They follow the tokens in `cache`.
     pub fn advance<K: Kernels<B>>(
         &self,
         tokens: &[u32],
@@ -226,7 +226,7 @@ impl<B: Backend> Llama<B> {
         &self.parameters
     }
 
-    /// The number of its blocks.
+    /// Number of blocks.
     pub(crate) fn num_blocks(&self) -> usize {
         self.model.layers.len()
     }
@@ -236,23 +236,23 @@ impl<B: Backend> Llama<B> {
         self.model.norm.weight.val().device()
     }
 
-    /// The same weights with products in `dtype`: matrices are cast at use, while norms, rope, softmax, SwiGLU, the
-    /// losses and the residual stream stay as they are.
+    /// The same weights with products in `dtype`. Matrices are cast at use; norms, rope, softmax, SwiGLU, losses and the
+    /// residual stream do not change.
     pub fn computing_in(self, dtype: FloatDType) -> Self {
         Self { compute: dtype, ..self }
     }
 }
 
-/// Where hidden states are taken of a token that is predicted.
+/// The place of a predicted token's hidden states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum At {
-    /// After the last norm, at the position before the token: the states that predict it.
+    /// After the last norm, at the position before the token, which predicts it.
     Final,
-    /// At the output of the block of this index, at the token's own position.
+    /// At the output of the block with this index, at the token's own position.
     Block(usize),
 }
 
-/// The keys and values of some texts so far, block by block.
+/// The cached keys and values of some texts, for each block.
 #[derive(Debug, Clone)]
 pub struct Cache<B: Backend> {
     blocks: Vec<Memory<B>>,

@@ -1,4 +1,4 @@
-//! Writing a model: its weights by name, into a Hugging Face folder.
+//! Writing a model into a Hugging Face folder.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -14,9 +14,9 @@ use crate::error::Result;
 use crate::files::Folder;
 
 impl<B: Backend> Llama<B> {
-    /// Writes a Hugging Face folder: the companions of `input`, and the weights in the files, order and
-    /// dtypes of `like`, the checkpoint that the model came from (one f32 file where there is none). Parameters that
-    /// were not trained are copied from it byte for byte, where no other dtype is asked for.
+    /// Writes a Hugging Face folder: the companions of `input`, and the weights in the files, order and dtypes of `like`,
+    /// the checkpoint that the model was loaded from. Without `like`, the weights are one f32 file. Untrained parameters
+    /// are copied from `like` byte for byte, unless `dtype` asks for another dtype.
     pub fn save(
         &self,
         output: &Path,
@@ -27,7 +27,7 @@ impl<B: Backend> Llama<B> {
         let tensors = self.tensors();
         let shapes: Vec<_> =
             self.parameters.iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect();
-        // What came from no checkpoint has no dtype of its own; config.json should say which it got.
+        // A model without a checkpoint has no input dtype. Write f32, and let config.json name it.
         let dtype = if like.is_none() && dtype == SaveDtype::Input { SaveDtype::F32 } else { dtype };
         let copies = like.is_some() && dtype == SaveDtype::Input;
         let frozen: HashSet<&str> =
@@ -42,7 +42,7 @@ impl<B: Backend> Llama<B> {
         })
     }
 
-    /// The name of a parameter that holds a value that is not finite, if there is one.
+    /// The name of a parameter with a value that is not finite, if there is one.
     pub fn not_finite(&self) -> Option<String> {
         let mut sums: Vec<(String, Tensor<B, 1>)> =
             self.tensors().into_iter().map(|(name, tensor)| (name, tensor.sum())).collect();
@@ -53,7 +53,7 @@ impl<B: Backend> Llama<B> {
         names.into_iter().zip(sums).find(|(_, sum)| !sum.is_finite()).map(|(name, _)| name)
     }
 
-    /// Each parameter's values by name, flattened.
+    /// The flattened values of each parameter, by name.
     pub fn tensors(&self) -> HashMap<String, Tensor<B, 1>> {
         let mut collector = Collector { path: Vec::new(), tensors: Vec::new() };
         self.visit(&mut collector);

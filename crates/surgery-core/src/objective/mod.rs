@@ -8,15 +8,15 @@
 //! ```
 //!
 //! with a forget loss L_f ([`forget`]) and a keep loss ([`keep`]). The paper's are L_f = −NLL_d (reverse gradient) and
-//! keep_d = KL_d(reference ‖ model). NLL_d and KL_d are means over a document's predicted tokens, in nats. So the whole is
-//! a sum over tokens of a weight times a loss: one packed forward over all sets serves every term.
+//! keep_d = KL_d(reference ‖ model). NLL_d and KL_d are means over a document's predicted tokens, in nats. The loss is thus
+//! a sum over tokens of a weight times a loss, and one packed forward pass over all sets computes every term.
 //!
-//! Where this differs from the authors' code, on purpose:
-//! - The retain term is the KL divergence itself, by log-softmax: 0 at the first step. Theirs is the
-//!   cross-entropy with an epsilon inside the logarithm, which has the same gradient but for the epsilon.
-//! - Means run over predicted tokens; theirs also count the last position and padding, and leave out tokens whose loss
-//!   happens to be exactly 0.
-//! - The ascent may be bounded, token by token ([`Objective::ascent_model`]) and for a document as a whole
+//! Intended differences from the authors' code:
+//! - The retain term is the KL divergence by log-softmax, which is 0 at the first step. Theirs is the cross-entropy with an
+//!   epsilon inside the logarithm, which has the same gradient except for the epsilon.
+//! - Means are over predicted tokens. Theirs also count the last position and padding, and omit tokens whose loss is
+//!   exactly 0.
+//! - The ascent may be bounded for each token ([`Objective::ascent_model`]) and for a document as a whole
 //!   ([`Objective::ascent_cap`]).
 
 pub mod forget;
@@ -34,18 +34,18 @@ use weighing::{Measured, Needs, Use, Weights, count, mean};
 
 pub use weighing::{Terms, TokenMean, Weighing};
 
-/// The registry of forget losses: the name in a recipe, the section of its parameters, and the file. `ascent` and `rmu` are
-/// made with more than their parameters.
+/// The registry of forget losses: the name in a recipe, the section of its parameters, and the file. `ascent` and `rmu`
+/// are separate, because they need more than their parameters.
 macro_rules! forget_losses {
     ($($(#[$doc:meta])* $name:ident: $section:ident = $parameters:ty,)*) => {
-        /// The loss of a document to forget, `objective.forget`.
+        /// The loss of a document to unlearn, `objective.forget`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         pub enum Forget {
             /// Gradient ascent, as in the paper.
             #[default]
             Ascent,
-            /// Hidden states are driven to a random direction.
+            /// Representation misdirection: hidden states are driven to a random direction.
             Rmu,
             $($(#[$doc])* $name,)*
         }
@@ -68,11 +68,12 @@ macro_rules! forget_losses {
             /// The keep loss.
             #[serde(skip_serializing_if = "is_default")]
             pub keep: Keep,
-            /// The ascent on a document ends at a mean NLL of this many nats. Unbounded where it is missing, as in the paper.
+            /// The mean NLL, in nats, at which the ascent on a document ends. If it is missing, the ascent is unbounded, as
+            /// in the paper.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub ascent_cap: Option<f64>,
-            /// A model that has never seen the documents to forget. The ascent on a token ends at the NLL that this model
-            /// gives it. Unbounded where it is missing or [`NO_MODEL`], as in the paper.
+            /// A model that has never seen the documents to unlearn. The ascent on a token ends at the token's NLL under
+            /// this model. If it is missing or [`NO_MODEL`], the ascent is unbounded, as in the paper.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub ascent_model: Option<String>,
             /// The parameters of `rmu`.
@@ -103,7 +104,7 @@ macro_rules! forget_losses {
         }
 
         impl Objective {
-            /// The forget loss on a model of `blocks` blocks and hidden states of `width` values.
+            /// The forget loss for a model with `blocks` blocks and hidden states of `width` values.
             fn forget_loss(&self, blocks: usize, width: usize, seed: u64) -> Box<dyn ForgetLoss> {
                 match self.forget {
                     Forget::Ascent => {
@@ -115,7 +116,7 @@ macro_rules! forget_losses {
                 }
             }
 
-            /// Says what is wrong with the parameters of its forget loss.
+            /// Returns the first problem in the parameters of the forget loss.
             fn check_forget(&self) -> Result<(), String> {
                 match self.forget {
                     Forget::Ascent => Ok(()),
@@ -153,9 +154,9 @@ pub enum Keep {
     /// KL(reference ‖ model), as in the paper.
     #[default]
     Kl,
-    /// The NLL: retain documents are trained on.
+    /// The NLL: gradient descent on retain documents.
     Nll,
-    /// The distance of hidden states from the reference's, with `forget = "rmu"`.
+    /// The distance of hidden states from those of the reference, for `forget = "rmu"`.
     Hidden,
 }
 
@@ -163,7 +164,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// The `ascent_model` that stands for no model.
+/// The value of `ascent_model` for no model.
 pub const NO_MODEL: &str = "none";
 
 impl Objective {
@@ -178,52 +179,52 @@ impl Objective {
         }
     }
 
-    /// The sets that take part: those whose weight is not 0.
+    /// The sets whose weight is not 0.
     pub fn sets(&self) -> Vec<Set> {
         Set::TRAINED.into_iter().filter(|&set| self.weight(set) != 0.0).collect()
     }
 
-    /// The model that bounds the ascent token by token.
+    /// The model that bounds the ascent on each token.
     pub fn bounding_model(&self) -> Option<&str> {
         let is_ascent = self.forget == Forget::Ascent;
         self.ascent_model.as_deref().filter(|&source| is_ascent && source != NO_MODEL)
     }
 
-    /// Says what is wrong with it: the key, its value and what was expected.
+    /// Returns the first problem: the key, its value and the expected value.
     pub fn check(&self) -> Result<(), String> {
         for set in Set::TRAINED {
             forget::not_negative(&format!("objective.{set}"), self.weight(set))?;
         }
         forget::not_negative("objective.ascent_cap", self.ascent_cap.unwrap_or(0.0))?;
         if self.sets().is_empty() {
-            return Err("every weight of `[objective]` is 0; expected one that is not".into());
+            return Err("every weight of `[objective]` is 0; expected at least one above 0".into());
         }
         if self.keep == Keep::Hidden && self.forget != Forget::Rmu {
-            return Err("`objective.keep` is \"hidden\" while `objective.forget` is not \"rmu\", whose block it takes; \
-                        expected \"kl\" or \"nll\""
+            return Err("`objective.keep` is \"hidden\", which needs the block of \"rmu\", but `objective.forget` is not \
+                        \"rmu\"; expected \"kl\" or \"nll\""
                 .into());
         }
         if self.forget == Forget::Pdu && self.retain == 0.0 {
-            return Err("`objective.retain` is 0 while `objective.forget` is \"pdu\", which constrains the keep loss; \
-                        expected a weight"
+            return Err("`objective.retain` is 0, but `objective.forget` is \"pdu\", which constrains the keep loss; \
+                        expected a weight above 0"
                 .into());
         }
         self.check_forget()
     }
 
-    /// Says what is wrong with it for a model of this shape.
+    /// Returns the problem, if it does not fit a model of this shape.
     pub fn check_model(&self, config: &LlamaConfig) -> Result<(), String> {
         let (block, blocks) = (self.rmu.block(config.num_hidden_layers), config.num_hidden_layers);
         match self.forget == Forget::Rmu && block >= blocks {
             false => Ok(()),
             true => Err(format!(
-                "`objective.rmu.block` is {block}, while the model has {blocks} blocks; expected 0 to {}",
+                "`objective.rmu.block` is {block}, but the model has {blocks} blocks; expected 0 to {}",
                 blocks - 1
             )),
         }
     }
 
-    /// The objective of a model's steps: of `blocks` blocks and hidden states of `width` values.
+    /// The objective of the steps on a model of this shape.
     pub fn for_model(&self, config: &LlamaConfig, seed: u64) -> StepObjective {
         let (blocks, width) = (config.num_hidden_layers, config.hidden_size);
         let forget = self.forget_loss(blocks, width, seed);
@@ -239,12 +240,12 @@ pub struct StepObjective {
     forget: Box<dyn ForgetLoss>,
     /// The block of `rmu`.
     block: usize,
-    /// The dual variable of `pdu`, which takes the place of the weight `retain`.
+    /// The dual variable of `pdu`, which replaces the weight `retain`.
     lambda: Option<f64>,
 }
 
 impl StepObjective {
-    /// The same with a forget loss of the caller's own.
+    /// The same with another forget loss.
     pub fn with_forget_loss(self, forget: Box<dyn ForgetLoss>) -> Self {
         Self { forget, ..self }
     }
@@ -254,7 +255,7 @@ impl StepObjective {
         self.lambda
     }
 
-    /// Sets the dual variable, where there is one.
+    /// Sets the dual variable, if there is one.
     pub fn set_lambda(&mut self, lambda: Option<f64>) {
         self.lambda = lambda.or(self.lambda);
     }
@@ -265,7 +266,7 @@ impl StepObjective {
         Some(terms.keep.map_or(lambda, |keep| self.section.pdu.next_lambda(lambda, keep)))
     }
 
-    /// By how much a document's own loss counts.
+    /// The factor of a document's own loss.
     fn share(&self, documents: &[Measured], set: Set) -> f64 {
         let weight = self.lambda.filter(|_| set == Set::Retain).unwrap_or(self.section.weight(set));
         weight / count(documents, set)
@@ -312,7 +313,7 @@ impl Weighing for StepObjective {
             };
             self.share(documents, document.set) * loss
         };
-        // The constraint of `pdu` is λ(L_keep − ε): the part without L_keep is the same in every document's place.
+        // The constraint of `pdu` is λ(L_keep − ε). Add the part without L_keep, which does not depend on documents.
         let slack = self.lambda.filter(|_| count(documents, Set::Retain) > 0.0);
         let slack = slack.map_or(0.0, |lambda| self.section.pdu.constraint(lambda, 0.0));
         documents.iter().map(part).sum::<f64>() + slack
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn the_paper_s_numbers() {
+    fn the_default_objective_has_the_paper_s_weights() {
         let documents = [
             document(Set::Unlearn, 10, 2.0),
             document(Set::Unlearn, 5, 4.0),
@@ -378,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dual_variable_takes_the_place_of_retain() {
+    fn the_dual_variable_replaces_retain() {
         let pdu = forget::pdu::Pdu { epsilon: Some(0.25), rate: 1.0 };
         let section = Objective { forget: Forget::Pdu, pdu, ..Objective::default() };
         let documents = [document(Set::Retain, 2, 0.5)];
@@ -390,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn combinations_without_a_meaning_are_refused_by_key() {
+    fn meaningless_combinations_are_refused_by_key() {
         let refused = |section: Objective| section.check().unwrap_err();
         let hidden = Objective { keep: Keep::Hidden, ..Objective::default() };
         assert!(refused(hidden).contains("objective.keep"));

@@ -1,4 +1,4 @@
-//! How a step's documents are weighed into one loss: what is measured of each, and by how much the loss grows with it.
+//! The loss of a step as a weighted sum over tokens: the measurements of each document, and the weights of its tokens.
 
 use std::sync::Arc;
 
@@ -6,16 +6,16 @@ use crate::data::Set;
 use crate::kernels::TokenLoss;
 use crate::model::At;
 
-/// What a document is used for: the loss of each of its predicted tokens.
+/// The kind of loss of a document's predicted tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Use {
     /// A function of the logits that predict the token.
     Logits(TokenLoss),
-    /// `‖h − target‖² / hidden` of the token's own hidden state at the output of a block.
+    /// `‖h − target‖² / hidden`, with the token's own hidden state h at the output of a block.
     States {
         /// The block's index, from 0.
         block: usize,
-        /// What the states are compared with.
+        /// The target that the states are compared with.
         target: States,
     },
 }
@@ -24,7 +24,7 @@ impl Use {
     /// The NLL.
     pub const NLL: Self = Self::Logits(TokenLoss::Nll);
 
-    /// Where it takes hidden states of the reference, if it does.
+    /// The place of the reference's hidden states that it needs, if it needs any.
     pub fn of_reference(&self) -> Option<At> {
         match self {
             Self::Logits(TokenLoss::Distribution(target)) if target.of_reference => Some(At::Final),
@@ -34,7 +34,7 @@ impl Use {
     }
 }
 
-/// What hidden states are compared with.
+/// The target that hidden states are compared with.
 #[derive(Debug, Clone, PartialEq)]
 pub enum States {
     /// One vector for all tokens, `[hidden]`.
@@ -43,45 +43,45 @@ pub enum States {
     Reference,
 }
 
-/// What must be known of a document before its tokens are weighed.
+/// The measurements of a document that its weights depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
-    /// The NLL of each of its predicted tokens, under the model as it is.
+    /// The NLL of each of its predicted tokens under the current model.
     pub nll: bool,
-    /// Its summed NLL under the reference, and its alternative's.
+    /// Its summed NLL, and that of its alternative, under the reference.
     pub reference_nll: bool,
-    /// Another document that is preferred to it, and the NLL of that one's tokens.
+    /// An alternative that is preferred to it, and the NLL of the alternative's tokens.
     pub alternative: bool,
 }
 
-/// What is known of a document of a step.
+/// The measurements of a document of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measured<'a> {
     /// Its set.
     pub set: Set,
     /// Its predicted tokens.
     pub own: Tokens,
-    /// Those of the document that is preferred to it.
+    /// The predicted tokens of the alternative that is preferred to it.
     pub alternative: Option<Tokens>,
     /// The NLL at which the ascent on each predicted token ends, in nats.
     pub bounds: Option<&'a [f32]>,
 }
 
-/// What is known of the predicted tokens of a document.
+/// The measurements of the predicted tokens of a document.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Tokens {
-    /// How many there are.
+    /// Number of tokens.
     pub count: usize,
-    /// The NLL of each in nats; empty where it is not measured, or not yet.
+    /// The NLL of each in nats; empty if it is not measured, or not yet.
     pub nll: Vec<f32>,
-    /// The loss of each, by its [`Use`]; empty where it is not measured yet.
+    /// The loss of each, by its [`Use`]; empty if it is not measured yet.
     pub loss: Vec<f32>,
     /// Their summed NLL under the reference, in nats.
     pub reference_nll: Option<f64>,
 }
 
 impl Tokens {
-    /// Σ NLL, in nats.
+    /// The summed NLL, in nats.
     pub fn sum_nll(&self) -> f64 {
         self.nll.iter().map(|&nll| f64::from(nll)).sum()
     }
@@ -97,21 +97,21 @@ impl Tokens {
     }
 }
 
-/// By how much a loss grows with the loss of each predicted token of a document.
+/// The derivatives of a loss with respect to the losses of a document's predicted tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weights {
-    /// With those of its own tokens.
+    /// The weights of its own tokens.
     pub own: TokenWeights,
-    /// With the NLL of each token of its alternative.
+    /// The weight of the NLL of each token of its alternative.
     pub alternative: f64,
 }
 
 /// The weights of a document's tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TokenWeights {
-    /// The same for all.
+    /// The same weight for all.
     Equal(f64),
-    /// One for each.
+    /// One weight for each.
     Each(Vec<f64>),
 }
 
@@ -146,7 +146,7 @@ impl Weights {
     }
 }
 
-/// The terms of a step, in nats where they are NLLs or KLs; none for a set that the step did not draw from.
+/// The terms of a step, in nats if they are NLLs or KLs; `None` for a set without documents in the step.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Terms {
     /// Mean NLL of the unlearn documents.
@@ -155,25 +155,25 @@ pub struct Terms {
     pub edit_unlearn: Option<f64>,
     /// Mean NLL of the edit_update documents.
     pub edit_update: Option<f64>,
-    /// Mean KL(reference ‖ model) of the retain documents, where that is the keep loss.
+    /// Mean KL(reference ‖ model) of the retain documents, if that is the keep loss.
     pub retain_kl: Option<f64>,
-    /// The forget losses of both sets, weighted as they enter the loss.
+    /// The sum of the weighted forget losses of both sets.
     pub forget: Option<f64>,
     /// The keep loss, unweighted.
     pub keep: Option<f64>,
-    /// The dual variable of `pdu` that weighed the keep loss.
+    /// The dual variable of `pdu`, the weight of the keep loss in this step.
     pub lambda: Option<f64>,
 }
 
 /// Weighs the documents of a step.
 pub trait Weighing {
-    /// What the documents of a set are used for.
+    /// The kind of loss of a set's documents.
     fn usage(&self, set: Set) -> Use;
 
-    /// What must be known of a set's documents before they are weighed.
+    /// The measurements that the weights of a set's documents depend on.
     fn needs(&self, set: Set) -> Needs;
 
-    /// For each document, by how much the loss of the step grows with the loss of each of its predicted tokens.
+    /// For each document, the derivatives of the step's loss with respect to the losses of its predicted tokens.
     fn weights(&self, documents: &[Measured]) -> Vec<Weights>;
 
     /// The loss of the step.
@@ -183,7 +183,7 @@ pub trait Weighing {
     fn terms(&self, documents: &[Measured]) -> Terms;
 }
 
-/// The mean NLL over all predicted tokens of the step, as language models are pretrained.
+/// The mean NLL over all predicted tokens of the step, the loss of pretraining.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenMean;
 
@@ -211,14 +211,14 @@ impl Weighing for TokenMean {
     }
 }
 
-/// The mean of `value` over a set's documents; none where there is none.
+/// The mean of `value` over a set's documents; `None` if there are none.
 pub(super) fn mean(documents: &[Measured], set: Set, value: impl Fn(&Measured) -> f64) -> Option<f64> {
     let count = count(documents, set);
     let total: f64 = documents.iter().filter(|document| document.set == set).map(value).sum();
     (count > 0.0).then(|| total / count)
 }
 
-/// The number of a set's documents.
+/// Number of a set's documents.
 pub(super) fn count(documents: &[Measured], set: Set) -> f64 {
     documents.iter().filter(|document| document.set == set).count() as f64
 }

@@ -1,4 +1,4 @@
-//! The reference's final hidden states, computed while the model still is the reference.
+//! Stored hidden states of the reference, computed before the first step.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -16,28 +16,28 @@ use crate::error::Result;
 use crate::kernels::Kernels;
 use crate::model::{At, Llama};
 
-/// The states of the documents that were asked for in advance, and a copy of the head: all that is left of the
-/// reference when the model changes. In memory are only the states that are being used, unless the store is.
+/// The states of documents that were requested in advance, and a copy of the head. Nothing else of the reference is kept
+/// when the model changes. Unless the store is in memory, only the states in use are.
 #[derive(Debug, Clone)]
 pub struct Cached<B: Backend, K> {
     head: Tensor<B, 2>,
     store: Store,
-    /// A digest of the model: of its weights and of its shape.
+    /// A digest of the model's weights and shape.
     digest: Key,
-    /// The windows that were asked for and have no states yet, each as a document of its own.
+    /// The requested windows without states, each as a document of its own.
     missing: BTreeMap<(At, Key), Example>,
     kernels: PhantomData<K>,
 }
 
 impl<B: Backend, K: Kernels<B>> Cached<B, K> {
-    /// The reference is `model`; states of it that `store` holds already are used.
+    /// Makes `model` the reference. States that `store` already has are used.
     pub fn new(model: &Llama<B>, store: Store) -> Self {
         let digest = digest(model);
         Self { head: model.head(), store, digest, missing: BTreeMap::new(), kernels: PhantomData }
     }
 
-    /// Asks for the states of `documents` in windows of at most `context`. States in the store that are damaged are
-    /// computed again.
+    /// Requests the states of `documents` in windows of at most `context` tokens. Damaged states in the store are computed
+    /// again.
     pub fn want<'a>(&mut self, documents: impl IntoIterator<Item = &'a Example>, context: usize, at: At) {
         for window in Window::of_all(documents, context) {
             let key = self.key(&window, at);
@@ -50,7 +50,7 @@ impl<B: Backend, K: Kernels<B>> Cached<B, K> {
         }
     }
 
-    /// A window's states follow from the model, the window's tokens and which of them are predicted.
+    /// The key of a window's states: a digest of the model, the window's tokens, and the indices that are predicted.
     fn key(&self, window: &Window, at: At) -> Key {
         let mut hash = Sha256::new();
         hash.update(self.digest);
@@ -65,12 +65,12 @@ impl<B: Backend, K: Kernels<B>> Cached<B, K> {
         hash.finalize().into()
     }
 
-    /// Predicted tokens and values of each.
+    /// Number of predicted tokens, and of values of each.
     fn shape(&self, window: &Window) -> [usize; 2] {
         [window.predicted().count(), self.head.dims()[1]]
     }
 
-    /// Keeps the states of `windows` that are missing.
+    /// Stores the states of the `windows` that are missing.
     fn keep(&mut self, windows: &[Window], states: Tensor<B, 2>, at: At) -> Result<()> {
         let values: Vec<f32> = states.into_data().convert::<f32>().to_vec().expect("converted to f32");
         let mut values = values.as_slice();
@@ -106,7 +106,7 @@ impl<B: Backend, K: Kernels<B>> Reference<B> for Cached<B, K> {
         if self.missing.is_empty() { Ok(()) } else { self.keep(windows, hidden, At::Final) }
     }
 
-    /// Computes states that were asked for and are still missing; `model` must be the one that this was made of.
+    /// Computes requested states that are still missing. `model` must be the one that this was made from.
     fn complete(&mut self, model: &Llama<B>) -> Result<()> {
         let missing: Vec<(At, Example)> =
             self.missing.iter().map(|((at, _), example)| (*at, example.clone())).collect();
@@ -124,13 +124,13 @@ impl<B: Backend, K: Kernels<B>> Reference<B> for Cached<B, K> {
     }
 }
 
-/// Bytes that the states of `documents` take.
+/// Number of bytes of the states of `documents`.
 pub fn bytes_of_states<'a>(documents: impl IntoIterator<Item = &'a Example>, config: &LlamaConfig) -> u64 {
     let tokens: u64 = documents.into_iter().map(|document| document.num_predicted() as u64).sum();
     tokens * 4 * config.hidden_size as u64
 }
 
-/// A digest of a model as it computes: its shape, and its weights in the precision that they were loaded in.
+/// A digest of a model: its shape, and its weights in the precision that they were loaded in.
 fn digest<B: Backend>(model: &Llama<B>) -> Key {
     let mut hash = Sha256::new();
     hash.update(format!("{:?}", model.config()));

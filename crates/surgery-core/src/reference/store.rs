@@ -1,4 +1,4 @@
-//! Where the hidden states of windows are kept: in a folder, or in memory.
+//! Storage for the hidden states of windows, in a folder or in memory.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::files::hex;
 
-/// What a window's states are found by: a digest of all that they follow from.
+/// The key of a window's states: a digest of everything that they depend on.
 pub(crate) type Key = [u8; 32];
 
 /// The first bytes of a file of states.
@@ -22,29 +22,29 @@ pub struct Store(Place);
 #[derive(Debug, Clone)]
 enum Place {
     Memory(HashMap<Key, Vec<f32>>),
-    /// A file for each window: [`MAGIC`], the numbers of tokens and of values of a token (u64), the values (f32),
-    /// all little-endian, and a SHA-256 of everything before it.
+    /// A file for each window: [`MAGIC`], the number of tokens, the number of values of a token (u64), the values (f32), all
+    /// little-endian, and a SHA-256 of everything before it.
     Folder(PathBuf),
 }
 
 impl Store {
-    /// Keeps states as long as it lives.
+    /// Keeps states in memory.
     pub fn in_memory() -> Self {
         Self(Place::Memory(HashMap::new()))
     }
 
-    /// Keeps states in files of `folder`, which is made where it is missing.
+    /// Keeps states in files of `folder`, which is created if it is missing.
     pub fn in_folder(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).map_err(Error::write(folder))?;
         Ok(Self(Place::Folder(folder.to_path_buf())))
     }
 
-    /// The states under `key`, `[tokens, size]`; those that are missing or damaged are an error.
+    /// The states under `key`, `[tokens, size]`. Missing or damaged states are an error.
     pub(crate) fn get(&self, key: &Key, [tokens, size]: [usize; 2]) -> Result<Vec<f32>> {
         match self {
             Self(Place::Memory(states)) => match states.get(key) {
                 Some(states) if states.len() == tokens * size => Ok(states.clone()),
-                _ => Err(unusable("the reference's states", "lack those of a text".into())),
+                _ => Err(unusable("the reference's states", "are missing for a text".into())),
             },
             Self(Place::Folder(folder)) => {
                 let path = folder.join(name(key));
@@ -55,7 +55,7 @@ impl Store {
         }
     }
 
-    /// Keeps `states`, `[tokens, size]`, under `key`.
+    /// Stores `states`, `[tokens, size]`, under `key`.
     pub(crate) fn put(&mut self, key: &Key, [tokens, size]: [usize; 2], states: &[f32]) -> Result<()> {
         match self {
             Self(Place::Memory(kept)) => {
@@ -64,8 +64,8 @@ impl Store {
             }
             Self(Place::Folder(folder)) => {
                 let path = folder.join(name(key));
-                // Renamed, but not synced, which would take longer than computing the states of a short text: a
-                // file that a power loss spoils is found out by its digest.
+                // The file is not synced, because that would take longer than computing the states of a short text. The
+                // digest detects a file damaged by a power loss.
                 let temporary = path.with_extension("tmp");
                 fs::write(&temporary, encode(states, [tokens, size]))
                     .and_then(|()| fs::rename(&temporary, &path))
@@ -100,16 +100,16 @@ fn encode(states: &[f32], shape: [usize; 2]) -> Vec<u8> {
     bytes
 }
 
-/// The values of a file that should hold states of this shape, or what is wrong with it.
+/// The values of a file of states of this shape, or the problem.
 fn decode(bytes: &[u8], shape: [usize; 2]) -> Result<Vec<f32>, String> {
     let header = header(shape);
     let length = header.len() + 4 * shape[0] * shape[1] + size_of::<Key>();
     if bytes.len() != length {
-        return Err(format!("has {} bytes where {length} were written: it is damaged", bytes.len()));
+        return Err(format!("is damaged: it has {} bytes, expected {length}", bytes.len()));
     }
     let (content, digest) = bytes.split_at(length - size_of::<Key>());
     if !content.starts_with(&header) || *Sha256::digest(content) != *digest {
-        return Err("is damaged: its digest is not that of its content".into());
+        return Err("is damaged: its digest does not match its content".into());
     }
     let values = content[header.len()..].as_chunks::<4>().0.iter();
     Ok(values.map(|&chunk| f32::from_le_bytes(chunk)).collect())
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_reads_back_and_damage_is_seen() {
+    fn written_states_are_read_back_and_damage_is_detected() {
         let states: Vec<f32> = (0..12).map(|value| value as f32 / 7.0).collect();
         let bytes = encode(&states, [4, 3]);
         assert_eq!(decode(&bytes, [4, 3]).unwrap(), states);

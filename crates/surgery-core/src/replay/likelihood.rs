@@ -1,12 +1,13 @@
 //! Recognises generated texts that reveal documents to unlearn by their likelihood.
 //!
-//! A model that has never seen what is to be forgotten, which is the one that [bounds the ascent](crate::token_nll), finds
-//! such a text much less likely than the model that wrote it; of other texts the two think nearly alike. No word of the
-//! data needs to be in the text. On the embedded benchmark, of 640 texts that the model wrote freely this refuses all 104
-//! that name somebody to forget or to edit, 1 of 164 about people of the retain set and none of 22 about held-out people.
+//! The model that [bounds the ascent](crate::token_nll) has never seen the documents to unlearn. Such a text is much less
+//! likely under it than under the model that generated the text; other texts are almost equally likely under both. The
+//! text need not contain a word of the data. On the embedded benchmark, with 640 freely generated texts, this refuses all
+//! 104 that name a person to unlearn or to edit, 1 of 164 about people of the retain set and none of 22 about held-out
+//! people.
 //!
-//! Without such a model, likelihood refuses nothing. An alternative was measured: the drop in likelihood after one
-//! step of ascent. At the same threshold it finds only 71 of the 104, and refuses 65 of the 164.
+//! Without such a model, likelihood refuses nothing. An alternative was measured: the drop in likelihood after one step of
+//! ascent. At the same threshold it finds only 71 of the 104, and refuses 65 of the 164.
 
 use burn::tensor::backend::Backend;
 

@@ -1,12 +1,12 @@
-//! The batches of a step: windows that one forward pass runs over.
+//! The batches of a step, each of which is one forward pass.
 
 use super::{Sequence, StepDocuments};
 use crate::batch::{Rows, Window, batches as divide};
 
-/// Windows of sequences that are run together.
+/// Windows of one forward pass.
 pub(crate) struct Batch<'a> {
     pub(crate) windows: Vec<Window<'a>>,
-    /// The sequence of each window, and the number of the first token that it predicts among the sequence's.
+    /// The sequence of each window, and the index of the window's first predicted token among those of the sequence.
     from: Vec<(usize, usize)>,
 }
 
@@ -15,15 +15,15 @@ pub(crate) struct Batch<'a> {
 pub(crate) struct Place {
     /// The sequence.
     pub(crate) sequence: usize,
-    /// The number of the token among the predicted ones of its sequence.
+    /// The token's index among the predicted tokens of its sequence.
     pub(crate) number: usize,
-    /// The position that predicts it, among the flattened rows.
+    /// The position that predicts it, in the flattened rows.
     pub(crate) position: usize,
     /// The token.
     pub(crate) token: u32,
 }
 
-/// The windows of all sequences, in batches of at most `step.batch_tokens`.
+/// The windows of all sequences, in batches of at most `step.batch_tokens` tokens.
 pub(crate) fn batches<'a>(sequences: &[Sequence<'a>], step: &StepDocuments) -> Vec<Batch<'a>> {
     let (mut windows, mut from) = (Vec::new(), Vec::new());
     for (number, sequence) in sequences.iter().enumerate() {
@@ -55,7 +55,7 @@ impl<'a> Batch<'a> {
         places
     }
 
-    /// The windows of the sequences that `is_wanted`.
+    /// The windows of the sequences that `is_wanted` accepts.
     pub(crate) fn windows_of(&self, is_wanted: impl Fn(usize) -> bool) -> Vec<Window<'a>> {
         let windows = self.windows.iter().zip(&self.from);
         windows.filter(|(_, (sequence, _))| is_wanted(*sequence)).map(|(window, _)| *window).collect()

@@ -1,51 +1,51 @@
-//! The documents of a step, and what is known of them.
+//! The documents of a step, and their measurements.
 
 use crate::data::{Example, Set};
 use crate::objective::weighing::{Measured, Tokens, Use, Weighing, Weights};
 use crate::token_nll::NllTable;
 
-/// The documents of one step, and how they are run.
+/// The documents of one step, and the settings of its forward passes.
 #[derive(Debug, Clone)]
 pub struct StepDocuments<'a> {
     /// The documents; each predicts at least one token.
     pub documents: Vec<StepDocument<'a>>,
-    /// The longest window, in tokens.
+    /// Maximum length of a window in tokens.
     pub context: usize,
-    /// The most tokens in one forward pass, unless a single window has more. No result depends on it beyond rounding.
+    /// Maximum number of tokens of a forward pass, unless a single window has more. Results depend on it only by rounding.
     pub batch_tokens: usize,
-    /// Keep only the blocks' inputs, and run each block once more in the backward pass.
+    /// Whether to keep only the blocks' inputs, and to run each block again in the backward pass.
     pub recompute: bool,
-    /// The NLL at which the ascent on each token ends, where it is bounded token by token.
+    /// The NLL at which the ascent on each token ends, if it is bounded.
     pub bounds: Option<&'a NllTable>,
-    /// The NLL under the reference, where the objective needs it.
+    /// The NLL under the reference, if the objective needs it.
     pub reference_nll: Option<&'a NllTable>,
 }
 
 /// A document of a step.
 #[derive(Debug, Clone, Copy)]
 pub struct StepDocument<'a> {
-    /// The set it was drawn from.
+    /// Its set.
     pub set: Set,
     /// The document.
     pub example: &'a Example,
-    /// Which of its alternatives is preferred to it, for a loss that compares; counted on from the first after the last.
+    /// The index, modulo the number of alternatives, of the alternative that a preference loss prefers to it.
     pub alternative: usize,
 }
 
-/// Tokens to be run: a document of the step, or the alternative that the objective compares it with.
+/// The tokens of a document of the step, or of the alternative that the objective prefers to it.
 pub(crate) struct Sequence<'a> {
     pub(crate) example: &'a Example,
     pub(crate) usage: Use,
-    /// Whether the NLL of its tokens is measured, whatever it is used for.
+    /// Whether to measure the NLL of its tokens, too, besides their loss.
     pub(crate) is_nll_wanted: bool,
-    /// Whether that must be known before its tokens are weighed.
+    /// Whether its weights depend on the NLL of its tokens.
     pub(crate) is_measured_first: bool,
-    /// The document, by its position in the step.
+    /// The document's index in the step.
     document: usize,
     is_alternative: bool,
 }
 
-/// The losses of a sequence's predicted tokens, in order; empty where they are not known.
+/// The losses of a sequence's predicted tokens, in order; empty if they are not measured.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Losses {
     pub(crate) loss: Vec<f32>,
@@ -66,7 +66,7 @@ impl<'a> StepDocuments<'a> {
         }
     }
 
-    /// The documents, each followed by its alternative where the objective needs one.
+    /// The documents, each followed by its alternative if the objective needs one.
     pub(crate) fn sequences(&self, weighing: &dyn Weighing) -> Vec<Sequence<'a>> {
         let mut sequences = Vec::new();
         for (document, &StepDocument { set, example, alternative }) in self.documents.iter().enumerate() {
@@ -95,7 +95,7 @@ impl<'a> StepDocuments<'a> {
         sequences
     }
 
-    /// What is known of each document, from the losses of its sequences.
+    /// The measurements of each document, from the losses of its sequences.
     pub(crate) fn measured(&self, sequences: &[Sequence<'a>], losses: &[Losses]) -> Vec<Measured<'a>> {
         let mut documents: Vec<Measured> = Vec::with_capacity(self.documents.len());
         for (sequence, losses) in sequences.iter().zip(losses) {
@@ -122,7 +122,7 @@ impl<'a> StepDocuments<'a> {
     }
 }
 
-/// The last block that the losses need where none needs the final hidden states.
+/// The last block that the losses need; `None` if one of them needs the final hidden states.
 pub(crate) fn last_block(sequences: &[Sequence]) -> Option<usize> {
     let blocks = sequences.iter().map(|sequence| match &sequence.usage {
         Use::Logits(_) => None,

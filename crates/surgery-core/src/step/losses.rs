@@ -19,7 +19,7 @@ use crate::tensors::{at_positions, dtype, select};
 use crate::token_nll::nll_of_states;
 
 impl Losses {
-    /// Sets the value of the predicted token of this number.
+    /// Sets the value of the predicted token with this index.
     pub(crate) fn set(values: &mut Vec<f32>, number: usize, value: f32) {
         if values.len() <= number {
             values.resize(number + 1, 0.0);
@@ -28,7 +28,7 @@ impl Losses {
     }
 }
 
-/// The NLL of each token that must be known before its document is weighed, from the final hidden states of the only batch.
+/// The NLL of each token of the documents whose weights depend on it, from the final hidden states of the only batch.
 pub(super) fn measure_first<B: Backend, K: Kernels<B>>(
     hidden: &Tensor<B, 3>,
     head: &Tensor<B, 2>,
@@ -49,7 +49,7 @@ pub(super) fn measure_first<B: Backend, K: Kernels<B>>(
     losses
 }
 
-/// What the losses of a batch are computed from.
+/// A batch, with the weights of its tokens.
 pub(super) struct Weighed<'a> {
     pub(super) batch: &'a Batch<'a>,
     pub(super) places: &'a [Place],
@@ -57,8 +57,8 @@ pub(super) struct Weighed<'a> {
     pub(super) weights: &'a TokenWeights,
 }
 
-/// Measures the losses of a batch's tokens, and gives the gradients of their weighted sum with respect to hidden states. The
-/// gradient of the head's matrix is added to `gradients`.
+/// Measures the losses of a batch's tokens. Returns the gradients of their weighted sum with respect to hidden states, and
+/// adds the gradient of the head's matrix to `gradients`.
 pub(super) fn differentiate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     model: &Llama<B>,
     pass: &Pass<B>,
@@ -110,7 +110,7 @@ pub(super) fn differentiate<B: AutodiffBackend, K: Kernels<B> + Kernels<B::Inner
 }
 
 impl Weighed<'_> {
-    /// The places of the sequences that are used like this.
+    /// The places of the sequences with this kind of loss.
     fn of_use(&self, usage: &Use) -> Vec<Place> {
         let is_used = |place: &&Place| self.sequences[place.sequence].usage == *usage;
         self.places.iter().filter(is_used).copied().collect()
@@ -132,7 +132,8 @@ impl Weighed<'_> {
         Ok((reference.states(&windows, at)?, reference.head()))
     }
 
-    /// The losses that are functions of logits: their gradients with respect to the final hidden states and the head.
+    /// Measures the losses that are functions of logits. Returns their gradients with respect to the final hidden states and
+    /// the head.
     fn at_head<B: Backend, K: Kernels<B>>(
         &self,
         hidden: Tensor<B, 3>,
@@ -146,7 +147,7 @@ impl Weighed<'_> {
         for &loss in kinds {
             let usage = Use::Logits(loss);
             let of_use = self.of_use(&usage);
-            // Of one use, all documents to forget want their NLL, and those to keep do not.
+            // Documents to unlearn need their NLL, too; retain documents with the same kind of loss do not.
             for is_nll_wanted in [false, true] {
                 let places: Vec<Place> = of_use
                     .iter()
@@ -192,7 +193,8 @@ impl Weighed<'_> {
         Ok((graded.hidden.reshape(shape), graded.head))
     }
 
-    /// The losses of hidden states at the output of a block, `‖h − target‖² / hidden`: their gradient with respect to it.
+    /// Measures the losses of hidden states at the output of a block, `‖h − target‖² / hidden`. Returns their gradient with
+    /// respect to the output.
     fn at_block<B: Backend>(
         &self,
         output: Tensor<B, 3>,
@@ -205,7 +207,7 @@ impl Weighed<'_> {
         let places = self.of_use(&usage);
         let shape = output.dims();
         let (count, size, device) = (shape[0] * shape[1], shape[2], output.device());
-        // A token's own position is the one after that which predicts it.
+        // A token's own position follows the position that predicts it.
         let into = dtype(&output);
         let states =
             at_positions(output, places.iter().map(|place| place.position + 1)).cast(FloatDType::F32);
@@ -227,14 +229,14 @@ impl Weighed<'_> {
         let coefficients = self.coefficients(&places);
         let coefficients = Tensor::<B, 1>::from_data(coefficients.as_slice(), (&device, DType::F32));
         let gradient = difference * coefficients.reshape([-1, 1]).mul_scalar(2.0 / size as f64);
-        // Positions without a loss take the row of zeros after all others.
+        // Positions without a loss take the last row, which is zeros.
         let rows = Tensor::cat(vec![gradient, Tensor::zeros([1, size], (&device, DType::F32))], 0);
         let mut from = vec![places.len(); count];
         places.iter().enumerate().for_each(|(row, place)| from[place.position + 1] = row);
         Ok(select(rows, from.into_iter()).reshape(shape).cast(into))
     }
 
-    /// The NLL of tokens whose loss is one of hidden states: it is reported, and nothing is differentiated through it.
+    /// Measures the NLL of tokens whose loss is one of hidden states, for the step's record. It has no gradient.
     fn nll_beside_states<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
         &self,
         pass: &Pass<B>,

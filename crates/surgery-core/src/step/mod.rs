@@ -1,18 +1,18 @@
 //! One step of the operation (the paper, algorithm 1):
 //!
-//! 1. split the drawn documents of all sets into windows, and these into batches; run the model over each batch;
-//! 2. take the loss of each predicted token: its NLL where the document is to be forgotten or learnt, the KL to the
-//!    reference where it is to be kept, or whatever else its set is [used for](crate::objective::weighing::Use);
+//! 1. split the step's documents of all sets into windows, and these into batches; run the model over each batch;
+//! 2. compute the loss of each predicted token: in the paper the NLL for unlearn and update documents, and the KL to the
+//!    reference for retain documents; in general the [kind of loss](crate::objective::weighing::Use) of the document's set;
 //! 3. weigh every token by the objective;
-//! 4. differentiate, and add up the gradients of the batches in their order;
+//! 4. differentiate, and add up the gradients of the batches in order;
 //! 5. clip the gradient by its global norm;
 //! 6. update by AdamW.
 //!
-//! Every token counts in the loss by a weight of its own, so the losses and the gradient of the final hidden
-//! states come from one operation on the head ([`head_gradient`](crate::kernels::HeadKernels::head_gradient)), a chunk of
-//! tokens at a time; the rest of the gradient follows from there. Some losses (a cap, NPO) weigh a token by the NLL of its
-//! whole document. That NLL is measured first: in the same forward pass where the step is one batch, in forward passes
-//! without a gradient otherwise. `oracle.rs` has the same gradient from burn's autodiff on plain tensor ops.
+//! Every token has its own weight in the loss. So one operation on the head computes the losses and the gradient of the
+//! final hidden states, a chunk of tokens at a time ([`head_gradient`](crate::kernels::HeadKernels::head_gradient)), and the
+//! backward pass continues from there. Some losses (a cap, NPO) weigh a token by the NLL of its whole document. That NLL is
+//! measured first: in the same forward pass if the step is one batch, otherwise in forward passes without a gradient.
+//! `oracle.rs` computes the same gradient by burn's autodiff on plain tensor ops.
 
 mod batch;
 mod documents;
@@ -38,7 +38,7 @@ pub(crate) use documents::{Losses, Sequence, TokenWeights};
 pub use documents::{StepDocument, StepDocuments};
 use losses::{Weighed, differentiate, measure_first};
 
-/// What a step measured before its update.
+/// The measurements of a step before its update.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepRecord {
     /// The value of the objective.
@@ -49,12 +49,12 @@ pub struct StepRecord {
     pub grad_norm: f64,
     /// The learning rate of the update.
     pub learning_rate: f64,
-    /// Input tokens, over all windows of all documents.
+    /// Number of input tokens in all windows of all documents.
     pub tokens: usize,
 }
 
 impl StepRecord {
-    /// Refuses a loss or a gradient that is not finite; `number` is the step's, for the message.
+    /// Refuses a loss or a gradient that is not finite. The message names step `number`.
     pub fn refuse_not_finite(&self, number: usize) -> Result<()> {
         for (what, value) in [("the loss", self.loss), ("the gradient's norm", self.grad_norm)] {
             if !value.is_finite() {
@@ -67,15 +67,15 @@ impl StepRecord {
 
 /// A loss and its gradient.
 pub struct Graded<B: Backend> {
-    /// What was measured; the learning rate is the caller's to fill in.
+    /// The measurements; the caller fills in the learning rate.
     pub record: StepRecord,
-    /// By parameter.
+    /// The gradients of the parameters.
     pub gradients: Gradients<B>,
 }
 
-/// Steps 1 to 4, and the norm of the gradient. The model is not touched.
+/// Steps 1 to 4, and the norm of the gradient. The model does not change.
 ///
-/// Panics where documents are compared with a reference and there is none.
+/// Panics if documents are compared with a reference and there is none.
 pub fn gradients<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     model: &Llama<B>,
     step: &StepDocuments,
@@ -105,7 +105,7 @@ pub fn gradients<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
         tokens += rows.num_tokens();
         let pass = Pass::forward::<K>(model, &rows, last_block(&sequences), step.recompute)?;
         let places = batch.places(&rows);
-        // A step of one batch measures here what must be known first.
+        // A step of one batch measures the NLLs that weights depend on here.
         let weights = weights.get_or_insert_with(|| {
             weigh(&measure_first::<_, K>(&pass.output(), &model.head().inner(), &places, &sequences))
         });
@@ -126,8 +126,7 @@ pub fn gradients<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     Ok(Graded { record, gradients })
 }
 
-/// Steps 5 and 6. A loss or gradient that is not finite is refused before it touches a weight; `number` is
-/// the step's, for the message.
+/// Steps 5 and 6. Refuses a loss or gradient that is not finite before any weight changes. The message names step `number`.
 pub fn update<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
     model: Llama<B>,
     graded: Graded<B::InnerBackend>,
@@ -142,8 +141,8 @@ pub fn update<B: AutodiffBackend, K: Kernels<B::InnerBackend>>(
     Ok((optimizer.update::<B, K, _>(model, graded.gradients, clip, rate), record))
 }
 
-/// Refuses weights that an update has left without a finite value: a step's own checks come before its update,
-/// so the last one's is looked at when all are done.
+/// Refuses weights that are not finite. A step checks its loss and gradient before its update, so the weights after the
+/// last update need a check of their own.
 pub(crate) fn refuse_not_finite<B: Backend>(model: &Llama<B>, step: usize) -> Result<()> {
     match model.not_finite() {
         None => Ok(()),

@@ -1,9 +1,9 @@
-//! The tokenizer that transformers 5 makes of a model folder: of tokenizer.json, and of the files beside it.
+//! The tokenizer of a model folder, built from tokenizer.json and the files beside it as in transformers 5.
 //!
-//! tokenizer_config.json names a class. Most classes take tokenizer.json as it stands; some take its vocabulary, merges
-//! and post-processor and build the rest by rules of their own ([`Class`]). To either, tokens are then added that
-//! only the files beside it declare. The order is that of `PreTrainedTokenizerBase._from_pretrained` and
-//! `TokenizersBackend.__init__`. A token that would get another id than its file says is refused.
+//! tokenizer_config.json names a class. Most classes use tokenizer.json unchanged. Some use its vocabulary, merges and
+//! post-processor, and build the rest by their own rules ([`Class`]). Then tokens are added that only the files beside it
+//! declare, in the order of `PreTrainedTokenizerBase._from_pretrained` and `TokenizersBackend.__init__`. A token that would
+//! get another id than in its file is refused.
 
 mod class;
 
@@ -23,29 +23,29 @@ pub(super) const FILE: &str = "tokenizer.json";
 pub(super) const SETTINGS: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 const ADDED_TOKENS: &str = "added_tokens.json";
-/// The largest file read; those of a quarter of a million tokens have some tens of MB.
+/// Maximum size of a file in bytes. Files with a quarter of a million tokens have some tens of MB.
 const LIMIT: u64 = 256 << 20;
 /// The names of special tokens that every class has.
 const NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// A tokenizer, and what its settings say of it.
+/// A tokenizer, with its special tokens and warnings.
 pub(super) struct Assembled {
     pub(super) tokenizer: Tokenizer,
     /// The texts of its usual special tokens, by name.
     pub(super) names: BTreeMap<String, String>,
-    /// Settings that are not followed, because transformers does not follow them: sentences for a warning.
+    /// Warnings about settings that are ignored, because transformers ignores them.
     pub(super) conflicts: Vec<String>,
 }
 
-/// Makes the tokenizer of the model in `folder`.
+/// Builds the tokenizer of the model in `folder`.
 pub(super) fn assemble(folder: &Folder) -> Result<Assembled> {
     let bytes = folder.read(FILE, LIMIT)?;
     let settings = Settings::read(folder)?;
     let class = settings.class(folder, &bytes)?;
     let unreadable = |problem: String| Error::Tokenizer {
         path: folder.label(FILE),
-        problem: format!("is not a tokenizer this program can read ({problem})"),
+        problem: format!("is not a tokenizer that this program can read ({problem})"),
     };
     let (mut tokenizer, in_file) = match class {
         Class::File => (guarded(|| Tokenizer::from_bytes(&bytes)).map_err(unreadable)?, Vec::new()),
@@ -66,12 +66,12 @@ pub(super) fn assemble(folder: &Folder) -> Result<Assembled> {
     Ok(Assembled { tokenizer, names, conflicts })
 }
 
-/// A token as a file declares it.
+/// A token in a file.
 #[derive(Debug, Clone, PartialEq)]
 enum Declared {
-    /// By its text alone: it is special.
+    /// A text without properties: a special token.
     Text(String),
-    /// With its properties.
+    /// A token with its properties.
     Token(AddedToken),
 }
 
@@ -84,7 +84,7 @@ impl Declared {
     }
 }
 
-/// tokenizer_config.json; empty where there is none.
+/// The content of tokenizer_config.json; empty if there is none.
 struct Settings {
     path: String,
     keys: Map<String, Value>,
@@ -103,7 +103,7 @@ impl Settings {
         wrong(&self.path, key, self.keys.get(key), expected)
     }
 
-    /// The value of a key, null counting as missing.
+    /// The value of a key; null counts as missing.
     fn get(&self, key: &str) -> Option<&Value> {
         self.keys.get(key).filter(|value| !value.is_null())
     }
@@ -116,13 +116,13 @@ impl Settings {
         }
     }
 
-    /// The class that `AutoTokenizer` takes for a Llama or a Mistral.
+    /// The class that `AutoTokenizer` uses for a Llama or a Mistral.
     fn class(&self, folder: &Folder, tokenizer: &[u8]) -> Result<Class> {
         const KEY: &str = "tokenizer_class";
         const CONFIG: &str = "config.json";
         let config = if folder.has(CONFIG) { object(folder, CONFIG)? } else { Map::new() };
         let name = self.get(KEY).or(config.get(KEY).filter(|value| !value.is_null()));
-        // A Mistral's file is taken as it stands, whatever class it names.
+        // The file of a Mistral is used unchanged, whatever class it names.
         if name.is_none() || config.get("model_type").and_then(Value::as_str) == Some("mistral") {
             return Ok(Class::File);
         }
@@ -138,13 +138,13 @@ impl Settings {
             _ => Err(self.wrong(
                 KEY,
                 "LlamaTokenizer, CodeLlamaTokenizer, GPT2Tokenizer or PreTrainedTokenizerFast: transformers builds \
-                 other classes by rules that are not supported; set it to \"PreTrainedTokenizerFast\" if \
-                 tokenizer.json is to be used as it stands",
+                 other classes by rules that are not supported; set it to \"PreTrainedTokenizerFast\" to use \
+                 tokenizer.json unchanged",
             )),
         }
     }
 
-    /// For a class that takes the file as it stands: whether `add_prefix_space` says otherwise than the file does.
+    /// A warning if `add_prefix_space` contradicts the file, for a class that uses the file unchanged.
     fn prefix_conflict(&self, class: Class, tokenizer: &Tokenizer) -> Result<Option<String>> {
         let Some(wanted) = self.flag("add_prefix_space")?.filter(|_| class == Class::File) else {
             return Ok(None);
@@ -153,16 +153,16 @@ impl Settings {
         let found = encoding.get_tokens().first().is_some_and(|token| token.starts_with(['▁', 'Ġ']));
         Ok((wanted != found).then(|| {
             format!(
-                "{}: `add_prefix_space` is {wanted}, but {FILE} {} a space in front of a text; as in transformers, \
-                 {FILE} is followed",
+                "{}: `add_prefix_space` is {wanted}, but {FILE} {} a space before a text; {FILE} is used, as in \
+                 transformers",
                 self.path,
                 if found { "puts" } else { "does not put" }
             )
         }))
     }
 
-    /// The tokens that the files beside tokenizer.json declare; `in_file` are those that it lists as added, for a class
-    /// that does not take them from there.
+    /// The tokens that the files beside tokenizer.json declare. `in_file` are the added tokens of tokenizer.json, for a class
+    /// that does not use that list.
     fn tokens(&self, folder: &Folder, class: Class, in_file: &[Value]) -> Result<Tokens> {
         let mut tokens = Tokens { path: self.path.clone(), ..Tokens::default() };
         let mut names: Vec<(String, Declared)> = class.default_tokens();
@@ -170,18 +170,18 @@ impl Settings {
             Some((_, old)) => *old = token,
             None => names.push((name.into(), token)),
         };
-        // Special tokens by name: the usual ones, and any key that ends so.
+        // Special tokens by name: any key that ends in `_token`.
         for (key, value) in
             self.keys.iter().filter(|(key, value)| key.ends_with("_token") && !value.is_null())
         {
             match declared(value, false) {
                 Some(token) => put(key, token),
-                // `add_bos_token` and its like say no token.
+                // Keys such as `add_bos_token` are flags, not tokens.
                 None if value.is_boolean() => {}
                 None => return Err(self.wrong(key, "the text of a token")),
             }
         }
-        // The second is the first's older name.
+        // The second key is the older name of the first.
         for key in ["extra_special_tokens", "additional_special_tokens"] {
             match self.get(key) {
                 Some(Value::Object(more)) => {
@@ -231,14 +231,14 @@ impl Settings {
             }
             tokens.add_legacy(folder, &names, in_file)?;
         }
-        // A name stands for the token with its properties, where these are known.
+        // Use the properties of a named token if they are known.
         let known = |content: &str| tokens.by_id.values().find(|token| token.content == content).cloned();
         for (_, token) in &mut names {
             if let Some(token_known) = known(token.content()) {
                 *token = Declared::Token(token_known);
             }
         }
-        // In the order of transformers: the usual names first.
+        // The order of transformers: the usual names first.
         names.sort_by_key(|(name, _)| NAMES.iter().position(|usual| usual == name).unwrap_or(NAMES.len()));
         tokens.names = names;
         Ok(tokens)
@@ -248,7 +248,7 @@ impl Settings {
 /// The tokens that files beside tokenizer.json declare.
 #[derive(Default)]
 struct Tokens {
-    /// Where the ids stand, for messages.
+    /// The file of the ids, for messages.
     path: String,
     /// Tokens with the ids that they must have.
     by_id: BTreeMap<u32, AddedToken>,
@@ -259,7 +259,7 @@ struct Tokens {
 }
 
 impl Tokens {
-    /// What folders of before `added_tokens_decoder` have: added_tokens.json, and the list of tokenizer.json.
+    /// Adds the tokens of folders without `added_tokens_decoder`: those of added_tokens.json, and the list in tokenizer.json.
     fn add_legacy(&mut self, folder: &Folder, names: &[(String, Declared)], in_file: &[Value]) -> Result<()> {
         if folder.has(ADDED_TOKENS) {
             self.path = folder.label(ADDED_TOKENS);
@@ -288,7 +288,7 @@ impl Tokens {
         self.names.iter().find(|(other, _)| other == name).map(|(_, token)| token.content())
     }
 
-    /// Adds what `tokenizer` does not have yet.
+    /// Adds the tokens that `tokenizer` does not have yet.
     fn add_to(&self, tokenizer: &mut Tokenizer) -> Result<()> {
         let present = tokenizer.get_added_tokens_decoder();
         let mut missing: Vec<AddedToken> = self
@@ -322,7 +322,7 @@ impl Tokens {
                 return Err(Error::Tokenizer {
                     path: self.path.clone(),
                     problem: format!(
-                        "gives token {:?} the id {id}, but by {FILE} its id is {given}; make the two files agree, or \
+                        "gives token {:?} the id {id}, but its id in {FILE} is {given}; make the two files agree, or \
                          download them again",
                         token.content
                     ),
@@ -333,7 +333,7 @@ impl Tokens {
     }
 }
 
-/// A token as a text, or as an object with its properties, which says `"__type": "AddedToken"` unless it must be one.
+/// A token: a text, or an object with its properties. Unless `must_be_token`, the object needs `"__type": "AddedToken"`.
 fn declared(value: &Value, must_be_token: bool) -> Option<Declared> {
     const TYPE: &str = "__type";
     match value {
@@ -345,7 +345,7 @@ fn declared(value: &Value, must_be_token: bool) -> Option<Declared> {
             }
             let content = properties.get("content")?.as_str()?.to_owned();
             let flag = |key: &str| properties.get(key).map(Value::as_bool);
-            // Of a property that is there, the value must be true or false.
+            // A property in the object must be true or false.
             let or = |key: &str, default: bool| flag(key).unwrap_or(Some(default));
             let special = or("special", false)?;
             Some(Declared::Token(
@@ -360,7 +360,7 @@ fn declared(value: &Value, must_be_token: bool) -> Option<Declared> {
     }
 }
 
-/// Whether two tokens are alike in every property.
+/// Whether two tokens are equal in every property.
 fn same(a: &AddedToken, b: &AddedToken) -> bool {
     let properties =
         |token: &AddedToken| [token.single_word, token.lstrip, token.rstrip, token.normalized, token.special];
@@ -372,7 +372,7 @@ fn object(folder: &Folder, file: &str) -> Result<Map<String, Value>> {
         Value::Object(object) => Ok(object),
         _ => Err(Error::Tokenizer {
             path: folder.label(file),
-            problem: "is not a JSON object; restore the file from where the folder came from".into(),
+            problem: "is not a JSON object; restore the file from the source of the folder".into(),
         }),
     }
 }

@@ -1,8 +1,8 @@
 //! Gradient ascent: L_f = −ℓ/n (the paper, section 3.2; GradAscent and GradDiff elsewhere).
 //!
-//! Unbounded it is the paper's, held back only by the clipping of the gradient. Two bounds end it, and keep the loss where
-//! it was when they did: `ascent_model` ends the ascent on a token at that model's NLL, `ascent_cap` the ascent on a
-//! document at a mean NLL: L_f = −min(cap, mean_t min(NLL_t, bound_t)).
+//! The paper's ascent is unbounded; only the clipping of the gradient limits it. There are two bounds: `ascent_model` ends
+//! the ascent on a token at that model's NLL, and `ascent_cap` ends the ascent on a document at a mean NLL. The loss then
+//! stays at the bound: L_f = −min(cap, mean_t min(NLL_t, bound_t)).
 
 use super::ForgetLoss;
 use crate::objective::weighing::{Measured, Needs, Weights};

@@ -1,5 +1,5 @@
-//! Direct preference optimisation (arXiv 2305.18290) with the document as what is rejected and its `alternative` as what is
-//! preferred (IdkDPO; AltPO, arXiv 2409.13474): L_f = −(2/β) log σ(x), x = β(Δ_alt − Δ_forget), Δ = ℓ_ref − ℓ.
+//! Direct preference optimisation (arXiv 2305.18290). The document is rejected and its `alternative` preferred (IdkDPO;
+//! AltPO, arXiv 2409.13474): L_f = −(2/β) log σ(x), x = β(Δ_alt − Δ_forget), Δ = ℓ_ref − ℓ.
 //!
 //! ∂L_f/∂ℓ_forget = −2σ(−x) and ∂L_f/∂ℓ_alt = 2σ(−x).
 
@@ -12,7 +12,7 @@ use crate::objective::weighing::{Measured, Needs, Tokens, Weights};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dpo {
-    /// β: how far the model may go from the reference.
+    /// β: the larger, the closer the model stays to the reference.
     pub beta: f64,
 }
 

@@ -1,9 +1,9 @@
-//! The forget losses: one file each, with its formula, its source and its test.
+//! The forget losses. Each has a file with its formula, its source and its test.
 //!
 //! A forget loss L_f is minimised; the recipe's weights `unlearn` and `edit_unlearn` multiply it. ℓ is the summed NLL of a
-//! document's predicted tokens, n their number, p_t the probability of token t, z its logits, sg( ) lets no gradient pass.
+//! document's predicted tokens, n their number, p_t the probability of token t, z its logits; sg( ) stops the gradient.
 //!
-//! To add one: write its file, and add its line to the registry in `objective/mod.rs`.
+//! To add a loss, write its file and add its line to the registry in `objective/mod.rs`.
 
 pub mod ascent;
 pub mod ce_u;
@@ -21,14 +21,14 @@ use std::fmt::Debug;
 use super::weighing::{Measured, Needs, Use, Weights};
 use crate::kernels::TokenLoss;
 
-/// A loss of a document to forget. By default it is the mean of its predicted tokens' losses.
+/// A loss of a document to unlearn. By default it is the mean of the losses of its predicted tokens.
 pub trait ForgetLoss: Debug {
-    /// The loss of each predicted token.
+    /// The kind of loss of each predicted token.
     fn usage(&self) -> Use {
         Use::Logits(TokenLoss::Nll)
     }
 
-    /// What must be known of a document before its tokens are weighed.
+    /// The measurements of a document that its weights depend on.
     fn needs(&self) -> Needs {
         Needs::default()
     }
@@ -38,12 +38,12 @@ pub trait ForgetLoss: Debug {
         document.own.mean_loss()
     }
 
-    /// By how much L_f grows with the loss of each predicted token.
+    /// The derivatives of L_f with respect to the losses of the predicted tokens.
     fn weights(&self, document: &Measured) -> Weights {
         Weights::equal(1.0 / document.own.count as f64)
     }
 
-    /// Says what is wrong with its parameters: the key, its value and what was expected.
+    /// Returns the first problem in its parameters: the key, its value and the expected value.
     fn check(&self) -> Result<(), String> {
         Ok(())
     }
@@ -92,7 +92,7 @@ pub(super) mod tests {
         Measured { set: Set::Unlearn, own, alternative: None, bounds: None }
     }
 
-    /// Holds the weights of a loss to the differences of its values; `fixed` is the loss with what is behind sg( ) fixed.
+    /// Compares the weights of a loss with differences of its values. `fixed` is the loss with constant arguments of sg( ).
     pub fn weights_are_derivatives(
         loss: &dyn ForgetLoss,
         document: &Measured,

@@ -1,6 +1,6 @@
 //! Negative preference optimisation (arXiv 2404.05868): L_f = −(2/β) log σ(β(ℓ − ℓ_ref)).
 //!
-//! ∂L_f/∂ℓ = −2σ(−β(ℓ − ℓ_ref)): −1 at the first step, where ℓ = ℓ_ref, and towards 0 as the document is forgotten.
+//! ∂L_f/∂ℓ = −2σ(−β(ℓ − ℓ_ref)): −1 at the first step, where ℓ = ℓ_ref. It approaches 0 as the document is unlearned.
 
 use serde::{Deserialize, Serialize};
 
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_step_is_the_ascent_s() {
+    fn the_first_step_equals_gradient_ascent() {
         let document = document(&[1.0, 2.0, 0.5], 3.5);
         assert!((Npo::default().weights(&document).of(0) + 1.0).abs() < 1e-9);
     }

@@ -1,9 +1,9 @@
 //! PDU, primal-dual unlearning (arXiv 2506.05314): L_f = mean_t (max_v z_t − mean_v z_t)², which flattens the logits, under
 //! the constraint L_keep ≤ ε.
 //!
-//! The dual variable λ weighs the constraint in the place of `retain`: the loss has λ(L_keep − ε), and after each step
-//! λ ← max(0, λ + η(L_keep − ε)). λ starts at `retain`. The reference implementation masks with labels that are not
-//! shifted; here the logits that predict each predicted token count.
+//! The dual variable λ replaces the weight `retain`: the loss contains λ(L_keep − ε), and after each step
+//! λ ← max(0, λ + η(L_keep − ε)). λ starts at `retain`. The reference implementation masks with unshifted labels; here the
+//! logits at the positions that predict tokens count.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use crate::objective::weighing::Use;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pdu {
-    /// ε: the keep loss that is allowed. It must be given.
+    /// ε: the maximum keep loss. It is required.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epsilon: Option<f64>,
     /// η: the rate of λ.
@@ -47,8 +47,8 @@ impl ForgetLoss for Pdu {
 
     fn check(&self) -> Result<(), String> {
         let Some(epsilon) = self.epsilon else {
-            return Err("`objective.pdu.epsilon` is missing while `objective.forget` is \"pdu\"; expected the keep loss \
-                        that is allowed, such as 0.1"
+            return Err("`objective.pdu.epsilon` is missing, but `objective.forget` is \"pdu\"; expected the maximum keep \
+                        loss, such as 0.1"
                 .into());
         };
         not_negative("objective.pdu.epsilon", epsilon)?;
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lambda_grows_above_epsilon_and_falls_to_0_below() {
+    fn lambda_grows_if_the_keep_loss_exceeds_epsilon_and_falls_to_0_otherwise() {
         let pdu = Pdu { epsilon: Some(0.5), rate: 2.0 };
         assert_eq!(pdu.next_lambda(1.0, 0.75), 1.5);
         assert_eq!(pdu.next_lambda(0.25, 0.25), 0.0);

@@ -1,7 +1,7 @@
 //! RMU, representation misdirection (arXiv 2403.03218): L_f = mean_t ‖h_t − c·u‖² / hidden at the output of one block.
 //!
-//! h_t is the state at the predicted token's own position, so a BOS is none of them. u has uniform [0, 1) entries and is
-//! divided by its norm; it depends on the seed and the width alone.
+//! h_t is the state at the predicted token's own position; the position of a BOS token does not count. u has uniform
+//! [0, 1) entries and is divided by its norm. It depends only on the seed and the width.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::objective::weighing::{States, Use};
 pub struct Rmu {
     /// c: the norm that the states are driven to.
     pub coefficient: f64,
-    /// The block's index, from 0; 7 where it is missing, or ⌊7/16 · blocks⌋ of a model of fewer than 16 blocks.
+    /// The block's index, from 0. The default is 7, or ⌊7/16 · blocks⌋ for a model with fewer than 16 blocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block: Option<usize>,
 }
@@ -30,17 +30,17 @@ impl Default for Rmu {
 }
 
 impl Rmu {
-    /// The block of a model of so many.
+    /// The block's index in a model with `blocks` blocks.
     pub fn block(&self, blocks: usize) -> usize {
         self.block.unwrap_or(if blocks < 16 { 7 * blocks / 16 } else { 7 })
     }
 
-    /// Says what is wrong with its parameters.
+    /// Returns the first problem in its parameters.
     pub fn check(&self) -> Result<(), String> {
         not_negative("objective.rmu.coefficient", self.coefficient)
     }
 
-    /// The loss for a model of `blocks` blocks and hidden states of `width` values.
+    /// The loss for a model with `blocks` blocks and hidden states of `width` values.
     pub fn loss(&self, blocks: usize, width: usize, seed: u64) -> RmuLoss {
         let scaled =
             direction(width, seed).iter().map(|&u| (self.coefficient * f64::from(u)) as f32).collect();
@@ -57,10 +57,10 @@ pub fn direction(width: usize, seed: u64) -> Vec<f32> {
     values.into_iter().map(|value| (value / norm) as f32).collect()
 }
 
-/// RMU on a model of one shape.
+/// RMU for a model of one shape.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RmuLoss {
-    /// The block whose output is driven.
+    /// The block whose output is compared with the target.
     pub block: usize,
     /// c·u, `[hidden]`.
     pub target: Arc<[f32]>,
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn small_models_take_a_block_in_proportion() {
+    fn the_default_block_of_small_models_is_proportional() {
         let block = |blocks| Rmu::default().block(blocks);
         assert_eq!([block(16), block(30), block(8), block(2)], [7, 7, 3, 0]);
     }

@@ -1,7 +1,7 @@
 //! SatImp (arXiv 2505.11953): L_f = −mean_t sg(p_t^β₁ (1 − p_t)^β₂) NLL_t.
 //!
-//! Saturation (1 − p) and importance (p) together: tokens of middling probability are pushed most. The reference
-//! implementation's YAML and README give different weights; β₁ = 5 and β₂ = 1 are its YAML's.
+//! Tokens of medium probability have the largest weight: saturation (1 − p) times importance (p). The reference
+//! implementation's YAML and README give different powers; β₁ = 5 and β₂ = 1 are those of its YAML.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use crate::objective::weighing::{Measured, Needs, Weights};
 pub struct SatImp {
     /// β₁, the power of a token's probability.
     pub beta_1: f64,
-    /// β₂, the power of what is left to 1.
+    /// β₂, the power of 1 − a token's probability.
     pub beta_2: f64,
 }
 
@@ -36,7 +36,7 @@ impl ForgetLoss for SatImp {
 
     fn weights(&self, document: &Measured) -> Weights {
         let weight = |&nll: &f32| {
-            // 1 − p keeps its digits where p is near 1. An NLL may be rounded to below 0.
+            // `exp_m1` keeps the digits of 1 − p if p is near 1. Rounding may make an NLL negative.
             let nll = f64::from(nll).max(0.0);
             let (p, rest) = ((-self.beta_1 * nll).exp(), -(-nll).exp_m1());
             -p * rest.powf(self.beta_2) / document.own.count as f64

@@ -11,9 +11,9 @@ use crate::objective::weighing::{Measured, Needs, Weights};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SimNpo {
-    /// β: how sharply the ascent ends.
+    /// β: the larger, the more sharply the ascent ends.
     pub beta: f64,
-    /// δ, the margin: the mean NLL, in nats, around which it ends.
+    /// δ, the margin: the mean NLL, in nats, around which the ascent ends.
     pub delta: f64,
 }
 

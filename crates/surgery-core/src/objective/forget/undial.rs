@@ -1,7 +1,7 @@
 //! UNDIAL (arXiv 2402.10052), self-distillation: L_f = mean_t CE(softmax(z_ref − β·onehot(y)), z).
 //!
-//! The target is the reference's distribution with the logit of the token itself lowered by β. ∂/∂z = q − target. The
-//! reference implementation also counts positions that are not predicted; here only predicted tokens count.
+//! The target is the reference's distribution, with the logit of the token itself lowered by β. ∂/∂z = q − target. The
+//! reference implementation also counts positions without a predicted token; here only predicted tokens count.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::objective::weighing::Use;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Undial {
-    /// β: by how much the token's own logit is lowered.
+    /// β: the reduction of the token's own logit.
     pub beta: f64,
 }
 

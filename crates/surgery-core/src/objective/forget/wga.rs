@@ -1,6 +1,6 @@
 //! Weighted gradient ascent (arXiv 2502.19301): L_f = −mean_t sg(p_t)^β NLL_t.
 //!
-//! Tokens that the model is sure of are pushed most; the weight of a token falls as it is forgotten.
+//! Tokens of high probability have the largest weights. The weight of a token falls as it is unlearned.
 
 use serde::{Deserialize, Serialize};
 

@@ -3,7 +3,7 @@
 use crate::kernels::{Distribution, TokenLoss};
 use crate::objective::weighing::Use;
 
-/// What retain documents are used for.
+/// The kind of loss of retain documents.
 pub fn usage() -> Use {
     let reference = Distribution { of_reference: true, shift: 0.0, is_entropy_counted: false };
     Use::Logits(TokenLoss::Distribution(reference))

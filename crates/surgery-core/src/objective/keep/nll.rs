@@ -1,9 +1,9 @@
-//! The NLL of retain documents (GradDiff, arXiv 2203.12817): they are trained on again. It needs no reference.
+//! The NLL of retain documents (GradDiff, arXiv 2203.12817), minimised by gradient descent. It needs no reference.
 
 use crate::kernels::TokenLoss;
 use crate::objective::weighing::Use;
 
-/// What retain documents are used for.
+/// The kind of loss of retain documents.
 pub fn usage() -> Use {
     Use::Logits(TokenLoss::Nll)
 }

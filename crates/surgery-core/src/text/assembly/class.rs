@@ -1,19 +1,19 @@
-//! What a class of transformers makes of tokenizer.json: the constructors of `LlamaTokenizer`, `CodeLlamaTokenizer` and
-//! `GPT2Tokenizer` in transformers 5.
+//! The constructors of `LlamaTokenizer`, `CodeLlamaTokenizer` and `GPT2Tokenizer` in transformers 5: tokenizers from parts of
+//! tokenizer.json.
 
 use serde_json::{Value, json};
 
 use super::{Declared, NAMES, SETTINGS, Settings, declared};
 
-/// How transformers makes a tokenizer of tokenizer.json.
+/// The way in which transformers builds a tokenizer from tokenizer.json.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// As the file stands: `TokenizersBackend`.
+    /// `TokenizersBackend`: the file unchanged.
     File,
-    /// `LlamaTokenizer`: SentencePiece's BPE, where `add_prefix_space` and `legacy` say where a space is put in front.
+    /// `LlamaTokenizer`: SentencePiece's BPE; `add_prefix_space` and `legacy` determine where a space is added.
     Llama,
-    /// `CodeLlamaTokenizer`: the same, with tokens for infilling. That it turns a text with `<FILL_ME>` into a prefix and
-    /// a suffix is left out.
+    /// `CodeLlamaTokenizer`: the same, with tokens for infilling. Its division of a text with `<FILL_ME>` into a prefix and a
+    /// suffix is not implemented.
     CodeLlama,
     /// `GPT2Tokenizer`: byte-level BPE.
     Gpt2,
@@ -41,20 +41,20 @@ impl Class {
         usual.chain(infilling).map(|(name, token)| (name.to_owned(), Declared::Text(token.into()))).collect()
     }
 
-    /// Turns what tokenizer.json holds into what this class makes of it.
+    /// Replaces the content of tokenizer.json by the tokenizer that this class builds from it.
     pub(super) fn rebuild(self, value: &mut Value, settings: &Settings) -> Result<(), String> {
         let model = value.get("model").ok_or("it has no `model`")?;
         let kind = model.get("type").and_then(Value::as_str).unwrap_or("none");
         if kind != "BPE" {
             return Err(format!(
-                "its model is of the type {kind}, and the class that {SETTINGS} names needs BPE; set `tokenizer_class` \
-                 there to \"PreTrainedTokenizerFast\" if the file is to be used as it stands"
+                "its model has the type {kind}, but the class in {SETTINGS} needs BPE; set `tokenizer_class` there to \
+                 \"PreTrainedTokenizerFast\" to use the file unchanged"
             ));
         }
         let flag = |key| settings.flag(key).map_err(|error| error.to_string());
         let prefix = flag("add_prefix_space")?;
         let of_sentencepiece = self != Class::Gpt2;
-        // An unknown character is left out where the vocabulary has no bytes for it.
+        // An unknown character is omitted if the vocabulary has no bytes for it.
         let unknown = match self {
             Class::CodeLlama => settings.get("unk_token").map_or(json!("<unk>"), |token| {
                 declared(token, false).map_or(json!("<unk>"), |token| json!(token.content()))
@@ -112,7 +112,7 @@ impl Class {
     }
 }
 
-/// The post-processor that puts a token in front of a text.
+/// The post-processor that puts a token before a text.
 fn begin_with(token: &str, id: &Value) -> Value {
     let special = |kind: u32| json!({ "SpecialToken": { "id": token, "type_id": kind } });
     let text = |name: &str, kind: u32| json!({ "Sequence": { "id": name, "type_id": kind } });
