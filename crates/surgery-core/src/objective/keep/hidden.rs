@@ -7,3 +7,14 @@ use crate::objective::weighing::{States, Use};
 pub fn usage(block: usize) -> Use {
     Use::States { block, target: States::Reference }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::usage;
+    use crate::model::At;
+
+    #[test]
+    fn it_needs_the_reference_s_states_of_its_block() {
+        assert_eq!(usage(3).of_reference(), Some(At::Block(3)));
+    }
+}

@@ -8,3 +8,14 @@ pub fn usage() -> Use {
     let reference = Distribution { of_reference: true, shift: 0.0, is_entropy_counted: false };
     Use::Logits(TokenLoss::Distribution(reference))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::usage;
+    use crate::model::At;
+
+    #[test]
+    fn it_needs_the_reference_s_final_states() {
+        assert_eq!(usage().of_reference(), Some(At::Final));
+    }
+}

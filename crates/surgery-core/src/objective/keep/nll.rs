@@ -7,3 +7,15 @@ use crate::objective::weighing::Use;
 pub fn usage() -> Use {
     Use::Logits(TokenLoss::Nll)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::usage;
+    use crate::objective::weighing::Use;
+
+    #[test]
+    fn it_is_the_nll_and_needs_no_reference() {
+        assert_eq!(usage(), Use::NLL);
+        assert_eq!(usage().of_reference(), None);
+    }
+}
