@@ -187,7 +187,7 @@ fn the_first_signal_saves_and_the_second_quits() {
         // Going on names the step, and loses none.
         let steps = fs::read_to_string(folder.join(name).join("metrics.jsonl")).unwrap().lines().count();
         let said = ends_in(0, &folder, &resumption(name));
-        assert!(said.contains(&format!("going on after step {steps}")), "{said}");
+        assert!(said.contains(&format!("resuming after step {steps}")), "{said}");
         assert_eq!(left(&folder, name), left(&folder, "undisturbed"));
         assert_eq!(names(&folder.join(name)), FINISHED);
     }
@@ -311,7 +311,7 @@ fn only_its_own_unfinished_run_is_gone_on_with_and_by_one_process() {
     let folder = scratch("foreign");
     // Nothing there is a beginning, and says so.
     let mut fresh = operation("fresh", &["--resume"]);
-    assert!(ends_in(0, &folder, &fresh).contains("beginning with the first step"));
+    assert!(ends_in(0, &folder, &fresh).contains("starting with the first step"));
     assert!(ends_in(3, &folder, &resumption("fresh")).contains("finished run"));
     fresh.retain(|argument| argument != "--resume");
     assert!(ends_in(3, &folder, &fresh).contains("holds a run already"));
