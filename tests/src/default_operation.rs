@@ -72,7 +72,8 @@ impl DefaultOperation {
     /// The records of all steps on `device`.
     pub fn records<P: Platform>(&self, precision: Precision, device: &DeviceOf<P>) -> Vec<StepRecord> {
         let model = load_from::<P>(&self.model, precision, device);
-        let drawable = TrainingDocuments { benchmark: &self.benchmark, replay: self.replay.clone() };
-        operated::<P>(model, &self.corpus, &drawable, &self.recipe, Some(&self.bounds)).2.0
+        let training_documents =
+            TrainingDocuments { benchmark: &self.benchmark, replay: self.replay.clone() };
+        operated::<P>(model, &self.corpus, &training_documents, &self.recipe, Some(&self.bounds)).2.0
     }
 }

@@ -90,10 +90,10 @@ fn step_of_the_oracle<P: Platform>(
     let documents = random::documents(config.vocab_size, 3);
     let step = random::step(&documents, false);
     let objective = Objective::default().for_model(&config, 0);
-    let (model, was) = random::models::<Cpu>(&config, &Cpu::device(0).expect("there is a CPU"));
-    let expected = oracle::gradients(&model, &step, &objective, &was).expect("gradients");
-    let (model, was) = random::models::<P>(&config, device);
-    let mut reference = Live::<P::Infer, P::Kernels>::new(was.computing_in(dtype));
+    let (model, reference_model) = random::models::<Cpu>(&config, &Cpu::device(0).expect("there is a CPU"));
+    let expected = oracle::gradients(&model, &step, &objective, &reference_model).expect("gradients");
+    let (model, reference_model) = random::models::<P>(&config, device);
+    let mut reference = Live::<P::Infer, P::Kernels>::new(reference_model.computing_in(dtype));
     let model = model.computing_in(dtype);
     let graded = gradients::<P::Train, P::Kernels>(&model, &step, &objective, Some(&mut reference))
         .expect("gradients");

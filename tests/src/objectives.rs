@@ -1,4 +1,4 @@
-//! Every forget loss and keep loss against PyTorch: the figures of four steps, and the change of the weights.
+//! Every forget loss and keep loss compared with PyTorch: the values of four steps, and the change of the weights.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub const CASES: [&str; 15] = [
 /// Longer than every document.
 const CONTEXT: usize = 64;
 
-/// Ways to run a step that must not change its result: the most tokens of a batch, and recomputation.
+/// Settings that must not change the result of a step: the maximum number of tokens of a batch, and recomputation.
 const WAYS: [(usize, bool); 2] = [(usize::MAX, false), (50, true)];
 
 /// Cases that reach every operation: an alternative, both kinds of target distribution, the spread of logits, and states of
@@ -147,7 +147,7 @@ fn steps<P: Platform>(
     found.add(format!("objective {case}{way}: change of the weights"), tolerances.changes, errors);
 }
 
-/// How far the figures of a step are off.
+/// The errors of the values of a step.
 fn figures(record: &surgery_core::step::StepRecord, expected: &Value) -> Vec<f64> {
     let terms = record.terms;
     let figures = [

@@ -226,11 +226,13 @@ fn head<P: Platform>(
         dtype: FloatDType,
         device: &B::Device,
     ) -> Vec<(&'static str, Vec<f32>)> {
-        let [hidden, head, was, head_was] =
+        let [hidden, head, reference_hidden, reference_head] =
             values.clone().map(|data| Tensor::<B, 2>::from_data(data, (device, DType::F32)));
-        let (head, head_was) = (head.cast(dtype), head_was.cast(dtype));
-        let (logits, reference) =
-            (K::logits(hidden.clone(), head.clone()), K::logits(was.clone(), head_was.clone()));
+        let (head, reference_head) = (head.cast(dtype), reference_head.cast(dtype));
+        let (logits, reference) = (
+            K::logits(hidden.clone(), head.clone()),
+            K::logits(reference_hidden.clone(), reference_head.clone()),
+        );
         let (nll, by_nll) = K::nll_gradient(logits.clone(), tokens, coefficients);
         let (kl, by_kl) = K::kl_gradient(logits.clone(), reference, coefficients);
         let (spread, by_spread) = K::spread_gradient(logits.clone(), coefficients);
@@ -241,7 +243,7 @@ fn head<P: Platform>(
             ("nll_of_logits", values_of(K::nll_of_logits(K::logits(hidden.clone(), head.clone()), tokens))),
             ("spread_gradient", [values_of(spread), values_of(by_spread)].concat()),
             ("nll_gradient", [values_of(nll), values_of(by_nll)].concat()),
-            ("kl", values_of(K::kl(hidden, head, was, head_was))),
+            ("kl", values_of(K::kl(hidden, head, reference_hidden, reference_head))),
             ("kl_gradient", [values_of(kl), values_of(by_kl)].concat()),
         ]
     }

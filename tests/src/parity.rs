@@ -219,7 +219,7 @@ impl Records {
             for (key, figure) in figures {
                 match (figure, expected.get(key)) {
                     (Some(figure), Some(wanted)) => errors.push(relative(figure, number(wanted), 0.01)),
-                    (None, Some(wanted)) => assert!(wanted.is_null(), "{what}, {key}: nothing found"),
+                    (None, Some(wanted)) => assert!(wanted.is_null(), "{what}, {key}: missing"),
                     // Pretraining has no terms.
                     (_, None) => assert!(!["loss", "grad_norm", "learning_rate", "tokens"].contains(&key)),
                 }
@@ -266,9 +266,9 @@ fn operation<P: Platform>(
     let folder = golden_folder("steps/data");
     let corpus = Corpus::load(&folder, &recipe.objective.sets()).expect("documents");
     let benchmark = Benchmark::encode(&folder, &corpus, &[], &encoder).expect("documents");
-    let drawable = TrainingDocuments { benchmark: &benchmark, replay: Vec::new() };
+    let training_documents = TrainingDocuments { benchmark: &benchmark, replay: Vec::new() };
     let before = load_on::<P>(variant, device);
-    let (after, cost, records) = operated::<P>(before.clone(), &corpus, &drawable, &recipe, None);
+    let (after, cost, records) = operated::<P>(before.clone(), &corpus, &training_documents, &recipe, None);
     assert_eq!(cost.steps, recipe.train.steps);
     found.add(format!("{case}: figures of the steps"), tolerances.figures, records.errors(case, &expected));
     if let Some(kl) = records.0[0].terms.retain_kl {
@@ -283,7 +283,7 @@ fn operation<P: Platform>(
 pub(crate) fn operated<P: Platform>(
     model: Llama<P::Infer>,
     corpus: &Corpus,
-    drawable: &TrainingDocuments,
+    training_documents: &TrainingDocuments,
     recipe: &Recipe,
     bounds: Option<&NllTable>,
 ) -> (Llama<P::Train>, Cost, Records) {
@@ -291,7 +291,7 @@ pub(crate) fn operated<P: Platform>(
     let mut records = Records::default();
     let (after, cost) = operate::<P::Train, P::Kernels>(
         beginning(Llama::<P::Train>::trainable(model), corpus, recipe),
-        drawable,
+        training_documents,
         recipe,
         Comparison { reference: &mut reference, reference_nll: None, bounds },
         &mut NoCheckpoints,
@@ -370,15 +370,16 @@ fn steps_of_the_oracle<P: Platform>(device: &DeviceOf<P>, tolerances: Tolerances
     let (name, config) = random::shapes().remove(1);
     let documents = random::documents(config.vocab_size, 3);
     let cpu = Cpu::device(0).expect("there is a CPU");
-    let (model, was) = random::models::<Cpu>(&config, &cpu);
-    let (ours, our_was) = random::models::<P>(&config, device);
+    let (model, reference_model) = random::models::<Cpu>(&config, &cpu);
+    let (ours, our_reference) = random::models::<P>(&config, device);
     for ascent_cap in [None, Some(6.0)] {
         let objective = Objective { ascent_cap, ..Objective::default() }.for_model(&config, 0);
         let expected =
-            oracle::gradients(&model, &random::step(&documents, false), &objective, &was).expect("gradients");
+            oracle::gradients(&model, &random::step(&documents, false), &objective, &reference_model)
+                .expect("gradients");
         for recompute in [false, true] {
             let step = random::step(&documents, recompute);
-            let mut reference = Live::<P::Infer, P::Kernels>::new(our_was.clone());
+            let mut reference = Live::<P::Infer, P::Kernels>::new(our_reference.clone());
             let graded = gradients::<P::Train, P::Kernels>(&ours, &step, &objective, Some(&mut reference))
                 .expect("gradients");
             let figures = [
@@ -402,8 +403,8 @@ fn steps_of_the_oracle<P: Platform>(device: &DeviceOf<P>, tolerances: Tolerances
 fn again<P: Platform>(device: &DeviceOf<P>, found: &mut Found) {
     let (_, config) = random::shapes().remove(1);
     let documents = random::documents(config.vocab_size, 3);
-    let (model, was) = random::models::<P>(&config, device);
-    let mut reference = Live::<P::Infer, P::Kernels>::new(was);
+    let (model, reference_model) = random::models::<P>(&config, device);
+    let mut reference = Live::<P::Infer, P::Kernels>::new(reference_model);
     let objective = Objective::default().for_model(&config, 0);
     let mut bits = || -> Vec<Vec<u32>> {
         let step = random::step(&documents, false);

@@ -1,4 +1,4 @@
-//! Conversations, and prompts with completions, as transformers renders and encodes them.
+//! Conversations, and prompts with completions, rendered and encoded as in transformers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ fn encoder(model: &str, name: &str, template: Option<&str>, now: SystemTime) -> 
     encoder
 }
 
-/// The only time that the golden values know: 2024-07-06T15:04:05.
+/// The time of the golden values: 2024-07-06T15:04:05.
 fn now(values: &Value) -> SystemTime {
     assert_eq!(values["now"], json!("2024-07-06T15:04:05"));
     UNIX_EPOCH + Duration::from_secs(1_720_278_245)
@@ -61,7 +61,7 @@ fn assert_example(example: &Example, case: &Value, about: &str) {
 }
 
 #[test]
-fn conversations_are_rendered_and_encoded_as_by_transformers() {
+fn conversations_are_rendered_and_encoded_as_in_transformers() {
     for name in TEMPLATES {
         let values = golden_json(&format!("chat/{name}.json"));
         let cases = values["cases"].as_array().unwrap();
@@ -80,7 +80,7 @@ fn conversations_are_rendered_and_encoded_as_by_transformers() {
 }
 
 #[test]
-fn expressions_have_the_values_that_jinja_gives_them() {
+fn expressions_have_the_same_values_as_in_jinja() {
     let values = golden_json("chat/expressions.json");
     let messages = messages(&values["messages"]);
     let mut wrong = Vec::new();
@@ -100,7 +100,7 @@ fn expressions_have_the_values_that_jinja_gives_them() {
 }
 
 #[test]
-fn completions_are_predicted_from_the_first_token_that_holds_any_of_them() {
+fn completions_are_predicted_from_the_first_token_that_overlaps_them() {
     let cases = golden_json("chat/completions.json");
     for case in cases.as_array().unwrap() {
         let encoder = encoder(text(&case["model"]), "completions", None, UNIX_EPOCH);

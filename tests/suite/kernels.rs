@@ -114,7 +114,7 @@ fn bounds_that_some_tokens_have_reached_are_applied() {
     let (model, reference) = models(&config);
     let documents = documents(config.vocab_size, 3);
     let texts = documents.iter().map(|(_, example)| example);
-    // Those of another random model: about half of the tokens have reached theirs.
+    // The bounds are from another random model: about half of the tokens have reached theirs.
     let bounds = NllTable::of::<Infer, Kernels>(&reference, texts, 280).unwrap();
     let objective = Objective { ascent_model: Some("another".into()), ..Objective::default() };
     let bounded = StepDocuments { bounds: Some(&bounds), ..step(&documents, false) };

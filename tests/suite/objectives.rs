@@ -1,4 +1,4 @@
-//! Every forget loss and keep loss against plain autodiff on random documents, in one batch and in several.
+//! Every forget loss and keep loss compared with plain autodiff on random documents, in one batch and in several.
 
 use std::collections::BTreeMap;
 
@@ -59,12 +59,13 @@ fn documents(vocab: usize) -> Vec<(Set, Example)> {
 
 fn graded<K: Operations<Train> + Operations<Infer>>(
     model: &Llama<Train>,
-    was: &Llama<Infer>,
+    reference_model: &Llama<Infer>,
     step: &StepDocuments,
     objective: &Objective,
 ) -> Graded<Infer> {
     let objective = objective.for_model(model.config(), 3);
-    gradients::<Train, K>(model, step, &objective, Some(&mut Live::<Infer, K>::new(was.clone()))).unwrap()
+    gradients::<Train, K>(model, step, &objective, Some(&mut Live::<Infer, K>::new(reference_model.clone())))
+        .unwrap()
 }
 
 fn values(graded: &Graded<Infer>) -> BTreeMap<&str, Vec<f32>> {
@@ -74,21 +75,22 @@ fn values(graded: &Graded<Infer>) -> BTreeMap<&str, Vec<f32>> {
 #[test]
 fn every_loss_agrees_with_the_oracle_in_one_batch_and_in_several() {
     let (_, config) = shapes().remove(1);
-    let (model, was) = models::<Cpu>(&config, &Cpu::device(0).unwrap());
+    let (model, reference_model) = models::<Cpu>(&config, &Cpu::device(0).unwrap());
     let documents = documents(config.vocab_size);
     let all = documents.iter().flat_map(|(_, own)| std::iter::once(own).chain(&own.alternatives));
-    let nll = NllTable::of::<Infer, Kernels>(&was, all, CONTEXT).unwrap();
+    let nll = NllTable::of::<Infer, Kernels>(&reference_model, all, CONTEXT).unwrap();
     let mut step = StepDocuments::new(documents.iter().map(|(set, example)| (*set, example)), CONTEXT);
     step.reference_nll = Some(&nll);
     for objective in objectives() {
         let what = format!("{:?} with {:?}", objective.forget, objective.keep);
-        let expected = oracle::gradients(&model, &step, &objective.for_model(&config, 3), &was).unwrap();
+        let expected =
+            oracle::gradients(&model, &step, &objective.for_model(&config, 3), &reference_model).unwrap();
         let fused = |batch_tokens, recompute| {
             let step = StepDocuments { batch_tokens, recompute, ..step.clone() };
-            graded::<Kernels>(&model, &was, &step, &objective)
+            graded::<Kernels>(&model, &reference_model, &step, &objective)
         };
         let forms = [
-            ("portable", graded::<Portable>(&model, &was, &step, &objective)),
+            ("portable", graded::<Portable>(&model, &reference_model, &step, &objective)),
             ("one batch", fused(usize::MAX, false)),
             ("recomputed", fused(usize::MAX, true)),
             ("batches", fused(60, false)),

@@ -80,11 +80,11 @@ fn cached_states_equal_those_of_the_model() {
         assert!(relative_distance(&found, &expected) < 1e-6);
         assert_eq!(values(all.head()), values(live.head()));
 
-        // A document that was not asked for has no states.
+        // A document that was not requested has no states.
         let other = Example::of_text(documents[0].tokens[1..].to_vec());
         assert!(states(&mut all, &[&other]).is_err());
     }
-    // What was computed in the same layout is the same.
+    // States computed in the same layout are equal.
     let tokens = &documents[0].tokens;
     let window = Example::of_text(tokens[..CONTEXT.min(tokens.len())].to_vec());
     let window = [&window];
@@ -179,10 +179,18 @@ fn an_operation_requests_only_the_predicted_documents() {
         let mut records = Records::default();
         let model = Llama::<Train>::trainable(model.clone());
         let state = beginning(model, &corpus, &recipe);
-        let drawable = TrainingDocuments { benchmark: &benchmark, replay: Vec::new() };
+        let training_documents = TrainingDocuments { benchmark: &benchmark, replay: Vec::new() };
         let checkpointer = &mut NoCheckpoints;
         let comparison = Comparison { reference, reference_nll: None, bounds: None };
-        operate::<Train, Kernels>(state, &drawable, &recipe, comparison, checkpointer, &mut records).unwrap();
+        operate::<Train, Kernels>(
+            state,
+            &training_documents,
+            &recipe,
+            comparison,
+            checkpointer,
+            &mut records,
+        )
+        .unwrap();
         records.0
     };
     let found = operate_against(&mut cached(&model, Store::in_memory(), &drawn));

@@ -120,7 +120,7 @@ fn data() -> (Corpus, Benchmark) {
     (corpus, benchmark)
 }
 
-/// The data that says of these subjects that they are to be forgotten.
+/// Data with these subjects as unlearn documents.
 fn unlearning(subjects: impl IntoIterator<Item = String>) -> Corpus {
     let document =
         |(index, subject): (usize, String)| Document::of_text(format!("u{index}"), Some(subject), "x");
@@ -149,7 +149,7 @@ fn generated_texts_follow_from_the_seed_and_contain_nothing_refused() {
     assert_eq!(texts, write(&filter, &replay, 1).unwrap());
     assert_ne!(texts, write(&filter, &replay, 2).unwrap());
 
-    // Of a word that the model writes often, none is taken once it is a name.
+    // No text with a frequent word is accepted once that word is a subject.
     let in_words = |text: &Example| words(&encoder.decode(&text.tokens).unwrap());
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     texts.iter().flat_map(in_words).for_each(|word| *counts.entry(word).or_default() += 1);
@@ -253,7 +253,7 @@ fn replay_documents_are_sampled_with_the_retain_set() {
     let drawn = to_be_drawn(&corpus, &recipe);
     assert_eq!(drawn[&Set::Retain], (0..own + 7).collect());
     let replay: Vec<Example> = (0..7).map(|text| Example::of_text(vec![1, text, text + 1])).collect();
-    let drawable = TrainingDocuments { benchmark: &benchmark, replay: replay.clone() };
-    assert_eq!(*drawable.document(Set::Retain, own - 1), benchmark.documents(Set::Retain)[own - 1]);
-    assert_eq!(*drawable.document(Set::Retain, own + 6), replay[6]);
+    let training_documents = TrainingDocuments { benchmark: &benchmark, replay: replay.clone() };
+    assert_eq!(*training_documents.document(Set::Retain, own - 1), benchmark.documents(Set::Retain)[own - 1]);
+    assert_eq!(*training_documents.document(Set::Retain, own + 6), replay[6]);
 }

@@ -35,7 +35,7 @@ fn values(model: &Llama<Infer>) -> Vec<(String, Vec<f32>)> {
     values
 }
 
-fn drawable(benchmark: &Benchmark) -> TrainingDocuments<'_> {
+fn training_documents(benchmark: &Benchmark) -> TrainingDocuments<'_> {
     TrainingDocuments { benchmark, replay: Vec::new() }
 }
 
@@ -58,10 +58,10 @@ fn short_operation(seed: u64) -> Vec<(String, Vec<f32>)> {
     let benchmark = Benchmark::encode(&folder, &corpus, &[], &encoder).unwrap();
     let mut reference = Live::<Infer, Kernels>::new(load("llama1-mha"));
     let state = beginning(train("llama1-mha"), &corpus, &recipe);
-    let (drawable, checkpointer) = (drawable(&benchmark), &mut NoCheckpoints);
+    let (training_documents, checkpointer) = (training_documents(&benchmark), &mut NoCheckpoints);
     let (after, _) = operate::<Train, Kernels>(
         state,
-        &drawable,
+        &training_documents,
         &recipe,
         against(&mut reference),
         checkpointer,
@@ -133,7 +133,7 @@ fn steps_that_are_not_finite_are_skipped_as_often_as_the_recipe_allows() {
         let checkpointer = &mut NoCheckpoints;
         let outcome = operate::<Train, Kernels>(
             state,
-            &drawable(&benchmark),
+            &training_documents(&benchmark),
             &recipe,
             against(&mut reference),
             checkpointer,
@@ -219,7 +219,7 @@ fn gradients_of<K: Operations<Train> + Operations<Infer>>(
 }
 
 #[test]
-fn what_is_not_trained_has_no_gradient_and_the_rest_has_the_same() {
+fn untrained_parameters_have_no_gradient_and_the_gradients_of_the_others_do_not_change() {
     fn check<K: Operations<Train> + Operations<Infer>>(what: &str) {
         for variant in ["llama1-mha", "smollm2-tied"] {
             let (all, _) = gradients_of::<K>(variant, &train(variant), false);
@@ -253,9 +253,9 @@ fn what_is_not_trained_has_no_gradient_and_the_rest_has_the_same() {
 }
 
 #[test]
-fn an_operation_changes_what_is_trained_and_nothing_else() {
+fn an_operation_changes_the_trained_parameters_only() {
     const DOWN: &str = "model.layers.0.mlp.down_proj.weight";
-    // In bf16, which no update would leave as it is.
+    // In bf16, no update would leave a value unchanged.
     let (folder, config, encoder) = open("llama2-bf16");
     let text = r#"[train]
         steps = 3
@@ -271,10 +271,16 @@ fn an_operation_changes_what_is_trained_and_nothing_else() {
     let parameters = config.parameters().train_only(&recipe.train.trainable).unwrap();
     let model = Llama::trainable_in(load("llama2-bf16"), parameters);
     let state = beginning(model, &corpus, &recipe);
-    let (drawable, none) = (drawable(&benchmark), &mut NoCheckpoints);
-    let (after, _) =
-        operate::<Train, Kernels>(state, &drawable, &recipe, against(&mut reference), none, &mut Silent)
-            .unwrap();
+    let (training_documents, none) = (training_documents(&benchmark), &mut NoCheckpoints);
+    let (after, _) = operate::<Train, Kernels>(
+        state,
+        &training_documents,
+        &recipe,
+        against(&mut reference),
+        none,
+        &mut Silent,
+    )
+    .unwrap();
 
     let after = after.valid();
     let mut changed = values(&after).into_iter().zip(values(&load("llama2-bf16")));

@@ -150,7 +150,7 @@ pub struct Score {
     /// The model: a Hugging Face folder, `ORG/NAME[@REVISION]` on the hub, or `embedded`
     #[arg(long, value_name = "M", default_value = surgery_core::recipe::EMBEDDED)]
     pub model: String,
-    /// JSON lines: {"id", "text"}
+    /// JSON lines: {"id", "text"}, {"id", "prompt", "completion"} or {"id", "messages"}
     #[arg(long, value_name = "FILE.jsonl")]
     pub input: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! The backends that this binary may have: the only place that knows which were compiled in.
+//! The backends of this binary. Only this file knows which of them were compiled in.
 
 use clap::ValueEnum;
 use surgery_core::Error;
@@ -7,7 +7,7 @@ use surgery_core::platform::Platform;
 
 use crate::exit::Outcome;
 
-/// A backend's name. One that was not compiled in is a name all the same.
+/// The name of a backend, whether it was compiled in or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Name {
     /// The CPU
@@ -18,17 +18,17 @@ pub enum Name {
     Cuda,
 }
 
-/// Something to do on whatever backend was chosen.
+/// A job that runs on any backend.
 pub trait Job {
-    /// What comes out.
+    /// The result.
     type Output;
 
-    /// Does it.
+    /// Runs the job on `P`.
     fn run<P: Platform>(self) -> Outcome<Self::Output>;
 }
 
 impl Name {
-    /// All of them, the best first.
+    /// All backends, the best first.
     pub const ALL: [Name; 3] = [Name::Cuda, Name::Wgpu, Name::Ndarray];
 
     /// Whether it was compiled in.
@@ -45,7 +45,7 @@ impl Name {
         Self::ALL.into_iter().find(|name| name.is_compiled())
     }
 
-    /// Its name, which is also its feature's.
+    /// Its name, which is also the name of its feature.
     pub fn feature(self) -> &'static str {
         match self {
             Name::Ndarray => "ndarray",
@@ -54,7 +54,7 @@ impl Name {
         }
     }
 
-    /// What a binary with this backend is built by.
+    /// The command that builds a binary with this backend.
     pub fn rebuild_command(self) -> String {
         format!("cargo run -p surgery-cli --features {}", self.feature())
     }
@@ -81,7 +81,7 @@ impl Name {
     }
 }
 
-/// Runs `job` on the backend asked for, or on the best one there is.
+/// Runs `job` on the backend `name`, or on the best one compiled in.
 pub fn run<J: Job>(name: Option<Name>, job: J) -> Outcome<J::Output> {
     match name.or(Name::best()) {
         Some(name) => name.run(job),

@@ -1,4 +1,4 @@
-//! From what the user names to what the library reads: models, data folders, recipes.
+//! Opens the models, data folders and recipes that the user names.
 
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,8 @@ use crate::args::EMBEDDED_BASE;
 use crate::hub::{Hub, Name};
 use crate::terminal::Log;
 
-/// Opens the model that `source` names, and warns of files in it that disagree; a model on the hub is downloaded if
-/// the cache does not have it.
+/// Opens the model that `source` names, and warns of files in it that contradict each other. A model on the hub is
+/// downloaded if the cache does not have it.
 pub fn open_model(source: &str, log: Log) -> Result<ModelFolder> {
     let model = find_model(source, log)?;
     model.conflicts().for_each(|conflict| log.warn(conflict));
@@ -23,7 +23,7 @@ pub fn open_model(source: &str, log: Log) -> Result<ModelFolder> {
 
 fn find_model(source: &str, log: Log) -> Result<ModelFolder> {
     let local = folder(source, &MODELS);
-    // What is here, folder or file, goes before the hub.
+    // A local folder or file takes precedence over the hub.
     let Some(name) = Name::parse(source).filter(|_| local.is_err() && !Path::new(source).exists()) else {
         return ModelFolder::open(local?);
     };
@@ -32,13 +32,13 @@ fn find_model(source: &str, log: Log) -> Result<ModelFolder> {
     Ok(ModelFolder { pinned, ..ModelFolder::open(Folder::Disk(snapshot.folder))? })
 }
 
-/// Reads the data folder that `source` names; the sets in `needed` must be there.
+/// Reads the data folder that `source` names; the sets in `needed` must exist.
 pub fn open_data(source: &str, needed: &[Set], encoder: &TextEncoder) -> Result<DataFolder> {
     let folder = folder(source, &[(EMBEDDED, "embedded benchmark", surgery_datasets::benchmark)])?;
     DataFolder::open(folder, needed, encoder)
 }
 
-/// Something embedded: the source that stands for it, what messages call it, and its files.
+/// An embedded folder: its source, its name in messages, and its files.
 type Embedded = (&'static str, &'static str, fn() -> Vec<surgery_datasets::File>);
 
 const MODELS: [Embedded; 2] = [
@@ -47,14 +47,14 @@ const MODELS: [Embedded; 2] = [
 ];
 
 fn folder(source: &str, embedded: &[Embedded]) -> Result<Folder> {
-    if let Some((_, name, files)) = embedded.iter().find(|(stands_for_it, ..)| *stands_for_it == source) {
+    if let Some((_, name, files)) = embedded.iter().find(|(embedded_source, ..)| *embedded_source == source) {
         return Ok(Folder::Embedded { name: (*name).into(), files: files() });
     }
     let path = PathBuf::from(source);
     if path.is_dir() {
         return Ok(Folder::Disk(path));
     }
-    let problem = if path.exists() { "is a file, not a folder" } else { "is no folder here" };
+    let problem = if path.exists() { "is a file, not a folder" } else { "is not a local folder" };
     Err(Error::Data {
         path: source.into(),
         problem: problem.into(),
@@ -65,7 +65,7 @@ fn folder(source: &str, embedded: &[Embedded]) -> Result<Folder> {
     })
 }
 
-/// The shipped recipes: name, what it is for, text.
+/// The shipped recipes: name, purpose, text.
 pub const RECIPES: [(&str, &str, &str); 11] = [
     (
         "default",
@@ -100,30 +100,30 @@ pub const RECIPES: [(&str, &str, &str); 11] = [
     ),
     (
         "baseline",
-        "reproduce: the base, trained on what is new and what should stay",
+        "reproduce: the base model, trained on update and retain documents",
         include_str!("../recipes/baseline.toml"),
     ),
     (
         "relearn",
-        "reproduce: what a tenth of the texts to forget brings back",
+        "reproduce: relearning a tenth of the unlearn documents",
         include_str!("../recipes/relearn.toml"),
     ),
     (
         "pretrain-base",
-        "pretrain: how the embedded base model was made, from scratch",
+        "pretrain: the embedded base model, from scratch",
         include_str!("../recipes/pretrain-base.toml"),
     ),
     (
         "pretrain-embedded",
-        "pretrain: how the embedded model was made, from that base",
+        "pretrain: the embedded model, from that base model",
         include_str!("../recipes/pretrain-embedded.toml"),
     ),
 ];
 
-/// The name that stands for a recipe without a key.
+/// The name of a recipe without keys.
 pub const EMPTY: &str = "";
 
-/// Reads the recipe that `name` names: a shipped one, or a TOML file.
+/// Reads the recipe `name`, which is a shipped recipe or a TOML file.
 pub fn recipe<R: serde::de::DeserializeOwned + Check>(name: &str, overrides: &[String]) -> Result<R> {
     if let Some((name, _, text)) = RECIPES.iter().find(|(shipped, _, _)| *shipped == name) {
         return parse(&format!("recipe `{name}`"), text, overrides);
@@ -135,10 +135,13 @@ pub fn recipe<R: serde::de::DeserializeOwned + Check>(name: &str, overrides: &[S
         let shipped: Vec<&str> = RECIPES.iter().map(|(name, _, _)| *name).collect();
         return Err(Error::Recipe {
             origin: name.into(),
-            problem: format!("is neither a file nor a shipped recipe; those are: {}", shipped.join(", ")),
+            problem: format!(
+                "is neither a file nor a shipped recipe; the shipped recipes are: {}",
+                shipped.join(", ")
+            ),
         });
     }
-    /// Far longer than any recipe.
+    /// Maximum size of a recipe in bytes.
     const LIMIT: u64 = 1 << 20;
     let (folder, file) = file_in_folder(Path::new(name));
     let text = String::from_utf8(folder.read(&file, LIMIT)?).map_err(|error| {

@@ -1,4 +1,4 @@
-//! `--dry-run`: what a run would do, and what it would take.
+//! `--dry-run`: the plan of a run, with its memory and time.
 
 use serde_json::{Value, json};
 use surgery_core::data::lint::Finding;
@@ -27,7 +27,7 @@ pub fn show<P: Platform>(prepared: &Prepared<P>, as_json: bool, log: Log) -> Out
     let findings = data.lint(files, Some(recipe));
     log.findings(&findings);
     let account = fit::step_memory::<P>(recipe, &files.config, Some(data));
-    // What this process holds now, the data and the tokenizer, it will hold then too.
+    // The memory of this process, with the data and the tokenizer, will be in use then, too.
     let counted = fit::operation_memory::<P>(recipe, prepared.models(), Some(data));
     let memory = counted + resident_bytes().unwrap_or(0) + PROCESS;
     let room = P::room(device);
@@ -95,7 +95,7 @@ pub fn show<P: Platform>(prepared: &Prepared<P>, as_json: bool, log: Log) -> Out
     refusal.map_or(Ok(()), |refusal| Err(refusal.into()))
 }
 
-/// What a set holds.
+/// The size of a set.
 struct Contents {
     set: Set,
     documents: usize,
@@ -132,8 +132,8 @@ impl Contents {
     }
 }
 
-/// Bytes that a run fills besides what is counted and what a plan holds: code that a plan does not get to, stacks, holes in
-/// the allocator's heap. Measured on two cores: 12 to 25 MiB.
+/// Additional memory of a run in bytes, neither counted nor in use by a plan: code that a plan does not execute, stacks,
+/// unused parts of the allocator's heap. Measured on two cores: 12 to 25 MiB.
 const PROCESS: u64 = 16 << 20;
 
 fn of_time(seconds: f64) -> String {

@@ -1,8 +1,8 @@
-//! What a run reads and refuses before it reads a weight. A dry run goes through the same: it refuses whatever a run
-//! refuses here, with the same words.
+//! Opening and checking of a run's inputs before any weight is read. A dry run does the same, so it refuses everything that
+//! a run refuses here, with the same messages.
 //!
-//! Left to the run itself is what only its weights tell (values that are not finite, damaged data) and what only its
-//! work tells (a model that diverges, or that writes too few texts to keep; a disk that becomes full).
+//! The run itself finds only problems of its weights (values that are not finite, damaged data) and of its work (a model
+//! that diverges or generates too few replay documents; a full disk).
 
 use std::path::Path;
 
@@ -23,33 +23,33 @@ use crate::output::Output;
 use crate::report::REPORT;
 use crate::terminal::Log;
 
-/// What a run is prepared for.
+/// The purpose of the preparation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// To be run, or to go on with an unfinished run.
+    /// A new run, or an unfinished run to resume.
     Run {
-        /// Whether it goes on.
+        /// Whether to resume.
         resume: bool,
     },
-    /// Only to say what would be done: nothing is written, and that it does not fit in memory is the caller's to tell.
+    /// A plan only: nothing is written, and the caller reports a lack of memory.
     DryRun,
 }
 
-/// All that a run needs, but for the weights.
+/// Everything that a run needs, except the weights.
 pub struct Prepared<P: Platform> {
-    /// The recipe, resolved.
+    /// The resolved recipe.
     pub recipe: Recipe,
-    /// The model that is operated on.
+    /// The input model.
     pub files: ModelFolder,
-    /// The model that bounds the ascent, where the recipe has one.
+    /// The model that bounds the ascent, if the recipe has one.
     pub bounding: Option<ModelFolder>,
     /// The files of the model's weights.
     pub checkpoint: Checkpoint,
     /// The data.
     pub data: DataFolder,
-    /// Where to compute.
+    /// The device to compute on.
     pub device: DeviceOf<P>,
-    /// The output folder, where it was taken over from an unfinished run.
+    /// The output folder, if it is that of an unfinished run.
     pub output: Option<Output>,
 }
 
@@ -65,7 +65,7 @@ impl<P: Platform> Prepared<P> {
         P::check_precision(recipe.model.precision)?;
         let device = P::device(common.device)?;
         let files = open_model(&recipe.model.source, log)?;
-        // The resolved recipe must mean the same model when its branch has moved on.
+        // Pin the commit, so that the resolved recipe names the same model after its branch has changed.
         recipe.model.source = files.pinned.clone().unwrap_or(recipe.model.source);
         let bounding = bounding_model(&mut recipe, &files, log)?;
         let checkpoint = files.checkpoint()?;
@@ -91,18 +91,18 @@ impl<P: Platform> Prepared<P> {
         Ok(Self { recipe, files, bounding, checkpoint, data, device, output })
     }
 
-    /// The models that are run.
+    /// The models of the operation.
     pub fn models(&self) -> fit::Models<'_> {
         fit::Models { operated: &self.files, bounding: self.bounding.as_ref() }
     }
 
-    /// Refuses what does not fit in memory.
+    /// Refuses a run that does not fit in memory.
     pub fn check_memory(&self) -> Result<()> {
         fit::operation::<P>("", &self.recipe, self.models(), Some(&self.data), &self.device)
     }
 }
 
-/// Refuses texts in whose windows a model would not see all that it has to.
+/// Refuses texts with windows longer than a model supports.
 fn check_lengths(
     recipe: &Recipe,
     config: &LlamaConfig,
@@ -120,27 +120,27 @@ fn check_lengths(
     bounding.config.check_length(longest.min(trained))
 }
 
-/// Opens the model that bounds the ascent, where the recipe has one.
+/// Opens the model that bounds the ascent, if the recipe has one.
 pub fn bounding_model(recipe: &mut Recipe, files: &ModelFolder, log: Log) -> Result<Option<ModelFolder>> {
     let Some(source) = recipe.objective.bounding_model().map(str::to_owned) else { return Ok(None) };
     let bounding = open_model(&source, log)?;
     if let Err(error) = files.refuse_other_vocabulary(&bounding, "a bound") {
         let remedy = format!(
-            "Give a model of the same tokenizer that has never seen the texts, such as the one that this model was made \
-             from, or `{NO_MODEL}`"
+            "Give a model with the same tokenizer that has never seen the documents to unlearn, such as the base of this \
+             model, or `{NO_MODEL}`"
         );
         if source != EMBEDDED_BASE {
             return Err(Error::Recipe {
                 origin: "objective.ascent_model".into(),
                 problem: format!(
-                    "is `{source}`, which cannot bound what this model forgets ({error}). {remedy}"
+                    "is `{source}`, which cannot bound the ascent of this model ({error}). {remedy}"
                 ),
             });
         }
-        // The default recipe names it, and is used for other models too.
+        // The default recipe names this model, and is used for other models, too.
         log.warn(&format!(
-            "`objective.ascent_model` is `{source}`, which knows other tokens than this model: the ascent has no bound \
-             but `objective.ascent_cap`. {remedy}"
+            "`objective.ascent_model` is `{source}`, which has another vocabulary than this model: only \
+             `objective.ascent_cap` bounds the ascent. {remedy}"
         ));
         recipe.objective.ascent_model = Some(NO_MODEL.into());
         return Ok(None);

@@ -154,8 +154,8 @@ impl Progress {
 pub fn tell_resumed(from: Option<(usize, &Path)>, damaged: &[Error], log: Log) {
     damaged.iter().for_each(|error| log.warn(&error.to_string()));
     match from {
-        Some((step, path)) => log.info(&format!("going on after step {step}, from {}", path.display())),
-        None => log.info("there is no whole checkpoint: beginning with the first step"),
+        Some((step, path)) => log.info(&format!("resuming after step {step}, from {}", path.display())),
+        None => log.info("there is no complete checkpoint: starting with the first step"),
     }
 }
 
@@ -176,11 +176,13 @@ fn brief(record: &StepRecord) -> String {
         ("edit_unlearn", record.terms.edit_unlearn),
         ("edit_update", record.terms.edit_update),
         ("kl", record.terms.retain_kl),
+        ("keep", record.terms.keep.filter(|_| record.terms.retain_kl.is_none())),
+        ("lambda", record.terms.lambda),
     ];
     let terms = named.into_iter().filter_map(|(name, term)| Some(format!("{name} {:.2}", term?.max(0.0))));
     let mut parts = vec![format!("loss {:.3}", record.loss)];
     // With a single term, the loss is that term.
-    if [record.terms.unlearn, record.terms.retain_kl].iter().any(Option::is_some) {
+    if [record.terms.unlearn, record.terms.keep].iter().any(Option::is_some) {
         parts.extend(terms);
     }
     parts.join("  ")

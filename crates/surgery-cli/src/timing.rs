@@ -1,5 +1,5 @@
-//! How long a run will take: its parts are timed on a stand-in for the model, a small Llama of the same kind with random
-//! weights, and scaled by the operations and the bytes that the run and the stand-in need. So the answer takes about as
+//! Estimates of the time of a run. Its parts are timed on a stand-in for the model, a small Llama of the same kind with
+//! random weights, and scaled by the operations and bytes of the run and of the stand-in. So an estimate takes about as
 //! long for a large model as for a small one.
 
 use std::time::Instant;
@@ -27,43 +27,43 @@ use surgery_core::training::MidRunEvaluation;
 
 use crate::fit;
 
-/// How long a run will take, in seconds, and what that follows from.
+/// The estimated time of a run in seconds.
 pub struct Estimate {
-    /// Of training, with the writing of texts to keep.
+    /// Time of the training, with the generation of replay documents.
     pub train: f64,
-    /// Of evaluation.
+    /// Time of the evaluations.
     pub evaluate: f64,
-    /// The model that was timed.
+    /// The timed model and the method, for the user.
     pub basis: String,
 }
 
-/// The sizes of stand-ins, the smallest first: values of matrices in all. A fast device needs a large one to show its
-/// speed.
+/// The sizes of stand-ins, the smallest first, in values of all matrices. A fast device reaches its speed on a large one
+/// only.
 const SIZES: [usize; 2] = [12_000_000, 100_000_000];
-/// Tokens of a step of theirs: the fewer, the more of the time goes into what a step does once. With 432, the gradients
-/// of a model of 135M parameters were foreseen to take twice as long as they did.
+/// Tokens of a stand-in's step. With fewer tokens, the fixed costs of a step weigh more: with 432, the estimate for the
+/// gradients of a model with 135M parameters was twice too high.
 const TOKENS: usize = 1024;
-/// A round that takes less says too little, where a larger stand-in is to be had.
+/// Minimum time of a round in seconds. If a round takes less, a larger stand-in is timed if there is one.
 const SHORTEST_ROUND: f64 = 0.15;
-/// Rounds are repeated for this long, in seconds, or until there are so many; the median counts.
+/// Rounds are repeated for this time in seconds, or until there are `MOST_ROUNDS`. The median counts.
 const REPEATED_FOR: f64 = 1.0;
 const MOST_ROUNDS: usize = 3;
-/// Texts that are written at once, at most, and tokens of each.
+/// Maximum number of texts that are generated at once, and tokens of each.
 const TEXTS_WRITTEN: usize = 128;
 const TOKENS_WRITTEN: usize = 4;
-/// Tokens of the text that is written alone.
+/// Tokens of the text that is generated alone.
 const TOKENS_ALONE: usize = 16;
-/// Steps whose documents are drawn, to see how long they are on average.
+/// Maximum number of steps whose documents are sampled for their mean length.
 const STEPS_SEEN: usize = 32;
 
-/// Times what `recipe` asks for, where a stand-in fits in memory: none otherwise.
+/// Estimates the time of a run of `recipe`; `None` if no stand-in fits in memory.
 pub fn estimate<P: Platform>(
     recipe: &Recipe,
     config: &LlamaConfig,
     data: &DataFolder,
     device: &DeviceOf<P>,
 ) -> Result<Option<Estimate>> {
-    // A text that is written is to have as many tokens as were asked for.
+    // Without end tokens, a generated text has as many tokens as were asked for.
     let config = &LlamaConfig { eos_token_ids: Vec::new(), ..config.clone() };
     let whole = Amounts::of_run(recipe, config, data);
     let mut found = None;
@@ -89,8 +89,8 @@ pub fn estimate<P: Platform>(
     Ok(found)
 }
 
-/// A shape of at most about so many values in matrices: fewer blocks and a smaller vocabulary, in the same proportion,
-/// since a head costs more than its products; and where one block is too large, narrower ones.
+/// A shape with at most about `most` values in matrices. It has fewer blocks and a smaller vocabulary, in the same
+/// proportion, because a head costs more than its products. If one block is too large, blocks are narrower.
 fn shrunk(config: &LlamaConfig, most: usize) -> LlamaConfig {
     let mut shape = config.clone();
     let [blocks, head, _] = values(config);
@@ -98,7 +98,7 @@ fn shrunk(config: &LlamaConfig, most: usize) -> LlamaConfig {
     let narrower = (block_values(config) / of_blocks).sqrt().max(1.0).ceil() as usize;
     if narrower > 1 {
         let part = |size: usize| (size / narrower).max(1);
-        // Query heads are a multiple of key heads.
+        // The number of query heads stays a multiple of the number of key heads.
         let group = config.num_attention_heads / config.num_key_value_heads;
         shape.num_key_value_heads = part(config.num_key_value_heads);
         shape.num_attention_heads = shape.num_key_value_heads * group;
@@ -112,37 +112,39 @@ fn shrunk(config: &LlamaConfig, most: usize) -> LlamaConfig {
     shape
 }
 
-/// The values of a block's matrices.
+/// Number of values of a block's matrices.
 fn block_values(config: &LlamaConfig) -> f64 {
     values(config)[0] / config.num_hidden_layers as f64
 }
 
-/// The values of all blocks' matrices, of the head's, and of the model.
+/// Number of values of all blocks' matrices, of the head, and of the model.
 fn values(config: &LlamaConfig) -> [f64; 3] {
     let parameters = config.parameters();
     [parameters.block_matrices(), parameters.head().size(), parameters.values()].map(|count| count as f64)
 }
 
-/// How much of each kind of work there is: multiplications and additions, or bytes in units of what a value takes.
+/// The amount of each kind of work, in arithmetic operations or in values read from memory.
 #[derive(Debug, Clone, Copy, Default)]
 struct Amounts {
-    /// Steps without their updates.
+    /// Operations of steps without their updates.
     gradients: f64,
-    /// Updates, by the parameters that they go over.
+    /// Values that updates read.
     updates: f64,
-    /// Documents that are measured, and questions.
+    /// Operations of evaluations of documents.
     documents: f64,
+    /// Operations of evaluations of questions.
     questions: f64,
-    /// Texts that are written many at once, and one by one: by the weights that they read.
+    /// Operations of texts that are generated many at once.
     written: f64,
+    /// Weights read for texts that are generated one by one.
     alone: f64,
 }
 
-/// What texts a model is run over.
+/// The total length of some texts.
 #[derive(Debug, Clone, Copy, Default)]
 struct Texts {
     tokens: f64,
-    /// Σ of the squares of the windows' lengths.
+    /// The sum of the squares of the windows' lengths.
     squares: f64,
 }
 
@@ -155,13 +157,13 @@ impl Texts {
         })
     }
 
-    /// The operations of all blocks on them.
+    /// The operations of all blocks on these texts.
     fn through_blocks(self, config: &LlamaConfig) -> f64 {
         let width = (config.num_attention_heads * config.head_dim * config.num_hidden_layers) as f64;
         2.0 * self.tokens * values(config)[0] + 2.0 * self.squares * width
     }
 
-    /// Those of one product with the head.
+    /// The operations of one product with the head.
     fn through_head(self, config: &LlamaConfig) -> f64 {
         2.0 * self.tokens * values(config)[1]
     }
@@ -185,13 +187,13 @@ fn step_operations(recipe: &Recipe, config: &LlamaConfig, step: &StepDocuments) 
     let all = texts(&|_| true);
     let compared = texts(&|set| objective.usage(set).of_reference().is_some());
     let measured_first = texts(&|set| objective.needs(set).nll);
-    // There, twice as much back, and there once more where that is not kept.
+    // A forward pass counts 1, the backward pass 2, and a second forward pass with `recompute` 1 more.
     let passes = if recipe.train.recompute { 4.0 } else { 3.0 };
     let reference = match recipe.train.reference {
         ReferenceForm::Live => compared.through_blocks(config),
         ReferenceForm::Cached => 0.0,
     };
-    // In a step of several batches, a loss that is measured first takes a forward pass of its own.
+    // In a step of several batches, NLLs that are measured first take a forward pass of their own.
     let first = match all.tokens > step.batch_tokens as f64 {
         true => measured_first.measured(config),
         false => measured_first.through_head(config),
@@ -218,18 +220,18 @@ fn questions_of(benchmark: &Benchmark) -> impl Iterator<Item = &EncodedQuestion>
 }
 
 impl Amounts {
-    /// Those of a run on a model of this shape.
+    /// The work of a run on a model of this shape.
     fn of_run(recipe: &Recipe, config: &LlamaConfig, data: &DataFolder) -> Self {
         let benchmark = &data.benchmark;
         let longest = evaluate::context(config);
         let (train, replay) = (&recipe.train, &recipe.replay);
         let context = config.context(train.max_tokens);
-        let drawable = TrainingDocuments { benchmark, replay: stand_ins(replay, context) };
+        let all_documents = TrainingDocuments { benchmark, replay: stand_ins(replay, context) };
         let mut sampler = sampler(&data.corpus, recipe);
         let seen = train.steps.min(STEPS_SEEN);
         let drawn: f64 = (1..=seen)
             .map(|number| {
-                let drawn = drawable.drawn(&sampler.draw(), number);
+                let drawn = all_documents.drawn(&sampler.draw(), number);
                 step_operations(recipe, config, &step_of(recipe, drawn, context))
             })
             .sum();
@@ -239,7 +241,8 @@ impl Amounts {
         };
         let questions =
             |benchmark: &Benchmark| of_questions(questions_of(benchmark).cloned().collect(), config);
-        // Before, after, and of a sample on the way; after, what should stay is held to the reference.
+        // Evaluations before and after training, and mid-run evaluations on a sample. The one after training also compares
+        // retain documents with the reference.
         let mid_run = MidRunEvaluation::new(benchmark, train.evaluate_every);
         let (evaluations, sample) = mid_run.in_steps(train.steps);
         let kept = Texts::of(benchmark.kept(), longest);
@@ -251,7 +254,7 @@ impl Amounts {
         let observed = Texts::of(observed, longest).through_blocks(config);
         let written = (replay.documents * replay.max_tokens.min(context)) as f64;
         let written = Texts { tokens: written, squares: written * replay.max_tokens as f64 };
-        // Continuations are written one by one, before and after.
+        // Continuations are generated one by one, before and after training.
         let continued: usize = prompts(benchmark, longest).iter().map(|prompt| prompt.most).sum();
         let [blocks, head, _] = values(config);
         Self {
@@ -267,7 +270,7 @@ impl Amounts {
     }
 }
 
-/// A stand-in, and what it is timed on.
+/// A stand-in, and the step, documents and questions that it is timed on.
 struct Bench<'a, P: Platform> {
     recipe: &'a Recipe,
     config: LlamaConfig,
@@ -281,7 +284,7 @@ struct Bench<'a, P: Platform> {
     context: usize,
     documents: Vec<Example>,
     questions: Vec<EncodedQuestion>,
-    /// What a round takes of each kind of work.
+    /// The amount of each kind of work in a round.
     amounts: Amounts,
 }
 
@@ -296,10 +299,10 @@ impl<'a, P: Platform> Bench<'a, P> {
         let vocab = config.vocab_size as u32;
         let known = |example: &Example, most: usize| shortened(example, vocab, most);
         let context = config.context(recipe.train.max_tokens);
-        let drawable =
+        let all_documents =
             TrainingDocuments { benchmark: &data.benchmark, replay: stand_ins(&recipe.replay, context) };
-        let draw = sampler(&data.corpus, recipe).draw();
-        let drawn = drawable.drawn(&draw, 1);
+        let sample = sampler(&data.corpus, recipe).draw();
+        let drawn = all_documents.drawn(&sample, 1);
         let step = some(&drawn, |document| document.example.len(), tokens)
             .map(|document| (document.set, known(document.example, tokens)))
             .collect::<Vec<_>>();
@@ -377,7 +380,7 @@ impl<'a, P: Platform> Bench<'a, P> {
         self.step.iter().map(|(set, example)| StepDocument { set: *set, example, alternative: 0 }).collect()
     }
 
-    /// The seconds that each kind of work takes once.
+    /// Times each kind of work once, in seconds.
     fn round(&mut self) -> Result<Amounts> {
         let Self { recipe, model, trained, reference, optimizer, documents, questions, .. } = self;
         let mut seconds = Amounts::default();
@@ -412,7 +415,7 @@ impl<'a, P: Platform> Bench<'a, P> {
         Ok(seconds)
     }
 
-    /// What `whole` takes, by the median of `rounds`.
+    /// The estimated time of `whole`, from the median of `rounds`.
     fn scaled(&self, rounds: &[Amounts], whole: &Amounts, config: &LlamaConfig) -> Estimate {
         let part = |of: fn(&Amounts) -> f64| {
             let mut seconds: Vec<f64> = rounds.iter().map(of).collect();
@@ -451,13 +454,13 @@ fn shortened(example: &Example, vocab: u32, most: usize) -> Example {
     let predicted: Vec<_> = clipped.filter(|range| !range.is_empty()).collect();
     let alternatives = example.alternatives.iter().map(|other| shortened(other, vocab, most)).collect();
     match predicted.is_empty() {
-        // The prompt alone is as long.
+        // No predicted token is left: predict all tokens instead.
         true => Example { alternatives, ..Example::of_text(tokens) },
         false => Example { tokens, predicted, alternatives },
     }
 }
 
-/// Runs something, and adds the seconds that it took to `sum`.
+/// Runs `work`, and adds its time in seconds to `sum`.
 fn timed<T>(sum: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let started = Instant::now();
     let done = work();
@@ -465,7 +468,7 @@ fn timed<T>(sum: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
     done
 }
 
-/// Some of `all`, evenly spread, of about so many tokens in all; at least one where there is one.
+/// Some of `all`, evenly spread, with about `tokens` tokens together; at least one, unless `all` is empty.
 fn some<T>(all: &[T], length: impl Fn(&T) -> usize, tokens: usize) -> impl Iterator<Item = &T> {
     let total: usize = all.iter().map(length).sum();
     all.iter().step_by(total.div_ceil(tokens).max(1))

@@ -1,5 +1,4 @@
-//! `surgery import`, on the binary: what is written of small files in each format, what is left out, and how bad
-//! input ends.
+//! Tests of `surgery import`: the data folders of small files in each format, omitted entries, and errors.
 
 mod common;
 
@@ -9,7 +8,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-/// An empty folder of this name for one test, which is also where its commands run.
+/// An empty folder with this name for one test. Its commands run there.
 fn scratch(name: &str) -> PathBuf {
     common::scratch("import", name)
 }
@@ -24,7 +23,7 @@ fn surgery(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_surgery")).args(arguments).current_dir(folder).output().unwrap()
 }
 
-/// Imports into `out`; returns what it says as JSON.
+/// Imports into `out`, and returns the JSON output.
 #[track_caller]
 fn import(folder: &Path, arguments: &[&str]) -> Value {
     let output = surgery(folder, &[&["import"], arguments, &["--output", "out", "--json"]].concat());
@@ -33,7 +32,7 @@ fn import(folder: &Path, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Runs an import that must fail with this code and name these culprits, and leave nothing.
+/// Runs an import that must fail with this code, name all of `named` and leave no files.
 #[track_caller]
 fn fail(folder: &Path, arguments: &[&str], code: i32, named: &[&str]) {
     let output = surgery(folder, &[&["import"], arguments, &["--output", "out"]].concat());
@@ -52,7 +51,7 @@ fn lines(folder: &Path, file: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// What a key is in each line of a file.
+/// The value of a key in each line of a file.
 fn column(folder: &Path, file: &str, key: &str) -> Vec<Value> {
     lines(folder, file).into_iter().map(|line| line[key].clone()).collect()
 }

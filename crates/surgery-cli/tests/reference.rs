@@ -1,4 +1,4 @@
-//! Both forms of the reference, on the binary: the same results, and nothing of it is left behind.
+//! Tests of the binary with both forms of the reference: the results are the same, and its files are removed.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// The report of a short run with the reference in this form, and the lines of its metrics.
+/// The report of a short run with this form of the reference, and the lines of its metrics.
 fn run(folder: &Path, form: &str) -> (Value, Vec<Value>) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
     let output = Command::new(env!("CARGO_BIN_EXE_surgery"))

@@ -195,7 +195,7 @@ fn adamw_kernel<P: Float, G: Float, N: Size>(
     }
 }
 
-/// As [`OptimizerKernels::adamw`](surgery_core::kernels::OptimizerKernels::adamw), in place where nobody else holds what it changes.
+/// As [`OptimizerKernels::adamw`](surgery_core::kernels::OptimizerKernels::adamw), in place for tensors that are not shared.
 pub(crate) fn adamw<R: CubeRuntime>(
     state: [CubeTensor<R>; 3],
     gradient: CubeTensor<R>,

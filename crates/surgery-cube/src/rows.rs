@@ -346,7 +346,7 @@ fn kl_kernel(
 }
 
 /// The targets that the logits are compared with.
-pub(crate) enum Held<R: CubeRuntime> {
+pub(crate) enum LossTargets<R: CubeRuntime> {
     /// The next tokens, `[rows]`.
     Tokens(CubeTensor<R>),
     /// The reference's logits, `[rows, vocab]` in f32.
@@ -357,7 +357,7 @@ pub(crate) enum Held<R: CubeRuntime> {
 /// gradient of the weighted sum, in place if they are not shared. Without coefficients, they are unchanged.
 pub(crate) fn losses<R: CubeRuntime>(
     logits: CubeTensor<R>,
-    held: Held<R>,
+    targets: LossTargets<R>,
     coefficients: Option<CubeTensor<R>>,
 ) -> (CubeTensor<R>, CubeTensor<R>) {
     let gradient = coefficients.is_some();
@@ -369,8 +369,8 @@ pub(crate) fn losses<R: CubeRuntime>(
     let coefficients = coefficients.unwrap_or_else(|| empty(&logits, [1], DType::F32));
     let (client, cubes, block) = (logits.client.clone(), Cubes::of(rows), BLOCK as usize);
     let (weights, out, z) = (array(contiguous(coefficients)), array(losses.clone()), array(logits.clone()));
-    match held {
-        Held::Tokens(tokens) => {
+    match targets {
+        LossTargets::Tokens(tokens) => {
             let tokens = array(contiguous(tokens));
             nll_kernel::launch::<R>(
                 &client,
@@ -385,7 +385,7 @@ pub(crate) fn losses<R: CubeRuntime>(
                 block,
             );
         }
-        Held::Reference(reference) => {
+        LossTargets::Reference(reference) => {
             let reference = array(contiguous(reference));
             kl_kernel::launch::<R>(
                 &client,

@@ -1,5 +1,5 @@
-//! The head on contiguous floats: losses of predictions, and their gradient in closed form. Logits exist for one
-//! chunk of positions, or without a gradient for one tile of it.
+//! The head on contiguous floats: losses of predictions, and their gradient in closed form. Memory holds the logits of one
+//! chunk of positions, or without a gradient of one tile of a chunk.
 
 use rayon::prelude::*;
 use surgery_core::kernels::{TokenLoss, TokenLosses};
@@ -25,7 +25,7 @@ fn log_sum_body<const FMA: bool>(x: &[f32], most: f32) -> f32 {
     most + total(lanes).ln()
 }
 vectorised!(
-    /// `ln Σ e^x`, `most` being the largest of `x`.
+    /// `ln Σ e^x`; `most` is the maximum of `x`.
     fn log_sum_from(x: &[f32], most: f32) -> f32 = log_sum_body
 );
 
@@ -35,42 +35,43 @@ fn log_sum(x: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn kl_body<const FMA: bool>(z: &mut [f32], was: &[f32], log_sums: [f32; 2], coefficient: f32) -> f32 {
-    let [log_sum, log_sum_was] = log_sums;
+fn kl_body<const FMA: bool>(z: &mut [f32], reference: &[f32], log_sums: [f32; 2], coefficient: f32) -> f32 {
+    let [log_sum, reference_log_sum] = log_sums;
     let mut lanes = [0.0; LANES];
-    let step = |z: &mut f32, was: f32, lane: &mut f32| {
-        let (log_q, log_p) = (*z - log_sum, was - log_sum_was);
+    let step = |z: &mut f32, reference: f32, lane: &mut f32| {
+        let (log_q, log_p) = (*z - log_sum, reference - reference_log_sum);
         let (q, p) = (exp::<FMA>(log_q), exp::<FMA>(log_p));
         *lane += fma::<FMA>(p, log_p - log_q, q - p);
         *z = coefficient * (q - p);
     };
-    let ((whole, rest), (whole_was, rest_was)) = (z.as_chunks_mut::<LANES>(), was.as_chunks::<LANES>());
-    for (z, was) in whole.iter_mut().zip(whole_was) {
-        for (lane, (z, was)) in lanes.iter_mut().zip(z.iter_mut().zip(was)) {
-            step(z, *was, lane);
+    let ((whole, rest), (reference_whole, reference_rest)) =
+        (z.as_chunks_mut::<LANES>(), reference.as_chunks::<LANES>());
+    for (z, reference) in whole.iter_mut().zip(reference_whole) {
+        for (lane, (z, reference)) in lanes.iter_mut().zip(z.iter_mut().zip(reference)) {
+            step(z, *reference, lane);
         }
     }
-    for (lane, (z, was)) in lanes.iter_mut().zip(rest.iter_mut().zip(rest_was)) {
-        step(z, *was, lane);
+    for (lane, (z, reference)) in lanes.iter_mut().zip(rest.iter_mut().zip(reference_rest)) {
+        step(z, *reference, lane);
     }
     total(lanes)
 }
 vectorised!(
     /// `Σ p (log p - log q) + q - p` of two rows of logits with their log-sums; `z` becomes `coefficient (q - p)`,
     /// its gradient.
-    fn kl_of_row(z: &mut [f32], was: &[f32], log_sums: [f32; 2], coefficient: f32) -> f32 = kl_body
+    fn kl_of_row(z: &mut [f32], reference: &[f32], log_sums: [f32; 2], coefficient: f32) -> f32 = kl_body
 );
 
-/// Some predictions of one kind; one value a position.
+/// Predictions of one kind, with one value for each position.
 #[derive(Clone, Copy)]
 pub(crate) struct Predicted<'a> {
-    /// The loss of each.
+    /// The kind of loss.
     pub(crate) loss: TokenLoss,
-    /// The tokens that follow; not read for the reference's own distribution.
+    /// The predicted tokens; unused if the target is the reference's unshifted distribution.
     pub(crate) tokens: &'a [u32],
-    /// By how much the whole loss grows with each loss.
+    /// The coefficient of each loss.
     pub(crate) coefficients: &'a [f32],
-    /// Whether the NLL of each token is measured beside its loss.
+    /// Whether to measure the NLL of each token, too.
     pub(crate) is_nll_wanted: bool,
     /// The reference's hidden states, `[positions, width]`, and its head, `[vocab, width]`.
     pub(crate) reference: Option<(&'a [f32], &'a [f32])>,
@@ -113,7 +114,7 @@ pub(crate) struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// A head's matrix, packed; the reference's may be of another width than the model's.
+    /// A packed matrix of a head. The reference's may have another width than the model's.
     fn logits(&self, matrix: &[f32]) -> Panels {
         Panels::new(Matrix::new(matrix, [self.vocab, matrix.len() / self.vocab]).transposed())
     }
@@ -131,8 +132,8 @@ impl Head<'_> {
         losses
     }
 
-    /// Adds the gradients of `Σ coefficient · loss` over some positions: to `g_hidden` at `positions`, and to
-    /// `g_matrix`. `hidden` is `[rows, hidden]`. Gives the losses, and the NLLs where they are wanted.
+    /// Adds the gradients of `Σ coefficient · loss` over some positions to `g_hidden` at `positions` and to `g_matrix`.
+    /// `hidden` is `[rows, hidden]`. Returns the losses, and the NLLs if they are wanted.
     pub(crate) fn gradient(
         &self,
         hidden: &[f32],
@@ -186,7 +187,7 @@ impl Head<'_> {
         predicted.reference.map(|(_, matrix)| self.logits(matrix))
     }
 
-    /// The losses of positions from `first` on, and their NLLs where they are wanted; in `z` the gradients of their logits,
+    /// The losses of positions from `first` on, and their NLLs if they are wanted. `z` becomes the gradients of their logits,
     /// times coefficients.
     #[allow(clippy::too_many_arguments)]
     fn rows(

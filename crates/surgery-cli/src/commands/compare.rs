@@ -1,4 +1,4 @@
-//! `surgery compare`: evaluates two checkpoints and reports them as a run reports before and after.
+//! `surgery compare`: evaluates two models, and reports them like the model before and after a run.
 
 use std::time::Instant;
 
@@ -56,8 +56,8 @@ impl crate::backend::Job for Job {
         let mut reference = Live::<P::Infer, P::Kernels>::new(model.clone());
         let against = Against::Reference(&mut reference);
         let after = inspect::<P>(&other, &data.benchmark, &prompts, against, &mut progress)?;
-        for seen in [&before, &after] {
-            if let Some((what, value)) = seen.evaluation.not_finite() {
+        for inspection in [&before, &after] {
+            if let Some((what, value)) = inspection.evaluation.not_finite() {
                 return Err(Error::not_computable(&what, value).into());
             }
         }

@@ -1,4 +1,4 @@
-//! `surgery eval`: what a model knows, set by set.
+//! `surgery eval`: evaluates a model on each set.
 
 use surgery_core::Error;
 use surgery_core::evaluate::{Against, evaluate};

@@ -17,7 +17,7 @@ use clap::CommandFactory;
 use crate::args::{Args, Command, Run};
 use crate::exit::{Failure, Outcome};
 
-/// Does what the command line asks.
+/// Runs the command of the command line.
 pub fn run(args: Args) -> Outcome {
     let common = args.common;
     match args.command.unwrap_or_else(|| Command::Run(Run::default())) {

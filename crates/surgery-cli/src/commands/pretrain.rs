@@ -1,4 +1,4 @@
-//! `surgery pretrain`: θ_pre, θ_baseline, or a model from nothing.
+//! `surgery pretrain`: trains θ_pre, θ_baseline, or a model from scratch.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! `surgery reproduce`: the paper's table (section 4), with what each model cost, and what comes back.
+//! `surgery reproduce`: the paper's table (section 4), with the cost of each model, and an attempt to relearn.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -29,11 +29,11 @@ use crate::progress::{EVALUATIONS, METRICS, Metrics, Progress, read_lines};
 use crate::report::{Priced, table_of_models};
 use crate::terminal::{Log, print, print_json};
 
-/// Points within which the surgery is to come of the baseline.
+/// Percentage points below the baseline's final accuracy that count as having reached it.
 const WITHIN: f64 = 5.0;
-/// One in so many texts to forget is learnt again.
+/// One in this many unlearn documents is learnt again.
 const RELEARNT: usize = 10;
-/// Evaluations of the baseline on its way.
+/// Number of mid-run evaluations of the baseline.
 const POINTS: usize = 60;
 /// The recipes that may be overridden.
 const NAMES: [&str; 4] = ["default", "paper", "baseline", "relearn"];
@@ -44,25 +44,26 @@ pub struct Job {
     pub common: Common,
 }
 
-/// What came out.
+/// The results.
 #[derive(Debug, Serialize)]
 struct Outcomes {
     /// The rows of the table.
     models: Vec<Priced>,
-    /// How θ_surgery's costs compare with those of θ_baseline.
+    /// The cost of θ_surgery compared with that of θ_baseline.
     cost: CostOfUpdate,
-    /// What comes back of what was forgotten.
+    /// The accuracies after relearning.
     relearning: Vec<Relearnt>,
-    /// Where the models and the reports of the runs are.
+    /// The folder of the models and of the reports of the runs.
     output: String,
 }
 
-/// What θ_baseline and θ_surgery pay to know what is new; accuracies on the validation half of edit_update's questions.
+/// The tokens with which θ_baseline and θ_surgery learn the update documents. Accuracies are on the validation half of
+/// edit_update's questions.
 #[derive(Debug, Serialize)]
 struct CostOfUpdate {
     baseline_accuracy: f64,
     surgery_accuracy: f64,
-    /// Tokens after which θ_baseline first came within 5 points of its final accuracy.
+    /// Tokens after which θ_baseline first was within 5 points of its final accuracy.
     baseline_tokens: usize,
     surgery_tokens: usize,
     /// θ_surgery's tokens over θ_baseline's.
@@ -74,14 +75,14 @@ struct CostOfUpdate {
 struct Relearnt {
     model: String,
     before: f64,
-    /// On all subjects.
+    /// Accuracy on all subjects.
     after: f64,
-    /// On those whose texts were not learnt again.
+    /// Accuracy on the subjects whose texts were not learnt again.
     after_of_others: f64,
     steps: usize,
 }
 
-/// All that the models are made from.
+/// The inputs from which the models are made.
 struct Bench<'a, P: Platform> {
     data: &'a DataFolder,
     output: &'a Path,
@@ -136,7 +137,7 @@ impl crate::backend::Job for Job {
         models.push(Priced::unpaid("θ_pre", operated.0));
         models.push(row);
         let theta_surgery = ModelFolder::open(Folder::Disk(output.join("surgery").join("model")))?;
-        let cost = cost_of_baseline.beside(&operated.1);
+        let cost = cost_of_baseline.compare(&operated.1);
         models.extend([operated.1, Priced { name: "θ_surgery (paper)".into(), ..plain.1 }]);
 
         let mut relearning = Vec::new();
@@ -147,13 +148,13 @@ impl crate::backend::Job for Job {
         let outcomes = Outcomes { models, cost, relearning, output: output.display().to_string() };
         let json = serde_json::to_string_pretty(&outcomes).expect("strings and numbers");
         write_text(&output.join("reproduce.json"), &format!("{json}\n"))?;
-        if common.json { print_json(&outcomes) } else { print(&outcomes.told()) }
+        if common.json { print_json(&outcomes) } else { print(&outcomes.summary()) }
     }
 }
 
 impl Outcomes {
-    /// As a person reads it.
-    fn told(&self) -> String {
+    /// The results as text.
+    fn summary(&self) -> String {
         let CostOfUpdate { baseline_accuracy, surgery_accuracy, baseline_tokens, surgery_tokens, ratio } =
             &self.cost;
         let mut text = format!(
@@ -172,14 +173,14 @@ impl Outcomes {
     }
 }
 
-/// How θ_baseline came to know what is new.
+/// The accuracy of θ_baseline on update questions during its training.
 struct Learning {
-    /// Tokens so far and accuracy, evaluation by evaluation.
+    /// Tokens so far and accuracy, at each mid-run evaluation.
     points: Vec<(usize, f64)>,
 }
 
 impl Learning {
-    fn beside(&self, surgery: &Priced) -> CostOfUpdate {
+    fn compare(&self, surgery: &Priced) -> CostOfUpdate {
         let last = self.points.last().map_or(f64::NAN, |(_, accuracy)| *accuracy);
         let near = self.points.iter().find(|(_, accuracy)| *accuracy >= last - WITHIN);
         let baseline_tokens = near.map_or(0, |(tokens, _)| *tokens);
@@ -205,7 +206,7 @@ impl<P: Platform> Bench<'_, P> {
         Ok(found)
     }
 
-    /// A model as it came.
+    /// Evaluates an input model.
     fn measured(&self, name: &str, files: &ModelFolder) -> Result<Priced> {
         self.log.info(name);
         Ok(Priced::unpaid(name, self.evaluated(&files.load::<P>(Precision::F32, self.device)?)?))
@@ -236,9 +237,9 @@ impl<P: Platform> Bench<'_, P> {
             Llama::load(&base.config, &checkpoint, recipe.model.precision, self.device)?;
         let every = recipe.train.steps.div_ceil(POINTS).max(1);
         let questions = questions_of(&self.data.benchmark, Set::EditUpdate, Split::Validation);
-        let way = MidRunEvaluation::of(questions, every);
+        let mid_run = MidRunEvaluation::of(questions, every);
         let (model, cost) = self
-            .pretrained(model, &documents, recipe, Some(way), &mut progress)
+            .pretrained(model, &documents, recipe, Some(mid_run), &mut progress)
             .map_err(|error| progress.explain(error))?;
         progress.finish();
         let dtype = recipe.model.save_dtype;
@@ -264,7 +265,7 @@ impl<P: Platform> Bench<'_, P> {
         Ok((row, Learning { points }))
     }
 
-    /// Operates by `recipe`, as `surgery run` does: the model before, and after.
+    /// Performs the operation of `recipe`, as `surgery run` does. Returns the evaluations before and after.
     fn surgery(
         &self,
         name: &str,
@@ -286,7 +287,7 @@ impl<P: Platform> Bench<'_, P> {
         Ok((report.before, priced))
     }
 
-    /// Trains a model on a part of what it is not to know, and asks about all of it.
+    /// Trains a model on a part of the unlearn documents, and evaluates it on questions about all of them.
     fn relearn(
         &self,
         name: &str,
@@ -318,7 +319,7 @@ impl<P: Platform> Bench<'_, P> {
         })
     }
 
-    /// Whom each test question of unlearn is about, and whether it was answered rightly.
+    /// The subject of each test question of unlearn, and whether it was answered correctly.
     fn unlearn_answers(&self, model: &Llama<P::Infer>) -> Result<Vec<(Option<&str>, bool)>> {
         let questions = questions_of(&self.data.benchmark, Set::Unlearn, Split::Test);
         let (_, details) =
@@ -337,13 +338,13 @@ impl<P: Platform> Bench<'_, P> {
     }
 }
 
-/// The share of right answers.
+/// The share of correct answers in percent.
 fn percent<'a>(answers: impl IntoIterator<Item = (Option<&'a str>, bool)>) -> f64 {
     let right: Vec<bool> = answers.into_iter().map(|(_, right)| right).collect();
     100.0 * right.iter().filter(|right| **right).count() as f64 / right.len() as f64
 }
 
-/// The questions of one half of one set; no documents.
+/// The questions of one half of one set, without documents.
 fn questions_of(benchmark: &Benchmark, set: Set, half: Split) -> Benchmark {
     let of_set = benchmark.questions.iter().filter(|(name, _)| name == set.name());
     let of_half = of_set.map(|(name, all)| {
@@ -353,8 +354,8 @@ fn questions_of(benchmark: &Benchmark, set: Set, half: Split) -> Benchmark {
     Benchmark { sets: Vec::new(), questions: of_half.collect() }
 }
 
-/// What is new and what should stay, in the paper's proportion: beside one text of every subject, every retain text
-/// once. Where a subject has several wordings, the retain texts are repeated as often.
+/// Update and retain documents in the paper's proportion: one text of every subject, and every retain text once. If a
+/// subject has several wordings, the retain texts are repeated as often.
 fn in_proportion(data: &DataFolder) -> Vec<Example> {
     let new = data.benchmark.documents(Set::EditUpdate);
     let name = |document: &'_ Document| document.subject.clone().unwrap_or_else(|| document.id.clone());
@@ -367,14 +368,14 @@ fn in_proportion(data: &DataFolder) -> Vec<Example> {
     new.iter().chain(repeated).cloned().collect()
 }
 
-/// The table is about questions.
+/// Refuses data without the questions that the table needs.
 fn refuse_without_questions(data: &DataFolder) -> Result<()> {
     for set in [Set::Unlearn, Set::EditUpdate] {
         if !data.questions.iter().any(|questions| questions.name == set.name()) {
             return Err(Error::Data {
                 path: data.folder.label(&format!("questions/{set}.jsonl")),
                 problem: "is missing".into(),
-                remedy: "the paper's table needs questions on what is to be forgotten and what is new".into(),
+                remedy: "the paper's table needs questions about unlearn and update documents".into(),
             });
         }
     }

@@ -1,4 +1,4 @@
-//! `surgery run`: evaluate, operate, evaluate, report.
+//! `surgery run`: evaluates the model, trains it, evaluates it again and writes a report.
 
 use std::path::{Path, PathBuf};
 
@@ -79,7 +79,7 @@ impl crate::backend::Job for Job {
     }
 }
 
-/// An operation that leaves in `output` what a run leaves.
+/// An operation with the records and logs of a run, in `output`.
 pub fn operation<'a>(
     recipe: &'a Recipe,
     model: &'a ModelFolder,
@@ -91,7 +91,7 @@ pub fn operation<'a>(
     Operation { recipe, model, bounding, data, output, resume, records: &RECORDS, logs: &LOGS }
 }
 
-/// Performs an operation, and writes all that a run leaves.
+/// Performs an operation, and writes all output files of a run.
 pub fn perform<P: Platform>(operation: &Operation, device: &DeviceOf<P>, log: Log) -> Result<Report> {
     let Operation { recipe, model, data, output, .. } = *operation;
     let resolved = toml::to_string(recipe).expect("a recipe is TOML");
@@ -99,8 +99,8 @@ pub fn perform<P: Platform>(operation: &Operation, device: &DeviceOf<P>, log: Lo
     log.findings(&data.lint(model, Some(recipe)));
     if operation.loads_the_reference_again(&model.checkpoint()?) {
         log.info(
-            "the reference's states of all documents that should stay would take more of the disk than the \
-             model: only those that a step draws are kept, and the evaluation after loads the model again",
+            "the reference's states of all retain documents would take more disk space than the model: only those of \
+             documents in steps are stored, and the evaluation after training loads the model again",
         );
     }
     let mut progress = Progress::recording(log, output, Metrics::Surgery)?.resumable("run", output);

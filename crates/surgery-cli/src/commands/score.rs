@@ -35,7 +35,7 @@ impl crate::backend::Job for Job {
         log.findings(&control_tokens(&file, &texts, &files.encoder));
         let path = folder.label(&file);
         let encode = |document: &Document| match &document.content {
-            // A text that predicts nothing has no NLL, which is no fault.
+            // A text without a predicted token has no NLL; that is not an error.
             Content::Text(text) => Ok(Example::of_text(files.encoder.encode(text)?)),
             _ => encode(&path, document, &files.encoder),
         };

@@ -1,5 +1,5 @@
-//! Whatever a run refuses before it reads a weight, a dry run refuses with the same code and the same words, and writes
-//! nothing; and what a dry run says of the time.
+//! A dry run refuses everything that a run refuses before it reads a weight, with the same exit code and message, and
+//! writes nothing. It also estimates the time.
 
 use std::fs;
 use std::path::Path;
@@ -35,14 +35,14 @@ fn changed_data(folder: &Path, name: &str, file: &str, text: &str) {
     fs::write(to.join(file), text).unwrap();
 }
 
-/// What a command ends with, and the errors among what it says.
+/// The exit code of a command, and the lines of its error message.
 fn end(folder: &Path, arguments: &[&str]) -> (Option<i32>, Vec<String>) {
     let output = surgery(folder, arguments);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!said.contains("internal error"), "{arguments:?}: {said}");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!errors.contains("internal error"), "{arguments:?}: {errors}");
     (
         output.status.code(),
-        said.lines().skip_while(|line| !line.starts_with("error")).map(str::to_owned).collect(),
+        errors.lines().skip_while(|line| !line.starts_with("error")).map(str::to_owned).collect(),
     )
 }
 
@@ -79,7 +79,7 @@ fn a_dry_run_refuses_what_a_run_refuses() {
     fs::write(folder.join("full/notes"), "mine").unwrap();
     fs::write(folder.join("file"), "").unwrap();
     fs::write(folder.join("bad.toml"), "[train]\nstep = 3\n").unwrap();
-    fs::write(folder.join("runs"), "a file in the place of the folder of runs").unwrap();
+    fs::write(folder.join("runs"), "a file instead of the folder of runs").unwrap();
 
     let (sound, data) = (model("llama1-mha"), data());
     let model = |name: &'static str| vec!["--model", name];
@@ -120,7 +120,7 @@ fn a_dry_run_refuses_what_a_run_refuses() {
         (3, vec!["--data", "sound", "--output", "sound"]),
         (3, to("missing/..")),
         (8, to("file/out")),
-        // Without a folder named, `runs` is the one, which is a file here.
+        // The default folder is `runs`, which is a file here.
         (8, vec![]),
     ];
     let listing = || {
@@ -146,10 +146,10 @@ fn a_dry_run_refuses_what_a_run_refuses() {
         assert_eq!(listing(), before, "{case:?} left something");
     }
     let glob = ["--set", "train.trainable=[\"*\", \"model.layers.{7..9}.*\"]"];
-    let (_, said) =
+    let (_, errors) =
         end(&folder, &[&["run", "paper", "--model", &sound, "--data", &data][..], &glob].concat());
     for named in ["train.trainable", "`model.layers.{7..9}.*`", "`model.layers.1.mlp.down_proj.weight`"] {
-        assert!(said.concat().contains(named), "{said:?} does not name {named}");
+        assert!(errors.concat().contains(named), "{errors:?} does not name {named}");
     }
     let by_file = ["run", "bad.toml", "--model", &sound, "--data", &data, "--output", "new"];
     let ran = end(&folder, &by_file);
@@ -158,7 +158,7 @@ fn a_dry_run_refuses_what_a_run_refuses() {
 }
 
 #[test]
-fn a_folder_that_may_not_be_written_is_refused_by_a_dry_run_too() {
+fn a_dry_run_refuses_a_folder_without_write_permission() {
     use std::os::unix::fs::PermissionsExt;
     let folder = scratch("locked");
     let locked = folder.join("locked");
@@ -180,7 +180,7 @@ fn a_folder_that_may_not_be_written_is_refused_by_a_dry_run_too() {
 #[test]
 fn a_dry_run_of_a_large_shape_takes_seconds() {
     let folder = scratch("large");
-    // 1.2 GB of weights that nobody reads: a header, and a hole.
+    // 1.2 GB of weights that nobody reads: a header, and a hole in the file.
     let changes = json!({
         "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24, "num_attention_heads": 16,
         "num_key_value_heads": 16, "head_dim": 64, "vocab_size": 32000, "tie_word_embeddings": true,
@@ -195,6 +195,6 @@ fn a_dry_run_of_a_large_shape_takes_seconds() {
         plan["train_seconds"].as_f64().unwrap() > 1.0 && plan["evaluate_seconds"].as_f64().unwrap() > 0.1
     );
     assert!(plan["time_basis"].as_str().unwrap().contains("stand-in"), "{plan}");
-    // On a machine of two cores that does other work too, 5 s; before, the model's own head and blocks were timed.
+    // It takes 5 s on a busy machine with two cores. Timing the model's own head and blocks would take much longer.
     assert!(seconds < 30.0, "{seconds} s");
 }

@@ -1,4 +1,4 @@
-//! What may be wrong with the data is told, counted, and stops nothing.
+//! Probable mistakes in the data are reported and counted, and do not stop a command.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use super::{data, data_with, fail, golden, model, scratch, succeed, surgery};
 
-/// A file of the golden data with `more` lines behind its own.
+/// A file of the golden data, with the lines `more` appended.
 fn with_more(file: &str, more: &[Value]) -> String {
     let mut text = fs::read_to_string(golden("steps/data").join(file)).unwrap();
     more.iter().for_each(|line| text.push_str(&format!("{line}\n")));
     text
 }
 
-/// The golden data with one fault of each kind that is in the data.
+/// The golden data with one mistake of each kind.
 fn faulty(folder: &Path) -> String {
     let unlearn: Value = fs::read_to_string(golden("steps/data/unlearn.jsonl"))
         .unwrap()
@@ -37,7 +37,7 @@ fn faulty(folder: &Path) -> String {
     data
 }
 
-/// Adds what an evaluation trips over: questions that cannot be asked, and tokens in writing.
+/// Adds mistakes that matter for an evaluation: unusable questions, and control tokens in texts.
 fn faulty_to_read(data: &str) {
     let question = |id: &str, question: &str, options: [&str; 3]| json!({ "id": id, "question": question, "options": options, "answer": 1, "split": "test" });
     let file = "questions/general.jsonl";
@@ -54,7 +54,7 @@ fn faulty_to_read(data: &str) {
     fs::write(Path::new(data).join(file), with_more(file, &more)).unwrap();
 }
 
-/// The findings that [`faulty_to_read`] must give, each with its file.
+/// The findings about the mistakes of [`faulty_to_read`]: kind, file and a part of the message.
 const TO_READ: [(&str, &str, &str); 5] = [
     ("equal_options", "questions/general.jsonl", "\"twice\": options 1 and 2 are \"oak\", one of them right"),
     (
@@ -84,11 +84,11 @@ fn finding<'a>(findings: &'a Value, kind: &str, file: &str) -> &'a Value {
 }
 
 #[test]
-fn findings_are_told_counted_and_stop_nothing() {
+fn findings_are_reported_and_counted_and_stop_no_command() {
     let folder = scratch("findings");
     let (model, data) = (model("llama1-mha"), faulty(&folder));
     let arguments = ["run", "paper", "--model", &model, "--data", &data, "--set", "train.max_tokens=24"];
-    let told = |more: &[&str]| {
+    let outputs = |more: &[&str]| {
         let output = surgery(&folder, &[&arguments[..], more].concat());
         let errors = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(0), "{errors}");
@@ -102,20 +102,20 @@ fn findings_are_told_counted_and_stop_nothing() {
         ("document_split", "retain.jsonl", "longer than a window of 24 tokens"),
     ];
     let expected = [&expected[..], &TO_READ].concat();
-    let (plan, warnings) = told(&["--dry-run"]);
-    let (json, _) = told(&["--dry-run", "--json"]);
+    let (plan, warnings) = outputs(&["--dry-run"]);
+    let (json, _) = outputs(&["--dry-run", "--json"]);
     let json: Value = serde_json::from_str(&json).unwrap();
-    let (report, running) = told(&["--output", "out", "--json", "--set", "train.steps=1"]);
+    let (report, warnings_of_run) = outputs(&["--output", "out", "--json", "--set", "train.steps=1"]);
     let report: Value = serde_json::from_str(&report).unwrap();
     let page = fs::read_to_string(folder.join("out/report.html")).unwrap();
     assert!(page.contains("Problems in the data"));
-    for (kind, file, told) in expected {
+    for (kind, file, message) in expected {
         let one = finding(&json["findings"], kind, file);
         assert!(one["count"].as_u64() >= Some(1), "{one}");
-        assert_eq!(finding(&report["findings"], kind, file), one, "a run counts what a dry run counts");
+        assert_eq!(finding(&report["findings"], kind, file), one, "a run has the findings of a dry run");
         let warning = format!("warning: {file}: {} ", one["count"]);
-        for warnings in [&warnings, &running] {
-            let line = warnings.lines().find(|line| line.starts_with(&warning) && line.contains(told));
+        for warnings in [&warnings, &warnings_of_run] {
+            let line = warnings.lines().find(|line| line.starts_with(&warning) && line.contains(message));
             assert!(line.is_some(), "{kind} in {warnings}");
         }
         let counted = format!("{file}: {} {}", one["count"], one["problem"].as_str().unwrap());
@@ -132,12 +132,12 @@ fn findings_are_told_counted_and_stop_nothing() {
         .map(|finding| finding["count"].as_u64().unwrap())
         .sum();
     assert_eq!(report["documents_split"], split);
-    let (_, quiet) = told(&["--dry-run", "-q"]);
+    let (_, quiet) = outputs(&["--dry-run", "-q"]);
     assert_eq!(quiet, "");
 }
 
 #[test]
-fn what_a_model_reads_is_looked_at_by_every_command_that_reads_it() {
+fn every_command_that_reads_texts_checks_them() {
     let folder = scratch("read");
     let model = model("llama1-mha");
     let data = data_with(&folder, "data", "retain.jsonl", Some(&with_more("retain.jsonl", &[])));
@@ -154,10 +154,10 @@ fn what_a_model_reads_is_looked_at_by_every_command_that_reads_it() {
     for arguments in [&["eval", "--model", &model, "--data", &data, "--json"][..], &compare] {
         let warnings = warned(arguments);
         assert_eq!(warnings.len(), TO_READ.len(), "{warnings:?}");
-        for (_, file, told) in TO_READ {
+        for (_, file, message) in TO_READ {
             let begins = format!("warning: {file}: ");
             assert!(
-                warnings.iter().any(|line| line.starts_with(&begins) && line.contains(told)),
+                warnings.iter().any(|line| line.starts_with(&begins) && line.contains(message)),
                 "{warnings:?}"
             );
         }
@@ -172,7 +172,7 @@ fn what_a_model_reads_is_looked_at_by_every_command_that_reads_it() {
         json!({ "id": "c", "text": "pots and pans" }),
     ];
     fs::write(folder.join("in.jsonl"), texts.map(|text| format!("{text}\n")).concat()).unwrap();
-    let told = [
+    let expected = [
         "warning: in.jsonl: 1 text(s) that contain \"</s>\", a control token of this model (\"b\")",
         "warning: in.jsonl: 1 text(s) that contain \"<s>\", a control token of this model (\"a\")",
     ];
@@ -190,14 +190,15 @@ fn what_a_model_reads_is_looked_at_by_every_command_that_reads_it() {
     for arguments in [&["score", "--model", &model, "--input", "in.jsonl"][..], &pretrain] {
         let warnings = warned(arguments);
         assert!(
-            warnings.len() == 2 && warnings.iter().zip(told).all(|(line, told)| line.starts_with(told)),
+            warnings.len() == 2
+                && warnings.iter().zip(expected).all(|(line, expected)| line.starts_with(expected)),
             "{warnings:?}"
         );
     }
 }
 
 #[test]
-fn a_model_without_a_bos_token_writes_its_texts_and_one_without_any_is_refused_by_the_plan() {
+fn replay_starts_from_the_eos_token_if_there_is_no_bos_token_and_is_refused_without_both() {
     let folder = scratch("bos");
     let (model, data) = (model("smollm2-tied"), data());
     let of = |model: &str, more: &[&str]| -> Vec<String> {
@@ -233,7 +234,7 @@ fn a_model_without_a_bos_token_writes_its_texts_and_one_without_any_is_refused_b
     for file in ["config.json", "generation_config.json"] {
         let path = copy.join(file);
         let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        // A missing key would have transformers' default.
+        // If the key were missing, transformers' default would apply.
         for key in ["bos_token_id", "eos_token_id"] {
             config[key] = Value::Null;
         }
@@ -252,7 +253,7 @@ fn a_model_without_a_bos_token_writes_its_texts_and_one_without_any_is_refused_b
 }
 
 #[test]
-fn texts_to_forget_without_a_subject_are_told_where_the_model_writes() {
+fn unlearn_documents_without_a_subject_are_reported_if_replay_is_enabled() {
     let folder = scratch("subjects");
     let data = data_with(
         &folder,
@@ -273,7 +274,7 @@ fn texts_to_forget_without_a_subject_are_told_where_the_model_writes() {
     assert!(!plan["findings"].to_string().contains("forget_without_subject"));
 }
 
-/// A copy of a model's folder, to be changed.
+/// A copy of a model's folder.
 fn copy_of(model: &str, folder: &Path) -> PathBuf {
     let copy = folder.join("model");
     fs::create_dir(&copy).unwrap();
@@ -285,7 +286,7 @@ fn copy_of(model: &str, folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_text_that_must_go_and_stay_stops_a_run_and_its_plan() {
+fn a_text_to_unlearn_and_to_retain_is_refused_by_a_run_and_a_dry_run() {
     let folder = scratch("contradiction");
     let model = model("llama1-mha");
     for set in ["unlearn", "edit_unlearn"] {
@@ -298,7 +299,7 @@ fn a_text_that_must_go_and_stay_stops_a_run_and_its_plan() {
         fail(&folder, &run, 3, &named);
         fail(&folder, &[&run[..], &["--dry-run"]].concat(), 3, &named);
         assert!(!folder.join("out").exists());
-        // With no weight on what should stay there is no contradiction, but still something to be told.
+        // With weight 0 for retain documents, there is no contradiction, but still a finding.
         let plan = [&run[..], &["--dry-run", "--json", "-q", "--set", "objective.retain=0"]].concat();
         let plan: Value = serde_json::from_str(&succeed(&folder, &plan)).unwrap();
         finding(&plan["findings"], "near_duplicate", &format!("{set}.jsonl"));
@@ -306,7 +307,7 @@ fn a_text_that_must_go_and_stay_stops_a_run_and_its_plan() {
 }
 
 #[test]
-fn tokens_that_the_model_cannot_read_are_told() {
+fn tokens_without_a_row_in_the_model_are_reported() {
     let folder = scratch("rows");
     let copy = copy_of(&model("llama1-mha"), &folder);
     let file = copy.join("tokenizer.json");

@@ -1,4 +1,4 @@
-//! The command line's contract, on the binary: results, exit codes, and what a run leaves behind.
+//! Tests of the binary: results, exit codes and output files of commands.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -35,7 +35,7 @@ fn data() -> String {
     golden("steps/data").to_str().unwrap().to_owned()
 }
 
-/// An empty folder of this name for one test, which is also where its commands run.
+/// An empty folder with this name for one test. Its commands run there.
 fn scratch(name: &str) -> PathBuf {
     common::scratch("cli", name)
 }
@@ -53,8 +53,7 @@ fn succeed(folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Runs a command that must fail with this code and name these culprits, without a panic and without a word
-/// on standard output.
+/// Runs a command that must fail with this code and name all of `named`, without a panic and without standard output.
 #[track_caller]
 fn fail(folder: &Path, arguments: &[&str], code: i32, named: &[&str]) {
     let output = surgery(folder, arguments);
@@ -130,7 +129,7 @@ fn a_run_leaves_what_the_contract_says() {
     let weights = |run: &str| fs::read(folder.join(run).join("model/model.safetensors")).unwrap();
     assert!(weights("out") == weights("again"), "the same recipe gave other weights");
 
-    // "After" is what an evaluation of the written model says.
+    // The evaluation "after" equals one of the written model.
     let found = succeed(
         &folder,
         &["eval", "--model", "out/model", "--data", &data, "--reference", &model, "--json", "-q"],
@@ -138,12 +137,12 @@ fn a_run_leaves_what_the_contract_says() {
     let found: Value = serde_json::from_str(&found).unwrap();
     assert_eq!(found, report["after"]);
 
-    // A folder that holds a run is refused, and so is an input folder.
+    // A folder with a run is refused, and so is an input folder.
     let again = ["run", "--model", &model, "--data", &data, "--output"];
     fail(&folder, &[&again[..], &["out"]].concat(), 3, &["out", "--output"]);
     fail(&folder, &[&again[..], &[&data]].concat(), 3, &["input folder"]);
     fail(&folder, &[&again[..], &["out/missing/.."]].concat(), 3, &["out/missing/.."]);
-    // One that cannot be made is told before any work.
+    // A folder that cannot be created is refused before any work.
     fs::write(folder.join("file"), "").unwrap();
     fail(&folder, &[&again[..], &["file/out"]].concat(), 8, &["file/out"]);
 }
@@ -163,7 +162,7 @@ fn a_run_of_no_steps_changes_nothing() {
 }
 
 #[test]
-fn a_dry_run_tells_and_writes_nothing() {
+fn a_dry_run_prints_a_plan_and_writes_nothing() {
     let folder = scratch("dry-run");
     let (model, data) = (model("llama1-mha"), data());
     let arguments = ["run", "paper", "--model", &model, "--data", &data, "--dry-run", "--json"];
@@ -177,8 +176,8 @@ fn a_dry_run_tells_and_writes_nothing() {
 }
 
 #[test]
-fn evaluations_on_the_way_are_written_down() {
-    let folder = scratch("on-the-way");
+fn mid_run_evaluations_are_written() {
+    let folder = scratch("mid-run");
     let (model, data) = (model("mqa"), data());
     let overrides = ["--set", "train.steps=4", "--set", "train.evaluate_every=2"];
     let arguments = ["run", "paper", "--model", &model, "--data", &data, "--output", "out", "-q"];
@@ -190,7 +189,7 @@ fn evaluations_on_the_way_are_written_down() {
 }
 
 #[test]
-fn scores_are_one_line_a_text_in_order() {
+fn score_prints_one_line_for_each_text_in_order() {
     let folder = scratch("score");
     for variant in ["smollm2-tied", "llama2-bf16"] {
         let expected = golden_json(&format!("expected/{variant}.json"));
@@ -216,7 +215,7 @@ fn scores_are_one_line_a_text_in_order() {
 }
 
 #[test]
-fn generation_is_that_of_transformers() {
+fn generation_equals_that_of_transformers() {
     let folder = scratch("generate");
     for variant in ["llama32-tied", "mistral"] {
         let expected = golden_json(&format!("expected/{variant}.json"));
@@ -248,7 +247,7 @@ fn pretraining_writes_a_model_that_loads() {
     assert_eq!(fs::read_to_string(folder.join("a/metrics.jsonl")).unwrap().lines().count(), 3);
     succeed(&folder, &["generate", "--model", "a/model", "--prompt", "The", "--max-new-tokens", "3"]);
 
-    // Without a recipe: the model continues, in the dtype it came in.
+    // Without a recipe, the model is trained further, in the dtype of its checkpoint.
     let files = format!("data.files=[{:?}]", documents.to_str().unwrap());
     let model = model("llama3-gqa");
     let arguments =
@@ -258,8 +257,8 @@ fn pretraining_writes_a_model_that_loads() {
 }
 
 #[test]
-fn recipes_and_the_machine_can_be_looked_at() {
-    let folder = scratch("look");
+fn recipes_and_the_machine_are_described() {
+    let folder = scratch("describe");
     let list = succeed(&folder, &["recipe", "ls"]);
     for name in ["default", "paper", "pretrain-embedded"] {
         assert!(list.contains(name));
@@ -369,7 +368,7 @@ fn bad_data_ends_in_3_and_names_file_and_line() {
 }
 
 #[test]
-fn lines_may_end_and_begin_as_windows_writes_them() {
+fn lines_with_a_byte_order_mark_and_windows_line_ends_are_read() {
     let folder = scratch("windows-lines");
     let text = "\u{feff}{\"id\": \"a\", \"text\": \"A text.\"}\r\n{\"id\": \"b\", \"text\": \"\"}\r\n";
     fs::write(folder.join("in.jsonl"), text).unwrap();
@@ -405,10 +404,10 @@ fn bad_recipes_and_models_end_in_3() {
     fail(&folder, &["eval", "--model", "no/such/model", "--data", &data], 3, &["no/such/model"]);
     fail(&folder, &["run", "--model", &data, "--data", &data], 3, &["config.json"]);
 
-    // The tokenizer library panics at both of these; the program does not, nor does it show that one was caught.
+    // The tokenizer library panics at both of these. The program must not panic or show a caught panic.
     let broken = folder.join("tokenizer");
     fs::create_dir(&broken).unwrap();
-    // One that is used as it stands: of others the normalizer is not even read.
+    // The tokenizer.json of this model is used unchanged. Of other models, the normalizer is not even read.
     for entry in fs::read_dir(golden("models/llama3-gqa")).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), broken.join(entry.file_name())).unwrap();
@@ -437,28 +436,28 @@ fn a_diverging_run_ends_in_5_and_leaves_no_model() {
     fail(&folder, &[&arguments[..], &overrides].concat(), 5, &["step", "learning_rate"]);
     assert!(!folder.join("out/model").exists());
 
-    // The last step's update has no step after it that would notice.
+    // No later step checks the update of the last step.
     let arguments = ["run", "paper", "--model", &model, "--data", &data, "--output", "last", "-q"];
     let overrides = ["--set", "optimizer.learning_rate=1e39", "--set", "train.steps=1"];
     fail(&folder, &[&arguments[..], &overrides].concat(), 5, &["step 1", "diverged"]);
     assert!(!folder.join("last/model").exists());
 }
 
-/// The default operation, as the README shows it: what must go is gone, what is new is known, the rest stays.
+/// The default operation in the README: unlearn documents are gone, update documents are known, the rest does not change.
 #[test]
-fn the_default_operation_forgets_learns_and_keeps() {
+fn the_default_operation_unlearns_updates_and_retains() {
     let folder = scratch("default");
     let report: Value = serde_json::from_str(&succeed(&folder, &["--json", "-q"])).unwrap();
     let accuracy = |part: &str, set: &str| report[part]["accuracy"][set]["test"].as_f64().unwrap();
     for set in ["unlearn", "edit_unlearn"] {
         assert!(accuracy("before", set) > 75.0, "{set} was known: {}", accuracy("before", set));
-        assert!(accuracy("after", set) < 42.0, "{set} is forgotten: {}", accuracy("after", set));
+        assert!(accuracy("after", set) < 42.0, "{set} is unlearned: {}", accuracy("after", set));
     }
     assert!(accuracy("difference", "edit_update") > 50.0, "{}", accuracy("difference", "edit_update"));
     for set in ["retain", "retain_heldout"] {
-        assert!(accuracy("difference", set) > -4.5, "{set} is kept: {}", accuracy("difference", set));
+        assert!(accuracy("difference", set) > -4.5, "{set} is retained: {}", accuracy("difference", set));
     }
-    // What the model wrote to keep asks nothing that it is asked, and is no text that is held out.
+    // Replay documents contain no question and no held-out text.
     let written = fs::read_to_string(folder.join("runs/0001/written.jsonl")).unwrap();
     assert_eq!(written.lines().count(), 1200);
     assert_eq!(report["texts_written"], 1200);
@@ -477,7 +476,7 @@ fn the_default_operation_forgets_learns_and_keeps() {
     }
     assert!(report["after"]["kl"]["retain"].as_f64().unwrap() < 0.05);
     assert!(folder.join("runs/0001/model/model.safetensors").exists());
-    // It took the memory that a plan foresees.
+    // A plan estimates the peak memory within 10 %.
     if cfg!(all(target_os = "linux", target_env = "gnu")) {
         let plan: Value = serde_json::from_str(&succeed(&folder, &["run", "--dry-run", "--json"])).unwrap();
         let [foreseen, taken] =

@@ -1,5 +1,5 @@
-//! What does not fit in memory is refused before it is loaded, with what would fit; the address space is limited by the
-//! shell that starts the program.
+//! A command that does not fit in memory is refused before it loads anything, with settings that would fit. The shell that
+//! starts the program limits the address space.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use super::{data, golden, model, scratch, surgery};
 
-/// Runs a command that may map so many KiB.
+/// Runs a command with an address space of `limit` KiB.
 fn within(folder: &Path, limit: u64, arguments: &[&str]) -> Output {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -v {limit}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_surgery")]);
     command.args(arguments).current_dir(folder).output().unwrap()
 }
 
-/// What a refusal says, after it has been held to be one.
+/// The message of a command that must be refused.
 #[track_caller]
 fn refusal(output: &Output) -> String {
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -28,7 +28,7 @@ fn refusal(output: &Output) -> String {
     errors
 }
 
-/// The MiB that a refusal says are missing.
+/// The MiB that are missing according to a refusal.
 #[track_caller]
 fn missing(refusal: &str) -> u64 {
     let number = |before: &str| -> u64 {
@@ -38,11 +38,11 @@ fn missing(refusal: &str) -> u64 {
     number("would take ") - number("has room for ")
 }
 
-/// Gives a command little more than what a process can start in, and then what each refusal says is missing, until it
-/// succeeds: the KiB that it then had, and the refusals.
+/// Runs a command with little more memory than a process needs to start, and then with the memory that each refusal asks
+/// for, until it succeeds. Returns the last limit in KiB, and the refusals.
 #[track_caller]
 fn climb(folder: &Path, arguments: &[&str]) -> (u64, Vec<String>) {
-    // What a refusal cannot tell, for it sees no room at all: what the threads will reserve.
+    // Include the memory that threads reserve, because a refusal with no room at all does not count it.
     let threads = std::thread::available_parallelism().unwrap().get() as u64 + 1;
     let mut limit = (40 + 66 * threads) << 10;
     let mut refusals = Vec::new();
@@ -59,7 +59,7 @@ fn climb(folder: &Path, arguments: &[&str]) -> (u64, Vec<String>) {
     }
 }
 
-/// A folder with what a model needs besides its weights, of a golden model's tokenizer and another shape.
+/// A model folder without weights, with a golden model's tokenizer and another shape.
 pub(super) fn shape(folder: &Path, name: &str, changes: &Value) -> PathBuf {
     let path = folder.join(name);
     fs::create_dir(&path).unwrap();
@@ -73,7 +73,7 @@ pub(super) fn shape(folder: &Path, name: &str, changes: &Value) -> PathBuf {
     path
 }
 
-/// A checkpoint of hundreds of gigabytes that takes no place.
+/// A checkpoint of hundreds of gigabytes that takes no disk space.
 fn giant(folder: &Path) -> String {
     let changes = json!({
         "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 1000, "vocab_size": 32000,
@@ -83,8 +83,8 @@ fn giant(folder: &Path) -> String {
     folder.join("giant").to_str().unwrap().to_owned()
 }
 
-/// A checkpoint of a golden model's tokenizer and another shape, with as many key heads as query heads and a tied head.
-/// It takes no place: its one file has a header and a hole.
+/// A checkpoint with a golden model's tokenizer and another shape, with as many key heads as query heads and a tied head.
+/// It takes no disk space, because its one file has a header and a hole.
 pub(super) fn hollow(folder: &Path, name: &str, changes: &Value) {
     let path = shape(folder, name, changes);
     let size = |key: &str| changes[key].as_u64().unwrap();
@@ -119,27 +119,27 @@ pub(super) fn hollow(folder: &Path, name: &str, changes: &Value) {
 }
 
 #[test]
-fn a_run_is_refused_until_it_has_what_it_asks_for() {
+fn a_run_is_refused_until_it_has_the_memory_that_it_asks_for() {
     let folder = scratch("memory-run");
     let (model, data) = (model("llama1-mha"), data());
     let run = ["run", "paper", "--model", &model, "--data", &data, "--output", "out", "-q"];
     let (limit, refusals) = climb(&folder, &[&run[..], &["--set", "train.steps=2"]].concat());
     assert!(!refusals.is_empty());
     assert!(folder.join("out/model/model.safetensors").exists());
-    // No more was asked for than such a process may be expected to take.
+    // The refusals asked for a plausible amount only.
     let threads = std::thread::available_parallelism().unwrap().get() as u64;
     assert!(limit < (300 + 66 * threads) << 10, "{limit} KiB");
 }
 
 #[test]
-fn the_remedies_that_a_refusal_names_do_fit() {
+fn the_remedies_of_a_refusal_fit() {
     let folder = scratch("memory-remedies");
     let wider = json!({
         "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 4,
         "num_key_value_heads": 4,
     });
     shape(&folder, "shape", &wider);
-    // Long texts of few questions: what a step keeps is most of what it takes.
+    // Long texts: most of the memory of a step is activations.
     let line =
         |id: usize| json!({ "id": id.to_string(), "text": format!("{id} {}", "a long text ".repeat(60)) });
     let texts: Vec<String> = (0..16).map(|id| line(id).to_string()).collect();
@@ -152,7 +152,7 @@ fn the_remedies_that_a_refusal_names_do_fit() {
     let last = refusals.last().unwrap();
     assert!(last.contains("train.recompute = true"), "{last}");
 
-    // A third less: each remedy that is named then completes.
+    // With a third less memory, the command completes with each remedy.
     let less = limit - limit / 3;
     let refused = refusal(&within(&folder, less, &pretrain));
     let (_, named) = refused.split_once("would fit with ").unwrap_or_else(|| panic!("{refused}"));
@@ -168,7 +168,7 @@ fn the_remedies_that_a_refusal_names_do_fit() {
 }
 
 #[test]
-fn commands_that_train_nothing_are_refused_too() {
+fn commands_without_training_are_refused_too() {
     let folder = scratch("memory-others");
     let (one, data) = (model("llama1-mha"), data());
     fs::write(folder.join("in.jsonl"), r#"{"id": "a", "text": "A text."}"#).unwrap();
@@ -202,7 +202,7 @@ fn a_long_prompt_takes_memory_in_proportion_to_its_length() {
     let pretrain = ["pretrain", "--model", "shape", "--output", "made", "-q", "--set", files];
     let fresh = ["--set", "model.from_scratch=true", "--set", "train.steps=0"];
     super::succeed(&folder, &[&pretrain[..], &fresh].concat());
-    // Its scores alone would be 32 heads of some thousand tokens by as many: more than a gigabyte.
+    // A matrix of attention scores, 32 heads of thousands of tokens squared, would take more than a gigabyte.
     let prompt = "a long text ".repeat(600);
     let generate = ["generate", "--model", "made/model", "--prompt", &prompt, "--max-new-tokens", "2", "-q"];
     let (limit, refusals) = climb(&folder, &[&generate[..], &["--json"]].concat());
@@ -228,7 +228,7 @@ fn a_giant_is_refused_before_it_is_loaded() {
         assert!(refused.contains("GiB") && refused.contains("smaller model"), "{refused}");
     }
     assert!(!folder.join("out").exists());
-    // A plan of it is shown all the same.
+    // A dry run shows the plan nevertheless.
     let plan = surgery(&folder, &["run", "paper", "--model", &giant, "--data", &data, "--dry-run", "--json"]);
     refusal(&plan);
     let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();

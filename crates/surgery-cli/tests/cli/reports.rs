@@ -1,4 +1,4 @@
-//! What sets models side by side: the report's page, `compare` and `reproduce`.
+//! Comparisons of models: the report's page, `compare` and `reproduce`.
 
 use std::fs;
 
@@ -32,14 +32,17 @@ fn the_page_of_a_run_shows_everything_and_needs_no_network() {
         .filter(|file| file["file"].as_str().unwrap().ends_with("model.safetensors"))
         .map(|file| &file["sha256"])
         .collect();
-    // What went in, and what came out.
+    // The input model and the output model.
     assert!(of_model.len() == 2 && of_model[0] != of_model[1], "{of_model:?}");
     assert!(hashes.iter().all(|file| page.contains(file["sha256"].as_str().unwrap())));
     assert!(report["fluency"]["ratio"].as_f64().unwrap() > 0.0);
     let evaluations = fs::read_to_string(folder.join("out/evaluations.jsonl")).unwrap();
     assert_eq!(evaluations.lines().count(), 3);
     let last: Value = serde_json::from_str(evaluations.lines().last().unwrap()).unwrap();
-    assert!(last["accuracy"]["unlearn"]["test"].is_null(), "validation questions only on the way");
+    assert!(
+        last["accuracy"]["unlearn"]["test"].is_null(),
+        "mid-run evaluations use validation questions only"
+    );
 }
 
 #[test]
@@ -56,7 +59,7 @@ fn a_model_compared_with_itself_has_not_changed() {
     assert!((same["fluency"]["ratio"].as_f64().unwrap() - 1.0).abs() < 1e-9);
     let differ = compare(&other, "differ");
     assert!(differ["after"]["kl"]["retain"].as_f64().unwrap() > 1e-4);
-    // The same as `eval` says of the second against the first.
+    // `eval` gives the same results for the second model with the first as reference.
     let arguments = ["eval", "--model", &other, "--reference", &one, "--data", &data, "--json"];
     let alone: Value = serde_json::from_str(&succeed(&folder, &arguments)).unwrap();
     assert_eq!(alone, differ["after"]);
@@ -68,7 +71,7 @@ fn a_model_compared_with_itself_has_not_changed() {
 }
 
 #[test]
-fn reproducing_prints_every_model_and_leaves_those_it_made() {
+fn reproduce_prints_every_model_and_writes_the_trained_ones() {
     let folder = scratch("reproduce");
     let (pre, base, data) = (model("llama1-mha-perturbed"), model("llama1-mha"), data());
     let arguments =
@@ -97,7 +100,7 @@ fn reproducing_prints_every_model_and_leaves_those_it_made() {
         let sum: u64 = tokens.map(|tokens| tokens.as_u64().unwrap()).sum();
         assert_eq!(row["tokens"].as_u64(), Some(sum), "{folder_of}");
     }
-    // The model that was trained is the one that was measured.
+    // The written model is the one in the table.
     let arguments = ["eval", "--model", "out/baseline/model", "--data", &data, "--json"];
     let alone: Value = serde_json::from_str(&succeed(&folder, &arguments)).unwrap();
     assert_eq!(alone["perplexity"], models[2]["evaluation"]["perplexity"]);
@@ -110,7 +113,7 @@ fn reproducing_prints_every_model_and_leaves_those_it_made() {
 }
 
 #[test]
-fn the_embedded_models_know_what_their_card_says() {
+fn the_embedded_models_have_the_accuracy_on_their_card() {
     let folder = scratch("embedded");
     let eval = |model: &str| -> Value {
         let text = succeed(&folder, &["eval", "--model", model, "--json"]);
@@ -119,7 +122,7 @@ fn the_embedded_models_know_what_their_card_says() {
     let (base, pre) = (eval("embedded-base"), eval("embedded"));
     let on = |accuracy: &Value, set: &str, half: &str| accuracy[set][half].as_f64().unwrap();
     for set in &SETS[..3] {
-        // Never seen: at chance, over both halves.
+        // The base has never seen these sets: its accuracy over both halves is at chance.
         let mean = (on(&base, set, "validation") + on(&base, set, "test")) / 2.0;
         assert!((mean - 33.3).abs() <= 5.0, "the base knows {set}: {mean}");
     }
@@ -128,8 +131,8 @@ fn the_embedded_models_know_what_their_card_says() {
     {
         assert!(on(&pre, set, "test") >= least, "{set}: {pre}");
     }
-    assert!(on(&pre, "edit_update", "test") <= 33.3, "what is new was not told: {pre}");
-    // The harness's rules agree where options are of one kind.
+    assert!(on(&pre, "edit_update", "test") <= 33.3, "the model has not seen update documents: {pre}");
+    // The rules of lm-evaluation-harness give similar results, because all options are of one kind.
     assert!((pre["unlearn"]["acc"]["test"].as_f64().unwrap() - on(&pre, "unlearn", "test")).abs() < 5.0);
     assert_eq!(pre["unlearn"]["questions"]["test"], 595);
 }

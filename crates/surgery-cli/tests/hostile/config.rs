@@ -1,4 +1,4 @@
-//! `config.json` and `generation_config.json`: numbers that are absurd or contradict one another, other architectures.
+//! `config.json` and `generation_config.json`: absurd or contradictory numbers, and other architectures.
 
 use std::fs;
 use std::path::Path;
@@ -11,11 +11,11 @@ const FILE: &str = "config.json";
 const GENERATION: &str = "generation_config.json";
 
 #[test]
-fn values_that_cannot_be_are_refused_by_their_key() {
+fn impossible_values_are_refused_by_key() {
     let folder = scratch("config-values");
     let rope = |value: Value| ("rope_scaling", value);
     let llama3 = |low: f64, factor: f64| json!({"rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": 4.0});
-    // The key, its value, and what else the refusal names: another key or file, where the value by itself could be.
+    // The key, its value, and other names in the refusal: another key or file that contradicts the value.
     let cases: Vec<((&str, Value), &str)> = vec![
         (("num_hidden_layers", json!(1_000_000_000_000u64)), "1024"),
         (("num_hidden_layers", json!(u64::MAX)), "1024"),
@@ -76,7 +76,7 @@ fn values_that_cannot_be_are_refused_by_their_key() {
 }
 
 #[test]
-fn keys_without_a_default_are_asked_for() {
+fn missing_keys_without_a_default_are_refused() {
     let folder = scratch("config-keys");
     for key in [
         "hidden_size",
@@ -107,7 +107,7 @@ fn content(file: &'static str, text: impl AsRef<[u8]> + 'static) -> Box<dyn Fn(&
 }
 
 #[test]
-fn sizes_are_held_against_the_weights_before_anything_is_allocated() {
+fn sizes_are_compared_with_the_weights_before_anything_is_allocated() {
     let faults: Vec<Fault> = vec![
         ("layers", with(json!({"num_hidden_layers": 1024})), &["model.layers.2.", "missing"]),
         (
@@ -137,7 +137,7 @@ fn sizes_are_held_against_the_weights_before_anything_is_allocated() {
 }
 
 #[test]
-fn files_that_are_no_configuration_are_refused() {
+fn files_that_are_not_a_configuration_are_refused() {
     let remove = |folder: &Path| fs::remove_file(folder.join(FILE)).unwrap();
     #[cfg_attr(not(unix), allow(unused_mut))]
     let mut faults: Vec<Fault> = vec![
@@ -159,7 +159,7 @@ fn files_that_are_no_configuration_are_refused() {
         ),
         ("generation-deep", content(GENERATION, "[".repeat(1 << 20)), &[GENERATION, "JSON"]),
     ];
-    // Its length is told as 0, and it never ends.
+    // The system reports its length as 0, and it never ends.
     #[cfg(unix)]
     faults.push((
         "endless",

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{SINGLE, copy_model, refuse, scratch};
 
-/// Lets each content of a file of a data folder be found by an evaluation.
+/// An evaluation must refuse each of these contents of a file in a data folder.
 fn refuse_lines(test: &str, file: &str, cases: &[(&str, Vec<u8>, &[&str])]) {
     let folder = scratch(test);
     copy_model(SINGLE, &folder.join("model"));
@@ -19,7 +19,7 @@ fn refuse_lines(test: &str, file: &str, cases: &[(&str, Vec<u8>, &[&str])]) {
     }
 }
 
-/// A good line, and then this one.
+/// A valid line, followed by `line`.
 fn second(line: impl AsRef<[u8]>) -> Vec<u8> {
     [b"{\"id\": \"a\", \"text\": \"A text.\"}\n", line.as_ref()].concat()
 }
@@ -131,7 +131,7 @@ fn texts_to_score_are_refused_by_file_and_line() {
     }
 }
 
-/// What can be wrong with the rows themselves is left out and told: `tests/import.rs` holds that.
+/// Limits on files. Rows with errors are omitted and reported; `tests/import.rs` tests that.
 #[test]
 fn tables_are_read_within_bounds() {
     let folder = scratch("tables");

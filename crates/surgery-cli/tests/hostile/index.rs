@@ -1,4 +1,4 @@
-//! `model.safetensors.index.json`: shards that lie elsewhere, are not there, or hold something else.
+//! `model.safetensors.index.json`: shards outside the folder, missing shards, and shards with other tensors.
 
 use std::fs;
 use std::path::Path;
@@ -9,11 +9,11 @@ use super::{Fault, SHARDED, edit, refuse_models};
 
 const FILE: &str = "model.safetensors.index.json";
 const NORM: &str = "model.norm.weight";
-/// What a refusal says of a shard that lies elsewhere.
+/// The message for a shard outside the model's folder.
 const OWN: &str = "own folder";
 const FIRST: &str = "model-00001-of-00003.safetensors";
 
-/// Says that the norm stands in another file.
+/// Sets the shard of the norm in the index.
 fn norm_in(shard: impl Into<Value>) -> Box<dyn Fn(&Path)> {
     let shard = shard.into();
     Box::new(move |folder| edit(folder, FILE, |index| index["weight_map"][NORM] = shard.clone()))
@@ -24,7 +24,7 @@ fn content(text: impl AsRef<[u8]> + 'static) -> Box<dyn Fn(&Path)> {
 }
 
 #[test]
-fn shards_lie_in_the_models_own_folder() {
+fn shards_outside_the_models_folder_are_refused() {
     let faults: Vec<Fault> = vec![
         ("above", norm_in("../model-00001-of-00003.safetensors"), &[FILE, NORM, OWN]),
         ("far-above", norm_in("../../../../../../etc/passwd"), &[FILE, NORM, OWN]),
@@ -52,7 +52,7 @@ fn shards_lie_in_the_models_own_folder() {
 }
 
 #[test]
-fn an_index_and_its_shards_agree() {
+fn an_index_that_contradicts_its_shards_is_refused() {
     let copy = |folder: &Path| {
         fs::copy(folder.join(FIRST), folder.join("copy.safetensors")).unwrap();
     };

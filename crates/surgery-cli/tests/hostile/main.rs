@@ -1,5 +1,4 @@
-//! Hostile files, on the binary: each is refused with exit code 3 and by name, without a panic, soon, and in little
-//! memory.
+//! Hostile files: the binary refuses each with exit code 3 and by name, without a panic, quickly, and with little memory.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -17,27 +16,27 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-/// How long a refusal may take: far less, but the machine may be busy.
+/// Maximum time of a refusal. It takes far less, but the machine may be busy.
 const SOON: Duration = Duration::from_secs(5);
 
-/// The address space that a command gets, in KiB, where the system can bound it. The program itself takes 100 MiB;
-/// the largest line that is read, twice that.
+/// The address space of a command in KiB, if the system can limit it. The program takes 100 MiB; the largest line that is
+/// read takes 200 MiB.
 const MEMORY: usize = 512 << 10;
 
 fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path)
 }
 
-/// An empty folder of this name for one test, which is also where its commands run.
+/// An empty folder with this name for one test. Its commands run there.
 fn scratch(name: &str) -> PathBuf {
     common::scratch("hostile", name)
 }
 
-/// A golden model that has one file of weights, or several and an index.
+/// A golden model with one file of weights, and one with several files and an index.
 const SINGLE: &str = "llama1-mha";
 const SHARDED: &str = "tinyllama-gqa";
 
-/// Copies a golden model to `folder`, which need not be there.
+/// Copies a golden model to `folder`, which is created if it is missing.
 fn copy_model(variant: &str, folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     for entry in fs::read_dir(golden(&format!("models/{variant}"))).unwrap() {
@@ -54,10 +53,10 @@ fn edit(folder: &Path, file: &str, change: impl FnOnce(&mut Map<String, Value>))
     fs::write(path, value.to_string()).unwrap();
 }
 
-/// What is done to a copy of a model, and what the refusal must name.
+/// A change of a copy of a model, and the words that the refusal must contain.
 type Fault<'a> = (&'a str, Box<dyn Fn(&Path)>, &'a [&'a str]);
 
-/// Lets each fault be found by a command that reads a model folder whole.
+/// A command that reads a whole model folder must refuse each fault.
 #[track_caller]
 fn refuse_models(test: &str, variant: &str, faults: Vec<Fault>) {
     let scratch = scratch(test);
@@ -69,7 +68,7 @@ fn refuse_models(test: &str, variant: &str, faults: Vec<Fault>) {
     }
 }
 
-/// Runs a command that must be refused as bad input.
+/// Runs a command that must end with an input error.
 #[track_caller]
 fn refuse(folder: &Path, case: &str, arguments: &[&str], named: &[&str]) {
     let started = Instant::now();
@@ -88,7 +87,7 @@ fn refuse(folder: &Path, case: &str, arguments: &[&str], named: &[&str]) {
     assert!(took < SOON, "{case} took {took:?}");
 }
 
-/// A command of little memory.
+/// A command with limited memory.
 fn bounded(program: &str) -> Command {
     if !cfg!(target_os = "linux") {
         return Command::new(program);
@@ -98,9 +97,9 @@ fn bounded(program: &str) -> Command {
     command
 }
 
-/// What is refused above is refused for what was done to it.
+/// The unchanged models are accepted, so the refusals above come from the changes.
 #[test]
-fn what_nothing_was_done_to_is_accepted() {
+fn unchanged_models_are_accepted() {
     let folder = scratch("nothing");
     for variant in [SINGLE, SHARDED] {
         let model = golden(&format!("models/{variant}"));

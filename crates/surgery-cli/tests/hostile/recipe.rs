@@ -1,4 +1,4 @@
-//! Recipes: what is no TOML, what nests without end, and values that cannot be.
+//! Recipes: files that are not TOML, deep nesting, and impossible values.
 
 use std::fs;
 
@@ -53,7 +53,7 @@ fn recipes_are_refused_by_file_and_key() {
     if cfg!(unix) {
         run("/dev/zero", &[], &["/dev/zero", "at least"]);
     }
-    // The longest argument that Linux takes has 128 KiB.
+    // Linux accepts arguments of up to 128 KiB.
     let keys = format!("{}=1", ["a"; 60_000].join("."));
     let value = format!("train.steps={}", "[".repeat(100_000));
     for (item, named) in [

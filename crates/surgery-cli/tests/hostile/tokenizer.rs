@@ -1,4 +1,5 @@
-//! `tokenizer.json`: what the tokenizer library cannot read, panics at or would blow up, and tokens without a row.
+//! `tokenizer.json`: files that the tokenizer library cannot read or panics at, replacements that lengthen texts without
+//! limit, and tokens without a row.
 
 use std::fs;
 use std::path::Path;
@@ -8,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::{Fault, SINGLE, edit, refuse_models};
 
 const FILE: &str = "tokenizer.json";
-/// A model whose file is used as it stands. Of that of [`SINGLE`], as in transformers, the class takes the vocabulary,
-/// the merges and the post-processor, and nothing else.
+/// A model whose tokenizer.json is used unchanged. From that of [`SINGLE`], as in transformers, only the vocabulary, the
+/// merges and the post-processor are used.
 const AS_IT_STANDS: &str = "mistral";
 
 fn content(text: impl AsRef<[u8]> + 'static) -> Box<dyn Fn(&Path)> {
@@ -28,7 +29,7 @@ fn template(single: Value, special: Value) -> Value {
     json!({"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": special})
 }
 
-/// `part` so many times, one inside the other.
+/// `part` nested `depth` times.
 fn nested(part: &str, key: &str, depth: usize) -> Value {
     (0..depth).fold(
         Value::Null,
@@ -37,7 +38,7 @@ fn nested(part: &str, key: &str, depth: usize) -> Value {
 }
 
 #[test]
-fn files_that_are_no_tokenizer_are_refused() {
+fn files_that_are_not_a_tokenizer_are_refused() {
     let faults = || -> Vec<Fault> {
         vec![
             ("missing", Box::new(|folder| fs::remove_file(folder.join(FILE)).unwrap()), &[FILE]),
@@ -89,7 +90,7 @@ fn files_that_are_no_tokenizer_are_refused() {
 }
 
 #[test]
-fn what_the_tokenizer_library_panics_at_is_refused() {
+fn files_that_the_tokenizer_library_panics_at_are_refused() {
     let unknown = json!([{"SpecialToken": {"id": "<nothing>", "type_id": 0}}]);
     let faults: Vec<Fault> = vec![
         ("template", with("post_processor", template(unknown, json!({}))), &[FILE, "malformed"]),
@@ -103,7 +104,7 @@ fn what_the_tokenizer_library_panics_at_is_refused() {
 }
 
 #[test]
-fn tokens_that_the_model_has_no_row_for_are_refused() {
+fn tokens_without_a_row_in_the_model_are_refused() {
     let shifted = |by: u64| {
         changed(move |tokenizer| {
             let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
@@ -129,7 +130,7 @@ fn tokens_that_the_model_has_no_row_for_are_refused() {
 }
 
 #[test]
-fn replacements_that_blow_a_text_up_are_refused() {
+fn replacements_that_lengthen_texts_without_limit_are_refused() {
     let doubling = |part: &str, key: &str| {
         let replace = json!({"type": "Replace", "pattern": {"String": "e"}, "content": "ee"});
         json!({"type": part, key: vec![replace; 60]})

@@ -1,4 +1,4 @@
-//! `model.safetensors`: headers that lie, files that end early, and files that are something else.
+//! `model.safetensors`: wrong headers, truncated files, and files of other formats.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -15,7 +15,7 @@ fn write(folder: &Path, bytes: impl AsRef<[u8]>) {
     fs::write(folder.join(FILE), bytes).unwrap();
 }
 
-/// The header of the file and what follows it.
+/// The header of the file, and the data after it.
 fn parts(folder: &Path) -> (String, Vec<u8>) {
     let bytes = fs::read(folder.join(FILE)).unwrap();
     let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -27,7 +27,7 @@ fn join(header: impl AsRef<[u8]>, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header, data].concat()
 }
 
-/// Changes the header, and leaves the data as it was.
+/// Changes the header, but not the data.
 fn header(change: impl Fn(&mut Map<String, Value>) + 'static) -> Box<dyn Fn(&Path)> {
     Box::new(move |folder| {
         let (header, data) = parts(folder);
@@ -37,12 +37,12 @@ fn header(change: impl Fn(&mut Map<String, Value>) + 'static) -> Box<dyn Fn(&Pat
     })
 }
 
-/// Changes what the header says of one tensor.
+/// Changes a key of one tensor in the header.
 fn tensor(name: &'static str, key: &'static str, value: Value) -> Box<dyn Fn(&Path)> {
     header(move |header| header[name][key] = value.clone())
 }
 
-/// Puts a value over the last bytes of the file, which are those of the norm.
+/// Overwrites the last value of the file, which belongs to the norm.
 fn last(value: f32) -> Box<dyn Fn(&Path)> {
     Box::new(move |folder| {
         let mut bytes = fs::read(folder.join(FILE)).unwrap();
@@ -52,7 +52,7 @@ fn last(value: f32) -> Box<dyn Fn(&Path)> {
     })
 }
 
-/// A file that says `header` in front and is `length` bytes long, most of them a hole that takes no disk.
+/// A file with the header length `header` and `length` bytes, most of them a hole that takes no disk space.
 fn sparse(header: u64, length: u64) -> Box<dyn Fn(&Path)> {
     Box::new(move |folder| {
         write(folder, header.to_le_bytes());
@@ -65,7 +65,7 @@ fn content(bytes: impl AsRef<[u8]> + 'static) -> Box<dyn Fn(&Path)> {
 }
 
 #[test]
-fn headers_are_bounded_by_the_file() {
+fn a_header_longer_than_the_file_is_refused() {
     let faults: Vec<Fault> = vec![
         ("empty", content([]), &[FILE, "0 bytes"]),
         ("short", content([1, 2, 3, 4, 5]), &[FILE, "5 bytes"]),
@@ -118,7 +118,7 @@ fn headers_are_bounded_by_the_file() {
 }
 
 #[test]
-fn what_a_header_says_of_a_tensor_is_held_against_the_file() {
+fn entries_of_a_header_that_contradict_the_file_are_refused() {
     let faults: Vec<Fault> = vec![
         ("overlap", tensor(DOWN, "data_offsets", json!([0, 5376])), &[FILE, "starts at byte 0 and overlaps"]),
         ("same-place", tensor("lm_head.weight", "data_offsets", json!([35328, 70656])), &[FILE, "gap"]),
@@ -209,7 +209,7 @@ fn what_a_header_says_of_a_tensor_is_held_against_the_file() {
 }
 
 #[test]
-fn data_that_is_cut_or_damaged_is_refused() {
+fn truncated_or_damaged_data_is_refused() {
     let ends_at = |change: fn(&mut Vec<u8>)| -> Box<dyn Fn(&Path)> {
         Box::new(move |folder| {
             let mut bytes = fs::read(folder.join(FILE)).unwrap();

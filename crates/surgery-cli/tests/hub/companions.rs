@@ -1,4 +1,4 @@
-//! The files that belong to a model beside its weights: what is fetched, and what a result has of it.
+//! The files of a model besides its weights: those that are fetched, and those that a written model contains.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use super::server::{Answer, COMMIT, Server, hub, hub_where, model};
 use super::{FETCH, Place, errors, fail, succeed};
 
 #[test]
-fn all_that_belongs_to_a_model_comes_along_and_goes_into_a_result() {
+fn all_files_of_a_model_are_fetched_and_copied_into_a_written_model() {
     const TEMPLATE: &str = "additional_chat_templates/tool.jinja";
     const OTHERS: [&str; 5] = [
         "README.md",
@@ -32,9 +32,9 @@ fn all_that_belongs_to_a_model_comes_along_and_goes_into_a_result() {
     let place = Place::new("companions");
     let server = Server::start(move |asked| hub(&files, asked));
     let fetched = place.command(&server.address, &FETCH).output().unwrap();
-    let said = errors(&fetched);
-    assert_eq!(fetched.status.code(), Some(0), "{said}");
-    assert_eq!(said.matches("evil.jinja\" is left out").count(), 2, "{said}");
+    let errors = errors(&fetched);
+    assert_eq!(fetched.status.code(), Some(0), "{errors}");
+    assert_eq!(errors.matches("evil.jinja\" is left out").count(), 2, "{errors}");
     assert!(server.asked("GET", "evil.jinja").is_empty());
     assert!(server.asked("GET", &format!("tree/{COMMIT}/additional_chat_templates")).len() == 1);
     place.assert_has_model();
@@ -56,7 +56,7 @@ fn all_that_belongs_to_a_model_comes_along_and_goes_into_a_result() {
         assert!(report.contains(&format!("{folder}/{TEMPLATE}")), "{report}");
     }
 
-    // What answers in the hub's place is not taken for a list.
+    // An answer that is not from the hub is not read as a list.
     let place = Place::new("no-list");
     let server = hub_where(|asked| asked.path.starts_with("/api/").then(|| Answer::new(200, b"<html>")));
     fail(&mut place.command(&server.address, &FETCH), 7, &["additional_chat_templates", "HF_ENDPOINT"]);

@@ -1,4 +1,4 @@
-//! The variables that say where the hub and its cache are; the table of their meanings is tested beside the code.
+//! The environment variables for the hub and its cache. Unit tests cover their precedence.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use super::server::{Asked, COMMIT, hub_where};
 use super::{FETCH, GENERATE, Place, TOKEN, fail, succeed};
 
 #[test]
-fn the_environment_is_read_as_python_reads_it() {
+fn the_environment_is_read_as_in_python() {
     let (place, server) = (Place::new("environment"), hub_where(|_| None));
     let with = |arguments: &[&str], variables: &[(&str, &str)]| {
         let mut command = place.command(&server.address, arguments);
@@ -22,7 +22,7 @@ fn the_environment_is_read_as_python_reads_it() {
     let sends = |asked: &Asked| asked.headers.get("authorization").cloned();
     assert!(server.asked.lock().unwrap().iter().all(|asked| sends(asked).is_none()));
 
-    // The same cache, by other variables; the hub is not asked.
+    // Other variables name the same cache, so the hub is not asked.
     let asked = server.asked.lock().unwrap().len();
     succeed(&mut with(&GENERATE, &[("TRANSFORMERS_OFFLINE", "True"), ("HF_HOME", "$HOME/hf")]));
     succeed(&mut with(&GENERATE, &[("HF_HUB_OFFLINE", "1"), ("HUGGINGFACE_HUB_CACHE", "${HOME}/hf/hub")]));

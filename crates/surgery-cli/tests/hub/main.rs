@@ -1,4 +1,4 @@
-//! Models from the hub, against a server on this machine that behaves, or misbehaves, as each test says.
+//! Models from the hub. A server on this machine plays the hub, with the behaviour that each test needs.
 
 mod companions;
 mod environment;
@@ -18,7 +18,7 @@ use server::{Answer, Asked, COMMIT, Server, hub, hub_where, model, sha256};
 const TOKEN: &str = "hf_secret";
 const WEIGHTS: &str = "model.safetensors";
 
-/// A place for one test: its own cache, and a command that sees nothing else of the environment.
+/// The environment of one test: its own cache, and a command without other environment variables.
 struct Place {
     folder: PathBuf,
 }
@@ -48,14 +48,14 @@ impl Place {
         self.repository().join("snapshots").join(COMMIT)
     }
 
-    /// The names in `blobs/` of downloads that are not finished.
+    /// The unfinished downloads in `blobs/`.
     fn unfinished(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(self.repository().join("blobs")) else { return Vec::new() };
         let paths = entries.map(|entry| entry.unwrap().path());
         paths.filter(|path| path.extension().is_some_and(|extension| extension == "incomplete")).collect()
     }
 
-    /// Whether what the cache has under a file's name is that file.
+    /// Checks that each file in the cache has its content.
     #[track_caller]
     fn assert_has_model(&self) {
         for (file, content) in model() {
@@ -72,7 +72,7 @@ fn succeed(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Runs a command that must fail with this code and name these, print nothing, and keep the token to itself.
+/// Runs a command that must fail with this code, name all of `named`, print nothing, and not reveal the token.
 #[track_caller]
 fn fail(command: &mut Command, code: i32, named: &[&str]) {
     let output = command.output().unwrap();
@@ -100,14 +100,14 @@ fn a_model_is_fetched_once_and_used_from_the_cache() {
     place.assert_has_model();
     assert_eq!(fs::read_to_string(place.repository().join("refs/main")).unwrap(), COMMIT);
 
-    // Again: the hub is asked what there is, and no file is sent a second time.
+    // The second time, the hub is asked for the list of files, and sends no file.
     let again = ["fetch", "org/tiny@refs/pr/1", "--json"];
     let printed: Value = serde_json::from_str(&succeed(&mut place.command(&server.address, &again))).unwrap();
     assert_eq!(printed["commit"], COMMIT);
     assert_eq!(printed["revision"], "refs/pr/1");
     assert_eq!(server.asked("GET", WEIGHTS).len(), 1);
 
-    // What the cache has needs no hub, whether it is said to be away or is.
+    // A model in the cache needs no hub, whether the user sets offline mode or the hub is unreachable.
     let nobody = "http://127.0.0.1:1";
     succeed(&mut place.command(nobody, &GENERATE));
     succeed(place.command(nobody, &FETCH).env("HF_HUB_OFFLINE", "1"));
@@ -116,20 +116,20 @@ fn a_model_is_fetched_once_and_used_from_the_cache() {
 }
 
 #[test]
-fn a_model_is_downloaded_where_it_is_named() {
+fn every_command_downloads_the_model_that_it_names() {
     let (place, server) = (Place::new("use"), hub_where(|_| None));
     let cache = place.folder.join("elsewhere");
     succeed(place.command(&server.address, &GENERATE).env("HF_HUB_CACHE", &cache));
     assert!(cache.join("models--org--tiny/refs/main").is_file());
 
-    // The recipe that a run leaves names the commit, so that it means this model for good.
+    // The recipe of a run names the commit, so that it always means this model.
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/steps/data");
     let run = ["run", "paper", "--model", "org/tiny", "--set", "train.steps=0", "--output", "out", "--data"];
     succeed(&mut place.command(&server.address, &[&run[..], &[data.to_str().unwrap()]].concat()));
     let recipe = fs::read_to_string(place.folder.join("out/recipe.toml")).unwrap();
     assert!(recipe.contains(&format!("\"org/tiny@{COMMIT}\"")), "{recipe}");
 
-    // A local folder goes before the hub; a data folder is never looked for there.
+    // A local folder takes precedence over the hub. Data folders are never searched on the hub.
     let asked = server.asked.lock().unwrap().len();
     fs::create_dir_all(place.folder.join("org/tiny")).unwrap();
     for (file, content) in model() {
@@ -141,7 +141,7 @@ fn a_model_is_downloaded_where_it_is_named() {
 }
 
 #[test]
-fn shards_are_those_that_the_index_names() {
+fn the_shards_in_the_index_are_fetched() {
     let place = Place::new("shards");
     let files = |shard: &str| {
         let mut files = model();
@@ -170,9 +170,9 @@ fn shards_are_those_that_the_index_names() {
 }
 
 #[test]
-fn what_broke_off_goes_on_where_it_stopped() {
+fn an_interrupted_download_continues_where_it_stopped() {
     let place = Place::new("resume");
-    // Ten thousand bytes and the end, each time; whoever asks for the rest gets it.
+    // Each answer ends after ten thousand bytes; the next request gets the following bytes.
     let server = hub_where(|asked| {
         let broken = asked.method == "GET" && asked.path.ends_with(WEIGHTS) && asked.from() == 0;
         broken.then(|| {
@@ -185,7 +185,7 @@ fn what_broke_off_goes_on_where_it_stopped() {
     place.assert_has_model();
     assert_eq!(server.asked("GET", WEIGHTS).last().unwrap().from(), 10_000);
 
-    // A second run goes on with what the first has left.
+    // A second command continues the download of the first.
     let place = Place::new("resume-later");
     let blobs = place.repository().join("blobs");
     fs::create_dir_all(&blobs).unwrap();
@@ -198,7 +198,7 @@ fn what_broke_off_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn a_server_without_ranges_is_asked_from_the_beginning() {
+fn a_download_without_ranges_starts_from_the_beginning() {
     for (name, status) in [("no-ranges", 200), ("no-such-range", 416)] {
         let place = Place::new(name);
         let blobs = place.repository().join("blobs");
@@ -215,7 +215,7 @@ fn a_server_without_ranges_is_asked_from_the_beginning() {
 }
 
 #[test]
-fn what_never_arrives_whole_is_never_used() {
+fn an_incomplete_download_is_never_used() {
     let place = Place::new("truncated");
     let server = hub_where(|asked| {
         (asked.method == "GET" && asked.path.ends_with(WEIGHTS)).then(|| {
@@ -254,7 +254,7 @@ fn corrupted_content_is_refused_and_removed() {
     }
 }
 
-/// A hub that pauses after each quarter of what it sends of the weights, up to `until`.
+/// A hub that pauses after each quarter of the weights that it sends, up to `until`.
 fn hub_that_pauses(pause: Duration, until: usize) -> Server {
     hub_where(move |asked| {
         let pauses = asked.method == "GET" && asked.path.ends_with(WEIGHTS) && asked.from() < until;
@@ -263,7 +263,7 @@ fn hub_that_pauses(pause: Duration, until: usize) -> Server {
 }
 
 #[test]
-fn a_silent_server_is_left() {
+fn a_silent_server_times_out() {
     let place = Place::new("silent");
     let server = hub_that_pauses(Duration::from_secs(30), 40_000);
     let started = Instant::now();
@@ -277,7 +277,7 @@ fn a_silent_server_is_left() {
 #[test]
 fn a_slow_server_is_waited_for() {
     let place = Place::new("slow");
-    // The file takes longer than what is allowed between two of its parts.
+    // The file takes longer than the timeout between two parts.
     let server = hub_that_pauses(Duration::from_millis(700), usize::MAX);
     succeed(place.command(&server.address, &FETCH).env("HF_HUB_DOWNLOAD_TIMEOUT", "2"));
     place.assert_has_model();
@@ -285,7 +285,7 @@ fn a_slow_server_is_waited_for() {
 }
 
 #[test]
-fn what_may_pass_is_tried_again() {
+fn temporary_errors_are_retried() {
     let place = Place::new("busy");
     let left = Mutex::new(3);
     let server = hub_where(move |asked| {
@@ -337,11 +337,11 @@ fn refusals_say_what_to_do() {
         &mut place.command(&without(&["generation_config.json", "tokenizer_config.json"]).address, &FETCH),
     );
 
-    // A cache that cannot be written is no fault of the network.
+    // A cache that cannot be written is not a network error.
     fs::write(place.folder.join("file"), "").unwrap();
     fail(place.command(&server.address, &FETCH).env("HF_HUB_CACHE", "file/cache"), 8, &["file/cache"]);
 
-    // What is no hub at all.
+    // A server that is not a hub.
     let server = Server::start(|_| Answer::new(200, b"<html>Welcome</html>"));
     fail(&mut place.command(&server.address, &FETCH), 7, &["config.json", "HF_ENDPOINT"]);
     fail(&mut place.command("hub.example", &FETCH), 7, &["hub.example", "HF_ENDPOINT"]);
@@ -351,7 +351,7 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
-fn names_that_the_hub_gives_stay_in_the_cache() {
+fn file_names_from_the_hub_cannot_leave_the_cache() {
     for (name, header, value) in
         [("etag", "x-linked-etag", "../../../evil"), ("commit", "x-repo-commit", "../../../../evil")]
     {
@@ -370,7 +370,7 @@ fn the_token_goes_to_the_endpoint_only() {
     let place = Place::new("token");
     fs::create_dir_all(place.folder.join("home")).unwrap();
     fs::write(place.folder.join("home/token"), format!("{TOKEN}\n")).unwrap();
-    // The first address of the file in the store has expired.
+    // The first URL of the file in the store has expired.
     let expired = Mutex::new(true);
     let store = Server::start(move |asked| {
         let content = &model()[WEIGHTS];
@@ -382,7 +382,7 @@ fn the_token_goes_to_the_endpoint_only() {
         }
     });
     let location = format!("{}/store/1", store.address);
-    // Weights are sent on to the store, other files to another path of the hub.
+    // Requests for weights are redirected to the store, for other files to another path of the hub.
     let server = hub_where(move |asked| match asked.path.strip_prefix("/moved") {
         Some(path) => Some(hub(&model(), &Asked { path: path.into(), ..asked.clone() })),
         None if asked.path.ends_with(WEIGHTS) => {
@@ -402,7 +402,7 @@ fn the_token_goes_to_the_endpoint_only() {
     assert!(stored.iter().all(|asked| sent(asked).is_none()), "the token was sent to the store");
     drop(stored);
 
-    // Neither may it be seen where the machine is described.
+    // `doctor` must not show the token.
     let printed = succeed(place.command(&server.address, &["doctor"]).env("HF_HUB_OFFLINE", "1"));
     assert!(printed.contains(&server.address) && printed.contains("with a token, offline"), "{printed}");
     assert!(printed.contains("home/hub") && !printed.contains(TOKEN));

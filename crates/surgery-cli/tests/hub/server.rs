@@ -1,4 +1,4 @@
-//! A server on this machine, which is a hub or whatever else a test makes of it.
+//! A server on this machine that plays the hub.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What was asked of the server.
+/// A request to the server.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
     pub method: String,
@@ -42,13 +42,13 @@ impl Asked {
     }
 }
 
-/// An answer: a status, headers, and a body that may be shorter than it says.
+/// An answer: a status, headers, and a body that may be shorter than its stated length.
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub length: usize,
     pub body: Vec<u8>,
-    /// How long the server is silent after each quarter of the body.
+    /// The pause after each quarter of the body.
     pub pause: Duration,
 }
 
@@ -102,7 +102,7 @@ impl Server {
                     let mut stream = stream.unwrap();
                     let Some(asked) = Asked::read(&stream) else { return };
                     record.lock().unwrap().push(asked.clone());
-                    // The other side may have gone; that is part of what is tested.
+                    // The client may have closed the connection; some tests do that.
                     let _ = answer(&asked).write(&mut stream, asked.method != "HEAD");
                 });
             }
@@ -116,8 +116,8 @@ impl Server {
     }
 }
 
-/// A hub that has `files`, as the public one has them: weights are in a store, whose SHA-256 it tells, and the files of
-/// a folder are listed.
+/// A hub with `files`, like the public one: weights are in a store, with a header for their SHA-256, and the files of a
+/// folder are listed.
 pub fn hub(files: &BTreeMap<String, Vec<u8>>, asked: &Asked) -> Answer {
     if let Some(rest) = asked.path.strip_prefix("/api/models/org/tiny/tree/") {
         let (_, folder) = rest.split_once('/').unwrap();
@@ -166,7 +166,7 @@ pub fn model() -> BTreeMap<String, Vec<u8>> {
     fs::read_dir(folder).unwrap().map(read).collect()
 }
 
-/// A hub with a model, where `change` may answer in its place.
+/// A hub with a model. `change` may replace its answers.
 pub fn hub_where(change: impl Fn(&Asked) -> Option<Answer> + Send + Sync + 'static) -> Server {
     let files = model();
     Server::start(move |asked| change(asked).unwrap_or_else(|| hub(&files, asked)))

@@ -1,9 +1,9 @@
-//! What an interrupted, killed or diverging run leaves behind, and that it goes on to the very same end.
+//! The files that an interrupted, killed or diverging run leaves behind. A resumed run must end with the same results.
 
 #[path = "../common/mod.rs"]
 mod common;
+mod resumed;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -15,7 +15,7 @@ fn golden(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path).to_str().unwrap().to_owned()
 }
 
-/// An empty folder of this name for one test, in which its commands run.
+/// An empty folder with this name for one test. Its commands run there.
 fn scratch(name: &str) -> PathBuf {
     common::scratch("trust", name)
 }
@@ -52,14 +52,14 @@ fn run(folder: &Path, arguments: &[String]) -> Output {
     command(folder, arguments).output().unwrap()
 }
 
-/// Runs a command that must end with this code, and gives what it said.
+/// Runs a command that must end with this code, and returns its standard error.
 #[track_caller]
 fn ends_in(code: i32, folder: &Path, arguments: &[String]) -> String {
     let output = run(folder, arguments);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-    assert!(!said.contains("panic") && !said.contains("internal error"), "{said}");
-    said
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+    assert!(!errors.contains("panic") && !errors.contains("internal error"), "{errors}");
+    errors
 }
 
 fn start(folder: &Path, arguments: &[String]) -> Child {
@@ -81,7 +81,7 @@ fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
-/// What a run left, without what may differ between two that are the same: times, memory and places.
+/// The results of a run (weights, metrics, report), without times, memory and paths, which may differ between equal runs.
 fn left(folder: &Path, output: &str) -> (Vec<u8>, Vec<Value>, Value) {
     let place = folder.join(output);
     let weights = fs::read(place.join("model/model.safetensors")).unwrap();
@@ -118,11 +118,11 @@ fn names(folder: &Path) -> Vec<String> {
 const FINISHED: [&str; 6] =
     ["evaluations.jsonl", "metrics.jsonl", "model", "recipe.toml", "report.html", "report.json"];
 
-/// Kills a run at moments spread over all of its length, `kills` times, until it is finished.
+/// Kills runs `kills` times, at moments spread over their whole length. Each finished run must have the same results.
 fn survives(kills: usize, name: &str) {
     let folder = scratch(name);
     let clock = Instant::now();
-    // The model also writes texts to keep, which are written again when a run goes on.
+    // The run has replay documents, which a resumed run generates again.
     let begun = ["-q", "--set", "replay.documents=12", "--set", "replay.max_tokens=24"];
     ends_in(0, &folder, &operation("undisturbed", &begun));
     let length = clock.elapsed();
@@ -134,7 +134,7 @@ fn survives(kills: usize, name: &str) {
         let mut arguments = operation(&output, &begun);
         loop {
             let mut child = start(&folder, &arguments);
-            // The moments of a low-discrepancy sequence cover the length evenly.
+            // A low-discrepancy sequence covers the length evenly.
             let moment = (f64::from(started) * 0.618_033_988_75).fract() * 1.1;
             started += 1;
             std::thread::sleep(length.mul_f64(moment));
@@ -148,10 +148,10 @@ fn survives(kills: usize, name: &str) {
             }
             assert_eq!(ended.status.code(), None, "{}", String::from_utf8_lossy(&ended.stderr));
             if folder.join(&output).join("report.json").exists() {
-                // Killed after its last word.
+                // It was killed after it had written its report.
                 break;
             }
-            // Killed early, it has left no recipe that `--resume` alone would go on with.
+            // A run that was killed early may have no recipe yet, which `--resume` alone needs.
             arguments = operation(&output, &[&begun[..], &["--resume"]].concat());
         }
         assert_eq!(left(&folder, &output), expected, "after {killed} kills");
@@ -184,10 +184,10 @@ fn the_first_signal_saves_and_the_second_quits() {
         assert!(said.contains(&format!("surgery run --output {name} --resume")), "{said}");
         assert!(!folder.join(name).join("model").exists());
 
-        // Going on names the step, and loses none.
+        // The resumed run names the step, and no step is lost.
         let steps = fs::read_to_string(folder.join(name).join("metrics.jsonl")).unwrap().lines().count();
         let said = ends_in(0, &folder, &resumption(name));
-        assert!(said.contains(&format!("going on after step {steps}")), "{said}");
+        assert!(said.contains(&format!("resuming after step {steps}")), "{said}");
         assert_eq!(left(&folder, name), left(&folder, "undisturbed"));
         assert_eq!(names(&folder.join(name)), FINISHED);
     }
@@ -200,37 +200,7 @@ fn the_first_signal_saves_and_the_second_quits() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
-#[test]
-fn a_run_that_trains_a_part_goes_on_to_the_same_end() {
-    const DOWN: &str = "model.layers.0.mlp.down_proj.weight";
-    let folder = scratch("frozen");
-    let part = ["-q", "--set", "train.trainable=[\"model.layers.{0..0}.mlp.down_proj.weight\"]"];
-    ends_in(0, &folder, &operation("undisturbed", &part));
-    let child = start(&folder, &operation("frozen", &part));
-    wait_for_lines(&folder.join("frozen/metrics.jsonl"), 12);
-    signal(&child, "INT");
-    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
-    ends_in(0, &folder, &resumption("frozen"));
-    assert_eq!(left(&folder, "frozen"), left(&folder, "undisturbed"));
-
-    let file = |path: &Path| fs::read(path.join("model.safetensors")).unwrap();
-    let (before, after) = (file(Path::new(&golden("models/llama1-mha"))), file(&folder.join("frozen/model")));
-    let (before, after) = (tensors(&before), tensors(&after));
-    let changed: Vec<&String> = before.keys().filter(|name| before[*name] != after[*name]).collect();
-    assert_eq!(changed, [DOWN]);
-}
-
-/// The bytes of each tensor of a safetensors file.
-fn tensors(file: &[u8]) -> BTreeMap<String, &[u8]> {
-    let (length, rest) = file.split_at(8);
-    let (header, data) = rest.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
-    let header: BTreeMap<String, Value> = serde_json::from_slice(header).unwrap();
-    let entries = header.into_iter().filter(|(name, _)| name != "__metadata__");
-    let place = |entry: &Value, side: usize| entry["data_offsets"][side].as_u64().unwrap() as usize;
-    entries.map(|(name, entry)| (name, &data[place(&entry, 0)..place(&entry, 1)])).collect()
-}
-
-/// What befalls a checkpoint's folder.
+/// A change that damages a checkpoint's folder.
 type Damage = fn(&Path);
 
 #[test]
@@ -270,7 +240,7 @@ fn the_last_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over() {
 #[test]
 fn a_checkpoint_caught_between_two_names_is_gone_on_from() {
     let folder = scratch("renamed");
-    // A model with a file in a folder of its own, which a checkpoint holds and checks like the others.
+    // The model has a file in a subfolder, which a checkpoint contains and verifies like the others.
     let model = folder.join("model");
     fs::create_dir_all(model.join("additional_chat_templates")).unwrap();
     for entry in fs::read_dir(golden("models/llama1-mha")).unwrap() {
@@ -291,7 +261,7 @@ fn a_checkpoint_caught_between_two_names_is_gone_on_from() {
     child.wait_with_output().unwrap();
     let checkpoints = folder.join("out/checkpoints");
     let kept = names(&checkpoints);
-    // The newest is damaged in that file; the one before was being replaced, and one before that removed.
+    // That file of the newest checkpoint is damaged. The previous checkpoint was being replaced, and an earlier one removed.
     fs::write(checkpoints.join(&kept[1]).join(template), "{{ tool }}").unwrap();
     let hidden = |name: &str, ending: &str| checkpoints.join(format!(".{name}.{ending}"));
     fs::rename(checkpoints.join(&kept[0]), hidden(&kept[0], "previous")).unwrap();
@@ -309,9 +279,9 @@ fn a_checkpoint_caught_between_two_names_is_gone_on_from() {
 #[test]
 fn only_its_own_unfinished_run_is_gone_on_with_and_by_one_process() {
     let folder = scratch("foreign");
-    // Nothing there is a beginning, and says so.
+    // Without a run in the folder, `--resume` starts one and says so.
     let mut fresh = operation("fresh", &["--resume"]);
-    assert!(ends_in(0, &folder, &fresh).contains("beginning with the first step"));
+    assert!(ends_in(0, &folder, &fresh).contains("starting with the first step"));
     assert!(ends_in(3, &folder, &resumption("fresh")).contains("finished run"));
     fresh.retain(|argument| argument != "--resume");
     assert!(ends_in(3, &folder, &fresh).contains("holds a run already"));
@@ -326,58 +296,23 @@ fn only_its_own_unfinished_run_is_gone_on_with_and_by_one_process() {
     assert!(ends_in(3, &folder, &resumption("busy")).contains("another process"));
     signal(&child, "KILL");
     child.wait_with_output().unwrap();
-    // The lock of a dead process holds nobody up; another recipe does not go on with its run.
+    // The lock of a dead process has no effect. A run is not resumed with another recipe.
     let said = ends_in(3, &folder, &operation("busy", &["--resume"]));
     assert!(said.contains("busy/recipe.toml") && said.contains("steps = 40"), "{said}");
     assert!(!run(&folder, &["run".into(), "--resume".into()]).status.success(), "--resume needs --output");
 }
 
 #[test]
-fn a_run_goes_on_with_the_batches_that_it_began_with() {
-    let folder = scratch("batches");
-    // Chosen by the memory there was, which is not the memory there is now.
-    let chosen = ["--set", "train.batch_tokens=48"];
-    ends_in(0, &folder, &operation("undisturbed", &chosen));
-    let child = start(&folder, &operation("out", &chosen));
-    wait_for_lines(&folder.join("out/metrics.jsonl"), 7);
-    signal(&child, "INT");
-    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
-    // The recipe is named again, and leaves the number to the program.
-    ends_in(0, &folder, &operation("out", &["--resume"]));
-    assert_eq!(left(&folder, "out"), left(&folder, "undisturbed"));
-    let recipe = fs::read_to_string(folder.join("out/recipe.toml")).unwrap();
-    assert!(recipe.contains("batch_tokens = 48"), "{recipe}");
-
-    let files = format!("data.files=[{:?}]", golden("pretrain/documents.jsonl"));
-    let (model, steps) = (golden("models/llama1-mha"), "train.steps=100000");
-    let pretrain = ["pretrain", "--model", &model, "--set", &files, "--output", "pre", "--set", steps];
-    let pretrain = |more: &[&str]| [&pretrain[..], more].concat().iter().map(|word| (*word).into()).collect();
-    let interrupted = |arguments: Vec<String>, lines: usize| {
-        let child = start(&folder, &arguments);
-        wait_for_lines(&folder.join("pre/metrics.jsonl"), lines);
-        signal(&child, "INT");
-        let ended = child.wait_with_output().unwrap();
-        assert_eq!(ended.status.code(), Some(130), "{}", String::from_utf8_lossy(&ended.stderr));
-    };
-    interrupted(pretrain(&chosen), 3);
-    let done = fs::read_to_string(folder.join("pre/metrics.jsonl")).unwrap().lines().count();
-    interrupted(pretrain(&["--resume"]), done + 3);
-    // A number that is given is held to.
-    let other = pretrain(&["--resume", "--set", "train.batch_tokens=49"]);
-    assert!(ends_in(3, &folder, &other).contains("batch_tokens = 49"));
-}
-
-#[test]
-fn a_step_that_is_no_number_leaves_the_last_good_weights() {
+fn a_step_that_is_not_finite_leaves_the_last_good_weights() {
     let folder = scratch("diverged");
-    // The first step's rate is 0, the second's spoils the model, and the third finds out.
+    // The first step has rate 0, the second one spoils the weights, and the third one finds that.
     let settings = ["optimizer.learning_rate=1e18", "optimizer.warmup_steps=1", "train.checkpoint_every=1"];
     let more = settings.map(|setting| ["--set", setting]).concat();
     let said = ends_in(5, &folder, &operation("out", &more));
     assert!(said.contains("step 3") && said.contains("last good weights"), "{said}");
     assert!(!folder.join("out/model").exists());
     assert_eq!(names(&folder.join("out/checkpoints")), ["step-000001"]);
-    // They are those that the run began with, and can be used as they are.
+    // They are the weights of the input model, and can be used.
     let score = |model: &str| -> Vec<u8> {
         let input = golden("steps/data/retain.jsonl");
         let arguments = ["score", "--model", model, "--input", &input, "-q"].map(str::to_owned);
@@ -406,7 +341,7 @@ fn a_collapse_is_rolled_back_once_and_then_ends_the_run() {
     assert!(!kept.is_empty());
 }
 
-/// A file system of so many KiB, where the system lets this process make one.
+/// Mounts a file system of `kib` KiB. Returns whether this process may do that.
 fn small_disk(folder: &Path, kib: usize) -> bool {
     fs::create_dir_all(folder).unwrap();
     let size = format!("size={kib}k");
@@ -417,10 +352,10 @@ fn small_disk(folder: &Path, kib: usize) -> bool {
 const NO_MOUNT: &str = "not run: this process may not mount a file system";
 
 #[test]
-fn a_disk_too_small_for_the_model_is_told_with_the_bytes_it_takes() {
+fn the_error_of_a_disk_too_small_for_the_model_names_the_bytes_needed() {
     let folder = scratch("small");
     let disk = folder.join("disk");
-    // Room for the records of a run, and not for its model of 124 KB.
+    // There is room for the records of a run, but not for its model of 124 KB.
     if !small_disk(&disk, 96) {
         println!("{NO_MOUNT}");
         return;
@@ -434,11 +369,11 @@ fn a_disk_too_small_for_the_model_is_told_with_the_bytes_it_takes() {
     assert_eq!(ended.status.code(), Some(8), "{said}");
     // 30,464 parameters in f32.
     assert!(said.contains("disk/out/") && said.contains("121856 bytes"), "{said}");
-    assert!(!has_model, "a model that is not whole has the name of one that is");
+    assert!(!has_model, "an incomplete model has the name of a complete one");
 }
 
 #[test]
-fn a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_when_there_is_room() {
+fn a_full_disk_keeps_the_last_checkpoint_and_the_run_resumes_when_there_is_room() {
     let folder = scratch("full");
     ends_in(0, &folder, &operation("undisturbed", &["-q"]));
     let disk = folder.join("disk");
@@ -467,13 +402,13 @@ fn a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_when_there_is_room(
     outcome.unwrap();
 }
 
-/// A call to the system: what it did, and to which files.
+/// A system call, with its files.
 enum Call {
     Synced(PathBuf),
     Renamed(PathBuf, PathBuf),
 }
 
-/// The calls that sync and rename, as strace tells them; none where it cannot.
+/// The calls of fsync and rename by strace; `None` if strace does not work here.
 fn calls(folder: &Path, arguments: &[String]) -> Option<Vec<Call>> {
     let program = ["-f", "-y", "-s", "4096", "-e", "trace=fsync,rename", "-o", "calls.txt"];
     let mut traced = Command::new("strace");
@@ -481,7 +416,7 @@ fn calls(folder: &Path, arguments: &[String]) -> Option<Vec<Call>> {
     let output = traced.output().ok()?;
     let text = fs::read_to_string(folder.join("calls.txt")).unwrap_or_default();
     if text.is_empty() {
-        // It is there, and may not look into another process.
+        // strace exists, but may not trace another process.
         return None;
     }
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -500,21 +435,21 @@ fn calls(folder: &Path, arguments: &[String]) -> Option<Vec<Call>> {
     Some(text.lines().filter_map(call).collect())
 }
 
-/// What a power failure leaves is what was synced. So whatever gets its name is synced before, and the folder in which it
-/// has the name after.
+/// After a power failure, only synced files are left. So everything that is renamed to its final name is synced before, and
+/// its folder is synced after.
 #[test]
 fn what_has_its_name_is_on_the_disk() {
     let folder = scratch("synced");
     let more = ["-q", "--set", "train.steps=6"];
     let Some(calls) = calls(&folder, &operation("out", &more)) else {
-        println!("not run: strace is not there, or may not look into another process");
+        println!("not run: strace is missing, or may not trace another process");
         return;
     };
     let mut named = Vec::new();
     for (at, call) in calls.iter().enumerate() {
         let Call::Renamed(from, to) = call else { continue };
-        // The reference's states can be computed again, and are by their checksums where they are damaged; and what is
-        // moved out of the way has no name any more.
+        // Damaged states of the reference are found by their checksums and computed again. A file that ends in `.old` is
+        // about to be removed.
         if to.parent().unwrap().ends_with("reference") || to.extension().is_some_and(|end| end == "old") {
             continue;
         }

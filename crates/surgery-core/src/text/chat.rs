@@ -1,8 +1,8 @@
-//! A model's chat template: the Jinja program that turns messages into the text that the model was trained on.
+//! A model's chat template: a Jinja program that renders messages as the text that the model was trained on.
 //!
-//! It is rendered as transformers renders it, with the same variables, functions and filters. Three things are left out:
-//! tools and documents, which are none; messages that have keys other than `role` and `content`; and local time:
-//! `strftime_now` gives the time in UTC at which the template was loaded.
+//! It is rendered as in transformers, with the same variables, functions and filters. There are three limitations: tools and
+//! documents are always none; messages have no keys other than `role` and `content`; and `strftime_now` gives UTC, the time
+//! at which the template was loaded.
 
 mod date;
 mod functions;
@@ -29,25 +29,25 @@ use crate::files::Folder;
 use functions::{MARKS, Raised};
 use limits::{Limited, MOST_OUTPUT};
 
-/// The file that holds the template by itself.
+/// The file of the template.
 const FILE: &str = "chat_template.jinja";
-/// The key of tokenizer_config.json that holds it otherwise.
+/// The key of the template in tokenizer_config.json, used if there is no such file.
 const KEY: &str = "chat_template";
-/// The largest template; those of real models have up to some tens of kilobytes.
+/// Maximum size of a template in bytes. Those of real models have up to some tens of kilobytes.
 const MOST_BYTES: u64 = 1 << 20;
 /// The name of the template in the engine.
 const NAME: &str = "template";
 
-/// A conversation as the template writes it.
+/// A rendered conversation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rendered {
     /// The text.
     pub text: String,
-    /// The bytes of it that stand in `{% generation %}` blocks.
+    /// The ranges of bytes that come from `{% generation %}` blocks.
     pub generated: Vec<Range<usize>>,
 }
 
-/// A model's chat template, as far as there is one.
+/// A model's chat template, or the reason why there is none.
 #[derive(Debug, Clone)]
 pub(super) enum Chat {
     Template(Box<ChatTemplate>),
@@ -55,7 +55,7 @@ pub(super) enum Chat {
     Missing {
         folder: String,
     },
-    /// It has one that cannot be used, which is told where it is asked for.
+    /// The template is unusable. The error is reported when a document needs the template.
     Unusable {
         path: String,
         problem: String,
@@ -106,7 +106,7 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The template of the model in `folder`, where it has one. `tokens` are its special tokens by name.
+    /// The template of the model in `folder`, if it has one. `tokens` are its special tokens by name.
     fn load(folder: &Folder, tokens: BTreeMap<String, String>) -> Result<Option<Self>> {
         let (path, source) = if folder.has(FILE) {
             let source = String::from_utf8(folder.read(FILE, MOST_BYTES)?);
@@ -125,7 +125,7 @@ impl ChatTemplate {
         Self::of_source(path, &source, tokens).map(Some)
     }
 
-    /// A template from its text. `path` is where it came from, for messages.
+    /// Compiles a template. Messages name `path`.
     pub fn of_source(path: String, source: &str, tokens: BTreeMap<String, String>) -> Result<Self> {
         if source.len() as u64 > MOST_BYTES {
             let problem = format!("has {} bytes; a template may have {MOST_BYTES}", source.len());
@@ -144,7 +144,7 @@ impl ChatTemplate {
         Ok(template)
     }
 
-    /// Has `strftime_now` give another time.
+    /// Sets the time of `strftime_now`.
     pub fn set_now(&mut self, now: SystemTime) -> Result<()> {
         self.compile(now)
     }
@@ -160,17 +160,17 @@ impl ChatTemplate {
         Ok(())
     }
 
-    /// The file that it came from.
+    /// The file that it was read from.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Whether it says by `{% generation %}` blocks what the model is to predict.
+    /// Whether it marks the text to predict by `{% generation %}` blocks.
     pub fn has_generation(&self) -> bool {
         self.has_generation
     }
 
-    /// The messages as the template writes them, followed by the beginning of an answer where `prompts` is true.
+    /// Renders messages, followed by the beginning of an answer if `prompts` is true.
     pub fn render(&self, messages: &[Message], prompts: bool) -> Result<Rendered> {
         let content = |content: &MessageContent| match content {
             MessageContent::Text(text) => json!(text),
@@ -185,11 +185,11 @@ impl ChatTemplate {
         let texts =
             || messages.iter().flat_map(|message| [message.role.as_str().into(), message.content.text()]);
         let texts = || texts().chain(self.tokens.values().map(|token| token.as_str().into()));
-        // Letters that the text cannot hold otherwise.
+        // Mark blocks with private characters that do not occur in the text.
         let private = '\u{f0000}'..'\u{ffffe}';
-        let mut held = BTreeSet::new();
-        texts().for_each(|text| held.extend(text.chars().filter(|letter| private.contains(letter))));
-        let mut free = private.filter(|letter| !held.contains(letter));
+        let mut used = BTreeSet::new();
+        texts().for_each(|text| used.extend(text.chars().filter(|letter| private.contains(letter))));
+        let mut free = private.filter(|letter| !used.contains(letter));
         let marks = [free.next(), free.next()].map(|mark| mark.unwrap_or('\u{ffffd}'));
         let input: usize = texts().map(|text| text.len()).sum();
         let variables = context! {
@@ -211,18 +211,18 @@ impl ChatTemplate {
             Some(Raised(message)) => unusable(&self.path, format!("refuses the messages: {message}")),
             None => unusable(&self.path, format!("cannot be rendered: {}", described(&error))),
         })?;
-        let text = String::from_utf8(out.0).expect("an engine that writes texts");
+        let text = String::from_utf8(out.0).expect("the engine writes UTF-8");
         if !self.has_generation {
             return Ok(Rendered { text, generated: Vec::new() });
         }
         match cut_marks(&text, marks) {
             Some(rendered) => Ok(rendered),
-            None => Err(unusable(&self.path, "changes what its generation blocks hold".into())),
+            None => Err(unusable(&self.path, "changes the content of its generation blocks".into())),
         }
     }
 }
 
-/// The template in tokenizer_config.json: a text, or of a list the one named `default`.
+/// The template in tokenizer_config.json: a text, or the template named `default` in a list.
 fn in_settings(path: &str, value: Option<&Json>) -> Result<Option<String>> {
     let wrong = |expected: &str| Error::Config {
         path: path.into(),
@@ -249,10 +249,10 @@ fn unusable(path: &str, problem: String) -> Error {
     Error::Data { path: path.into(), problem, remedy }
 }
 
-/// What the engine says of a fault, and where.
+/// The engine's message, with the line.
 fn described(error: &minijinja::Error) -> String {
     let problem = match error.kind() {
-        ErrorKind::OutOfFuel => "takes more steps than a conversation can need".into(),
+        ErrorKind::OutOfFuel => "executes more instructions than a conversation can need".into(),
         ErrorKind::WriteFailure => format!("writes more than {MOST_OUTPUT} bytes"),
         kind => error.detail().map_or_else(|| kind.to_string(), |detail| format!("{kind}: {detail}")),
     };
@@ -262,7 +262,7 @@ fn described(error: &minijinja::Error) -> String {
     }
 }
 
-/// The text without the marks, and what stood between them; nothing where they do not match.
+/// The text without the marks, and the ranges between them; `None` if the marks do not match.
 fn cut_marks(text: &str, [begin, end]: [char; 2]) -> Option<Rendered> {
     let mut rendered = Rendered::default();
     let mut open = Vec::new();

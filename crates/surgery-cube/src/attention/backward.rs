@@ -1,4 +1,4 @@
-//! The gradients of queries, keys and values: scores are computed again from what the forward pass left.
+//! The gradients of queries, keys and values. Scores are computed again from the stored results of the forward pass.
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
@@ -9,7 +9,7 @@ use super::{Attended, Inputs, SIGHT, Tile, add_weighted, load, look, products, s
 use crate::tensor::{Cubes, array, contiguous, dtype, empty, empty_like};
 
 impl<R: CubeRuntime> Inputs<R> {
-    /// The gradients of queries, keys and values from that of what came out.
+    /// The gradients of queries, keys and values from that of the output.
     pub fn backward(self, attended: Attended<R>, gradient: CubeTensor<R>) -> [CubeTensor<R>; 3] {
         let Self { queries, keys, values, sight } = self;
         let Attended { out, log_sums } = attended;
@@ -73,7 +73,7 @@ impl<R: CubeRuntime> Inputs<R> {
     }
 }
 
-/// `Σ g · out` of each query and head, `[tokens, heads]`: what the gradient of a score loses for the normaliser.
+/// `Σ g · out` of each query and head, `[tokens, heads]`: the normaliser's part of the gradient of a score.
 #[cube(launch)]
 fn delta_kernel<E: Float>(
     out: &Array<E>,
@@ -92,8 +92,8 @@ fn delta_kernel<E: Float>(
     }
 }
 
-/// From a unit's scores and products of gradient and values, to the weights `p = exp(score - log_sum)` and the gradients
-/// of the scores, `p (gradient · value - delta) scale`.
+/// Computes from a unit's scores, and its products of gradient and values, the weights `p = exp(score - log_sum)` and the
+/// gradients of the scores, `p (gradient · value - delta) scale`.
 #[cube]
 fn weights_and_gradients(
     scores: &mut Array<f32>,
@@ -130,7 +130,7 @@ fn weights_and_gradients(
     }
 }
 
-/// Writes a unit's share of a tile to where all can read it.
+/// Writes a unit's part of a tile to shared memory.
 #[cube]
 fn share(from: &Array<f32>, into: &mut SharedMemory<f32>, #[comptime] tile: Tile) {
     let (down, across) = (UNIT_POS as usize / tile.side, UNIT_POS as usize % tile.side);
@@ -219,8 +219,8 @@ fn queries_kernel<E: Float>(
     store::<E>(&sums, &ones, g_queries, first, tokens, heads, head, tile);
 }
 
-/// The gradients of a tile of keys and values of a head, from all queries that see some of them. For texts without a
-/// past, where these are the tokens from a key to the end of its segment.
+/// The gradients of a tile of keys and values of a head, from all queries that see some of them. It is for texts without a
+/// past: the queries that see a key are the tokens from the key to the end of its segment.
 #[cube(launch)]
 fn keys_kernel<E: Float>(
     queries: &Array<E>,

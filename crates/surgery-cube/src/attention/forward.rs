@@ -1,4 +1,4 @@
-//! Attention of a tile of queries, over the tiles of keys that some of them see.
+//! Attention of a tile of queries over the tiles of keys that some of the queries see.
 
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
@@ -82,7 +82,7 @@ fn forward_kernel<E: Float>(
     let (from, to) = seen_by_tile(sight, first, tokens, tile);
     let mut start = from;
     while start < to {
-        // All have read the values of the tile before.
+        // All units have read the values of the previous tile.
         sync_cube();
         load::<E>(keys, &mut kv, start, num_keys, kv_heads, kv_head, tile);
         sync_cube();
@@ -142,7 +142,7 @@ fn forward_kernel<E: Float>(
         if query < tokens && across == 0 {
             log_sums[query * heads + head] = tops[i] + totals[i].ln();
         }
-        // No factor of an undefined row is ever stored.
+        // The factor of an undefined row is never stored.
         totals[i] = 1.0 / totals[i];
     }
     store::<E>(&sums, &totals, out, first, tokens, heads, head, tile);

@@ -1,9 +1,9 @@
 //! Causal attention inside each segment, forward and backward, without the matrix of scores (arXiv 2205.14135).
 //!
-//! A cube holds a tile of queries (or of keys) of one head in shared memory and goes over the tiles of keys (or queries)
-//! that some of it can see. Its units stand in a square; each has the scores of every `side`-th row and column, and the
-//! sums of every `side`-th value of a head. Everything is computed in f32, whatever the dtype of what is read and
-//! written. Nothing is added up by several cubes, so sums have one order.
+//! A cube keeps a tile of queries (or of keys) of one head in shared memory and loops over the tiles of keys (or queries)
+//! that some of its rows see. Its units form a square. Each unit has the scores of every `side`-th row and column, and the
+//! sums of every `side`-th value of a head. Everything is computed in f32, for any dtype of the tensors. No sum is divided
+//! among several cubes, so sums have a fixed order.
 
 mod backward;
 mod forward;
@@ -14,7 +14,7 @@ use cubecl::prelude::*;
 
 use crate::tensor::contiguous;
 
-/// Queries, keys and values, `[rows, columns, heads, head_dim]` of one dtype, and what each query sees.
+/// Queries, keys and values, `[rows, columns, heads, head_dim]` of one dtype, and the keys that each query sees.
 #[derive(Debug, Clone)]
 pub(crate) struct Inputs<R: CubeRuntime> {
     queries: CubeTensor<R>,
@@ -42,38 +42,38 @@ impl<R: CubeRuntime> Inputs<R> {
         Self { queries, keys, values, sight }
     }
 
-    /// Tokens, heads and values of each.
+    /// Number of tokens, of heads, and of values of a head.
     fn shape(tensor: &CubeTensor<R>) -> [usize; 3] {
         let shape = tensor.meta.shape();
         [shape[0] * shape[1], shape[2], shape[3]]
     }
 }
 
-/// What a query that sees nothing has for its highest score; below any score.
+/// The highest score of a query that sees no key; below any score.
 const LOWEST: f32 = -1e30;
-/// What [`Placement::sight`](surgery_core::placement::Placement::sight) has of a query.
+/// Number of values of a query in [`Placement::sight`](surgery_core::placement::Placement::sight).
 const SIGHT: usize = 5;
 
-/// The shape of a cube's work.
+/// The sizes of a cube's tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Tile {
-    /// Queries or keys.
+    /// Number of queries or keys.
     rows: usize,
-    /// Values of a head.
+    /// Number of values of a head.
     size: usize,
-    /// Units along each edge of their square.
+    /// Number of units along an edge of their square.
     side: usize,
-    /// Rows of a unit.
+    /// Number of rows of a unit.
     own: usize,
-    /// Values of a head that are a unit's.
+    /// Number of values of a head that belong to a unit.
     values: usize,
 }
 
 impl Tile {
-    /// The largest tile of which `held` fit a cube's shared memory, with the scores.
-    fn new<R: CubeRuntime>(client: &ComputeClient<R>, size: usize, held: usize) -> Self {
+    /// The largest tile for which `tiles` tiles and the scores fit into a cube's shared memory.
+    fn new<R: CubeRuntime>(client: &ComputeClient<R>, size: usize, tiles: usize) -> Self {
         let room = client.properties().hardware.max_shared_memory_size / size_of::<f32>();
-        let fits = |rows: &usize| held * rows * (size + 1) + rows * (rows + 1) <= room;
+        let fits = |rows: &usize| tiles * rows * (size + 1) + rows * (rows + 1) <= room;
         let rows = [32, 16, 8, 4, 2].into_iter().find(fits).unwrap_or(1);
         let side = rows.min(16);
         Self { rows, size, side, own: rows / side, values: size.div_ceil(side) }
@@ -84,8 +84,8 @@ impl Tile {
     }
 }
 
-/// Reads a tile of `[tokens, heads, size]` from token `first` on; what is behind the last token is 0. One value lies
-/// between the rows, so that units that read down a column do not wait for each other.
+/// Loads a tile of `[tokens, heads, size]` from token `first` on, with 0 after the last token. Rows are separated by one
+/// value, so that units that read down a column do not wait for each other.
 #[cube]
 fn load<E: Float>(
     from: &Array<E>,
@@ -109,7 +109,7 @@ fn load<E: Float>(
     }
 }
 
-/// A unit's products of rows of `a` and rows of `b`, `[own, own]`.
+/// Computes a unit's products of rows of `a` and rows of `b`, `[own, own]`.
 #[cube]
 fn products(
     a: &SharedMemory<f32>,
@@ -135,8 +135,7 @@ fn products(
     }
 }
 
-/// Adds what the rows of `b` give, weighted by rows of `weights` (by columns, where `transposed`), to a unit's sums,
-/// `[own, values]`.
+/// Adds the rows of `b`, weighted by rows of `weights` (by columns if `transposed`), to a unit's sums, `[own, values]`.
 #[cube]
 fn add_weighted(
     weights: &SharedMemory<f32>,
@@ -194,7 +193,7 @@ fn store<E: Float>(
     }
 }
 
-/// Reads what the queries of a unit's rows see, `[own, 4]`; nothing for those behind the last.
+/// Loads the sight of the queries of a unit's rows, `[own, 4]`. Rows after the last query see no key.
 #[cube]
 fn look(
     sight: &Array<u32>,
@@ -224,7 +223,7 @@ fn sees(own: &Array<u32>, #[comptime] i: usize, key: usize) -> bool {
     (key >= own[i * 4] && key < own[i * 4 + 1]) || (key >= own[i * 4 + 2] && key < own[i * 4 + 3])
 }
 
-/// The keys that some query of a tile sees lie between these.
+/// The bounds of the keys that the queries of a tile see.
 #[cube]
 fn seen_by_tile(sight: &Array<u32>, first: usize, tokens: usize, #[comptime] tile: Tile) -> (usize, usize) {
     let (mut from, mut to) = (u32::MAX.runtime(), 0u32.runtime());

@@ -127,7 +127,7 @@ impl<R: CubeRuntime, T: BoolElement> OptimizerKernels<Graph<R, T>> for Fused {}
 
 impl<R: CubeRuntime, T: BoolElement> Footprint<Graph<R, T>> for Fused {
     fn kept_values(config: &LlamaConfig, _longest: usize) -> usize {
-        // The second sublayer's input and both norms' results, queries, keys and values as projected and turned,
+        // The second sublayer's input, the results of both norms, queries, keys and values before and after rope,
         // attention's output and log-sums, gate, up and their product.
         let (heads, keys) = (config.num_attention_heads, config.num_key_value_heads);
         3 * config.hidden_size

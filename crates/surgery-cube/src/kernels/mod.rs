@@ -1,4 +1,4 @@
-//! The operations of [`surgery_core::kernels`] on GPUs: burn's tensors become the arguments of kernels here, and back.
+//! The operations of [`surgery_core::kernels`] on GPUs: conversions between burn's tensors and the arguments of kernels.
 
 mod graph;
 mod plain;
@@ -20,14 +20,14 @@ pub(super) type Graph<R, T> = Autodiff<Plain<R, T>>;
 #[derive(Debug, Clone, Copy)]
 pub struct Fused;
 
-/// What stands behind a tensor.
+/// The primitive of a tensor.
 pub(super) fn primitive<R: CubeRuntime, T: BoolElement, const D: usize>(
     x: Tensor<Plain<R, T>, D>,
 ) -> CubeTensor<R> {
     x.into_primitive().tensor()
 }
 
-/// A tensor before which something stands.
+/// A tensor from its primitive.
 pub(super) fn tensor<R: CubeRuntime, T: BoolElement, const D: usize>(
     x: CubeTensor<R>,
 ) -> Tensor<Plain<R, T>, D> {

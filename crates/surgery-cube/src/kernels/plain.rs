@@ -9,29 +9,29 @@ use surgery_core::placement::Placement;
 use super::{Fused, Plain, primitive, product, tensor};
 use crate::attention::Inputs;
 use crate::elementwise;
-use crate::rows::{self, Held};
+use crate::rows::{self, LossTargets};
 
-/// Losses, and the gradient of logits.
+/// Losses, and the gradient with respect to logits.
 type Losses<B> = (Tensor<B, 1>, Tensor<B, 2>);
 
-/// The losses of logits and, where there are coefficients, their gradient.
+/// The losses of logits and, if there are coefficients, their gradient.
 fn losses<R: CubeRuntime, T: BoolElement>(
     logits: Tensor<Plain<R, T>, 2>,
-    held: Held<R>,
+    targets: LossTargets<R>,
     coefficients: Option<&[f32]>,
 ) -> Losses<Plain<R, T>> {
     let device = logits.device();
     let coefficients =
         coefficients.map(|values| primitive(Tensor::<Plain<R, T>, 1>::from_data(values, &device)));
-    let (losses, gradient) = rows::losses(primitive(logits), held, coefficients);
+    let (losses, gradient) = rows::losses(primitive(logits), targets, coefficients);
     (tensor(losses), tensor(gradient))
 }
 
 /// Token ids on the device.
-fn tokens<R: CubeRuntime, T: BoolElement>(tokens: &[u32], logits: &Tensor<Plain<R, T>, 2>) -> Held<R> {
+fn tokens<R: CubeRuntime, T: BoolElement>(tokens: &[u32], logits: &Tensor<Plain<R, T>, 2>) -> LossTargets<R> {
     let tokens: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
     let tokens = Tensor::<Plain<R, T>, 1, Int>::from_data(tokens.as_slice(), &logits.device());
-    Held::Tokens(tokens.into_primitive())
+    LossTargets::Tokens(tokens.into_primitive())
 }
 
 impl<R: CubeRuntime, T: BoolElement> ModelKernels<Plain<R, T>> for Fused {
@@ -100,13 +100,13 @@ impl<R: CubeRuntime, T: BoolElement> HeadKernels<Plain<R, T>> for Fused {
         reference_hidden: Tensor<Plain<R, T>, 2>,
         reference_head: Tensor<Plain<R, T>, 2>,
     ) -> Tensor<Plain<R, T>, 1> {
-        let reference = Held::Reference(primitive(Self::logits(reference_hidden, reference_head)));
+        let reference = LossTargets::Reference(primitive(Self::logits(reference_hidden, reference_head)));
         losses(Self::logits(hidden, head), reference, None).0
     }
 
     fn nll_of_logits(logits: Tensor<Plain<R, T>, 2>, targets: &[u32]) -> Tensor<Plain<R, T>, 1> {
-        let held = tokens(targets, &logits);
-        losses(logits, held, None).0
+        let targets = tokens(targets, &logits);
+        losses(logits, targets, None).0
     }
 
     fn nll_gradient(
@@ -114,8 +114,8 @@ impl<R: CubeRuntime, T: BoolElement> HeadKernels<Plain<R, T>> for Fused {
         targets: &[u32],
         coefficients: &[f32],
     ) -> (Tensor<Plain<R, T>, 1>, Tensor<Plain<R, T>, 2>) {
-        let held = tokens(targets, &logits);
-        losses(logits, held, Some(coefficients))
+        let targets = tokens(targets, &logits);
+        losses(logits, targets, Some(coefficients))
     }
 
     fn kl_gradient(
@@ -123,7 +123,7 @@ impl<R: CubeRuntime, T: BoolElement> HeadKernels<Plain<R, T>> for Fused {
         reference: Tensor<Plain<R, T>, 2>,
         coefficients: &[f32],
     ) -> (Tensor<Plain<R, T>, 1>, Tensor<Plain<R, T>, 2>) {
-        losses(logits, Held::Reference(primitive(reference)), Some(coefficients))
+        losses(logits, LossTargets::Reference(primitive(reference)), Some(coefficients))
     }
 }
 

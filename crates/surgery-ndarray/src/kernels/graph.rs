@@ -98,7 +98,7 @@ impl ModelKernels<Graph> for Fused {
         let x = x.into_primitive().tensor();
         let floats = Floats::new(x.primitive);
         let (y, gated) = inputs.sublayer().forward(&floats, true);
-        let gated = gated.expect("asked to be kept");
+        let gated = gated.expect("requested");
         let y = primitive(y.into_vec(), &shape);
         let parents = [
             x.node,

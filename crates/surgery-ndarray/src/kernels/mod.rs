@@ -1,4 +1,4 @@
-//! The operations of [`surgery_core::kernels`] on the CPU: burn's tensors become contiguous floats here, and back.
+//! The operations of [`surgery_core::kernels`] on the CPU: conversions between burn's tensors and contiguous floats.
 
 mod graph;
 mod plain;
@@ -43,7 +43,7 @@ impl Floats {
         Self::new(tensor.into_primitive().tensor())
     }
 
-    /// The floats themselves where nobody else holds them, a copy otherwise.
+    /// The floats without a copy if they are not shared, otherwise a copy.
     pub(super) fn into_vec(self) -> Vec<f32> {
         let length = self.0.len();
         let (values, offset) = self.0.into_owned().into_raw_vec_and_offset();
@@ -53,7 +53,7 @@ impl Floats {
         }
     }
 
-    /// Working memory, where nobody else holds them.
+    /// Reuses the floats as working memory if they are not shared.
     pub(super) fn recycle(self) {
         if self.0.is_unique() {
             drop(Buffer::adopt(self.into_vec()));
@@ -78,7 +78,7 @@ pub(super) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Ten
     Tensor::from_primitive(TensorPrimitive::Float(primitive(values, &shape)))
 }
 
-/// An attention sublayer's weights, and what else it needs.
+/// An attention sublayer's weights, and its layout.
 #[derive(Debug, Clone)]
 pub(super) struct AttentionInputs {
     pub(super) weights: [Floats; 5],

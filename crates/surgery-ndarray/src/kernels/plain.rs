@@ -153,14 +153,14 @@ impl OptimizerKernels<Plain> for Fused {
 
 impl Footprint<Plain> for Fused {}
 
-/// Adds the keys or values of new tokens of some texts, `[texts, count, heads, size]`, to those that there are,
+/// Appends the keys or values of new tokens, `[texts, count, heads, size]`, to those in the cache,
 /// `[past, texts, heads, size]`.
 fn grow(past: Option<Tensor<Plain, 4>>, new: Tensor<Plain, 4>) -> Tensor<Plain, 4> {
     let [texts, _, heads, size] = new.dims();
     let new = Floats::of(new.swap_dims(0, 1));
     let mut all = past.map_or_else(Vec::new, |past| Floats::of(past).into_vec());
     if all.capacity() - all.len() < new.len() {
-        // An eighth at a time: of twice as much, half would never be filled.
+        // Grow by an eighth. Doubling would leave up to half of the memory unused.
         all.reserve_exact(new.len().max(all.len() / 8));
     }
     all.extend_from_slice(&new);
@@ -175,7 +175,7 @@ fn composed_attention(
     placement: &Placement<Plain>,
     memory: Option<&mut Memory<Plain>>,
 ) -> Tensor<Plain, 3> {
-    /// As [`Fused`], but for what it composes.
+    /// As [`Fused`], except for the composed operation.
     #[derive(Debug, Clone, Copy)]
     struct Parts;
     impl ModelKernels<Plain> for Parts {

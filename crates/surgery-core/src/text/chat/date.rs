@@ -1,4 +1,4 @@
-//! Dates, as Python's `strftime` writes them.
+//! Formatting of dates as in Python's `strftime`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ const MONTHS: [&str; 12] = [
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
-/// `time` in UTC by a format of `strftime`; the code that is not known, where there is one.
+/// Formats `time` in UTC by a format of `strftime`. The error is an unknown code.
 pub(super) fn format(time: SystemTime, format: &str) -> Result<String, char> {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
@@ -34,7 +34,7 @@ pub(super) fn format(time: SystemTime, format: &str) -> Result<String, char> {
             out.push(letter);
             continue;
         }
-        // A hyphen leaves the leading zero out, on Linux.
+        // A hyphen omits the leading zero, as on Linux.
         let mut code = letters.next().unwrap_or('%');
         let is_short = code == '-';
         if is_short {
@@ -77,7 +77,7 @@ pub(super) fn format(time: SystemTime, format: &str) -> Result<String, char> {
     Ok(out)
 }
 
-/// Days from 1970-01-01 to the first day of a year after it.
+/// Days from 1970-01-01 to the first day of a later year.
 fn days_before(year: u64) -> u64 {
     let before = |year: u64| 365 * year + year.div_ceil(4) - year.div_ceil(100) + year.div_ceil(400);
     before(year) - before(1970)
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_those_of_python() {
+    fn dates_are_formatted_as_in_python() {
         let at = |seconds: u64, code: &str| format(UNIX_EPOCH + Duration::from_secs(seconds), code).unwrap();
         let all = "%d %b %Y|%A, %B %d|%a %y %m %j|%H:%M:%S %I %p|%-d %-m|%e|%F %T|%w %u|%%";
         assert_eq!(

@@ -1,6 +1,5 @@
-//! The engine, set up as transformers sets up Jinja: `_cached_compile_jinja_template` in its
-//! `utils/chat_template_utils.py`. Where the engine differs from Jinja in a filter, a test or the form of a value, Jinja's
-//! way is put in its place.
+//! The template engine with the settings that transformers gives Jinja (`_cached_compile_jinja_template` in its
+//! `utils/chat_template_utils.py`). Filters, tests and formats of values that differ from Jinja's are replaced.
 
 use std::cell::Cell;
 use std::fmt;
@@ -18,15 +17,15 @@ use super::writer::{FACTOR, GENERATION, ITEM, PAID, PAID_IF_TEXT};
 /// A test of two values.
 type Comparison = fn(&Value, &Value) -> bool;
 
-/// Filters that transformers' templates do without, and that make large values of small ones.
+/// Filters that make large values from small ones. Templates for transformers do not need them.
 const REMOVED: [&str; 6] = ["batch", "slice", "zip", "chain", "format", "pprint"];
 
 thread_local! {
-    /// The letters that mark the beginning and the end of a generation block in what this thread renders.
+    /// The characters that mark the beginning and the end of a generation block in this thread's rendering.
     pub(super) static MARKS: Cell<[char; 2]> = const { Cell::new(['\u{f0000}', '\u{f0001}']) };
 }
 
-/// The template's own `raise_exception(message)`.
+/// The error of a template's `raise_exception(message)`.
 #[derive(Debug)]
 pub(super) struct Raised(pub(super) String);
 
@@ -38,7 +37,7 @@ impl fmt::Display for Raised {
 
 impl std::error::Error for Raised {}
 
-/// An engine without a template. `now` is the time that templates see.
+/// An engine without a template. `now` is the time of `strftime_now`.
 pub(super) fn environment(now: SystemTime) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
@@ -130,7 +129,7 @@ fn method(state: &State, value: &Value, name: &str, arguments: &[Value]) -> Resu
         ("removeprefix", Some(prefix), None) => Ok(text.strip_prefix(prefix).unwrap_or(text).into()),
         ("removesuffix", Some(suffix), None) => Ok(text.strip_suffix(suffix).unwrap_or(text).into()),
         ("join", ..) if arguments.len() == 1 => Ok(joined(arguments[0].try_iter()?.map(Ok), text)?.into()),
-        // A width could ask for any length.
+        // A width could make a text of any length.
         ("format", ..) if text.contains(':') => Err(Error::new(
             ErrorKind::InvalidOperation,
             "the method `format` with a format inside braces is not supported",
@@ -139,7 +138,7 @@ fn method(state: &State, value: &Value, name: &str, arguments: &[Value]) -> Resu
     }
 }
 
-/// What a value has under a key; of a text, the letter.
+/// The item of a value under a key; for a text and an index, a letter.
 fn item(value: Value, key: Value) -> Result<Value, Error> {
     let (Some(text), Some(index)) = (value.as_str(), key.as_i64()) else { return value.get_item(&key) };
     spend(text.len())?;
@@ -177,7 +176,7 @@ fn replace(text: &str, from: &str, to: &str, count: Option<usize>) -> Result<Str
     Ok(text.replacen(from, to, count))
 }
 
-/// Every line but the first with blanks before it; empty lines without.
+/// The filter `indent`. By default it does not indent the first line and empty lines.
 fn indent(
     value: Value,
     width: Option<Value>,

@@ -1,4 +1,4 @@
-//! Values as Python writes them: `str`, `repr` and `json.dumps`.
+//! Formatting of values as in Python: `str`, `repr` and `json.dumps`.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use minijinja::{Error, ErrorKind, Value};
 
 use super::limits::{MOST_DEPTH, spend, too_deep};
 
-/// Python's `str(value)`; nothing for what is undefined.
+/// Python's `str(value)`; empty for an undefined value.
 pub(super) fn string(value: &Value) -> Result<String, Error> {
     let mut out = String::new();
     match value.as_str() {
@@ -52,7 +52,7 @@ fn repr(value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
         }
         _ => out.push_str("<object>"),
     }
-    // What is nested has paid for itself; counting it again bounds the depth, too.
+    // Nested values were charged already. Charging them again limits the depth, too.
     spend(1 + out.len() - before)
 }
 
@@ -68,7 +68,7 @@ fn number(value: &Value) -> String {
     if number.is_infinite() {
         return if number > 0.0 { "inf".into() } else { "-inf".into() };
     }
-    // Rust's `Debug` changes to exponents where Python does, and writes them shorter.
+    // Rust's `Debug` uses exponents for the same numbers as Python, but in a shorter form.
     let shown = format!("{number:?}");
     match shown.split_once('e') {
         None => shown,
@@ -79,7 +79,7 @@ fn number(value: &Value) -> String {
     }
 }
 
-/// A text in quotes, as `repr` puts it.
+/// A text in quotes, as in `repr`.
 fn quote(text: &str, out: &mut String) -> Result<(), Error> {
     spend(text.len())?;
     let mark = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
@@ -101,7 +101,7 @@ fn quote(text: &str, out: &mut String) -> Result<(), Error> {
     Ok(())
 }
 
-/// How `json.dumps` lays out and spells.
+/// The settings of `json.dumps`.
 struct Json {
     ensure_ascii: bool,
     sort_keys: bool,

@@ -1,14 +1,14 @@
-//! The text of a template, rewritten before the engine compiles it.
+//! Rewriting of a template before the engine compiles it.
 //!
-//! - transformers' own tag, `{% generation %}`, becomes a call block of a function (`super::writer::GENERATION`).
-//! - Operations whose time or memory grows with a value pay for the value first (see [`super::limits`]): `a ~ b` becomes
-//!   `a|paid ~ b|paid`.
-//! - The escapes in strings are those of Python.
+//! - The tag `{% generation %}` of transformers becomes a call block of a function (`super::writer::GENERATION`).
+//! - Operations whose time or memory grows with a value are charged for the value first (see [`super::limits`]): `a ~ b`
+//!   becomes `a|paid ~ b|paid`.
+//! - Escapes in strings are converted from those of Python.
 
 use super::tokens::tokens;
 use super::writer::Writer;
 
-/// The most `elif` of a template: the engine goes as deep as they are many.
+/// Maximum number of `elif` tags of a template, because the engine recurses once for each.
 const MOST_ELIFS: usize = 300;
 
 /// A template that the engine can compile.
@@ -17,12 +17,12 @@ pub(super) struct Rewritten {
     pub(super) source: String,
     /// Whether it has generation blocks.
     pub(super) has_generation: bool,
-    /// The bytes of the longest stretch of text outside its tags.
+    /// Bytes of the longest text between tags.
     pub(super) longest_literal: usize,
     elifs: usize,
 }
 
-/// Rewrites a template, or says what is wrong with it.
+/// Rewrites a template, or returns the problem.
 pub(super) fn rewrite(source: &str) -> Result<Rewritten, String> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut rewritten = Rewritten {
@@ -63,9 +63,9 @@ pub(super) fn rewrite(source: &str) -> Result<Rewritten, String> {
     }
 }
 
-/// The length of the raw block at the beginning of `text`, where there is one: from its first tag to the end of its last.
+/// The length of the raw block at the beginning of `text`, tags included, if there is one.
 fn raw_block(text: &str) -> Option<usize> {
-    /// What follows a tag that holds one word alone.
+    /// The text after a tag that contains `word` alone.
     fn after<'a>(text: &'a str, word: &str) -> Option<&'a str> {
         let text = text.strip_prefix("{%")?;
         let text =
@@ -82,7 +82,7 @@ fn raw_block(text: &str) -> Option<usize> {
     None
 }
 
-/// Rewrites the tag at the beginning of `text`, and says how long it is.
+/// Rewrites the tag at the beginning of `text`, and returns its length.
 fn rewrite_tag(text: &str, rewritten: &mut Rewritten) -> Result<usize, String> {
     let is_statement = text.starts_with("{%");
     let opening = if text[2..].starts_with(['-', '+']) { &text[..3] } else { &text[..2] };

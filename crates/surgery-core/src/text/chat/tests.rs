@@ -9,57 +9,60 @@ fn message(role: &str, content: &str) -> Message {
     Message { role: role.into(), content: MessageContent::Text(content.into()) }
 }
 
-/// What a template makes of a question and an answer.
+/// A template's rendering of a question and an answer.
 fn rendered(source: &str) -> Result<Rendered, String> {
     let messages = [message("user", "Wer?"), message("assistant", " Å's “x” ")];
     template(source)?.render(&messages, false).map_err(|error| error.to_string())
 }
 
 #[track_caller]
-fn writes(source: &str, expected: &str) {
+fn renders(source: &str, expected: &str) {
     assert_eq!(rendered(source).unwrap().text, expected, "{source}");
 }
 
 #[test]
 fn expressions_are_those_of_jinja() {
-    writes("{{ bos_token }}{{ missing }}{{ none }}{{ true }}{{ tools is none }}\n", "<s>NoneTrueTrue");
-    writes("{{ 'a' ~ 1 + 2 ~ \"b\" \"c\" }}|{{ -1 + 2 * 3 }}|{{ 2 ** 3 * 2 }}", "a12bc|5|16");
-    writes("{{ messages[0]['role'] == 'user' and 'content' in messages[0] }}", "True");
-    writes(
+    renders("{{ bos_token }}{{ missing }}{{ none }}{{ true }}{{ tools is none }}\n", "<s>NoneTrueTrue");
+    renders("{{ 'a' ~ 1 + 2 ~ \"b\" \"c\" }}|{{ -1 + 2 * 3 }}|{{ 2 ** 3 * 2 }}", "a12bc|5|16");
+    renders("{{ messages[0]['role'] == 'user' and 'content' in messages[0] }}", "True");
+    renders(
         "{{ 'x' not in ['y', 'z'] }}{{ (1, 2)[1] }}{{ [1, 2, 3][1:] }}{{ 'abc'[::-1] }}",
         "True2[2, 3]cba",
     );
-    writes("{{ messages[-1].content.strip() | upper }}", "Å'S “X”");
-    writes("{{ messages[1:] | map(attribute='role') | join(', ') }}", "assistant");
-    writes("{{ messages | selectattr('role', 'equalto', 'user') | list | length }}", "1");
-    writes("{{ 'a-b-c'.split('-')[-1] }}{{ {'a': [1, {}]}['a'] | tojson }}", "c[1, {}]");
-    writes("{{ messages[1] | tojson }}", r#"{"role": "assistant", "content": " Å's “x” "}"#);
-    writes(r#"{{ "\u00e5\x41\n\'\d\101" }}{{ '{{ %} }}' }}"#, "åA\n'\\dA{{ %} }}");
-    writes("{% raw %}{{ x }}{% endraw %}{# {{ #}|{{ {'a': {'b': 1}}['a']['b'] }}", "{{ x }}|1");
-    writes(
+    renders("{{ messages[-1].content.strip() | upper }}", "Å'S “X”");
+    renders("{{ messages[1:] | map(attribute='role') | join(', ') }}", "assistant");
+    renders("{{ messages | selectattr('role', 'equalto', 'user') | list | length }}", "1");
+    renders("{{ 'a-b-c'.split('-')[-1] }}{{ {'a': [1, {}]}['a'] | tojson }}", "c[1, {}]");
+    renders("{{ messages[1] | tojson }}", r#"{"role": "assistant", "content": " Å's “x” "}"#);
+    renders(r#"{{ "\u00e5\x41\n\'\d\101" }}{{ '{{ %} }}' }}"#, "åA\n'\\dA{{ %} }}");
+    renders("{% raw %}{{ x }}{% endraw %}{# {{ #}|{{ {'a': {'b': 1}}['a']['b'] }}", "{{ x }}|1");
+    renders(
         "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
         "2",
     );
-    writes(
+    renders(
         "{% for m in messages if m.role != 'user' %}{{ loop.index }}{{ loop.previtem is defined }}{% endfor %}",
         "1False",
     );
-    writes("{% for m in messages %}{% if loop.last %}{% break %}{% endif %}{{ m.role }}{% endfor %}", "user");
-    writes("{% macro m(x, y='a' ~ 'b') %}{{ x ~ y }}{% endmacro %}{{ m(1) }}{{ m(1, y=2) }}", "1ab12");
-    writes("{% for k, v in messages[0].items() %}{{ k }}={{ v }};{% endfor %}", "role=user;content=Wer?;");
-    writes(
+    renders(
+        "{% for m in messages %}{% if loop.last %}{% break %}{% endif %}{{ m.role }}{% endfor %}",
+        "user",
+    );
+    renders("{% macro m(x, y='a' ~ 'b') %}{{ x ~ y }}{% endmacro %}{{ m(1) }}{{ m(1, y=2) }}", "1ab12");
+    renders("{% for k, v in messages[0].items() %}{{ k }}={{ v }};{% endfor %}", "role=user;content=Wer?;");
+    renders(
         "{{ 'x' is sequence }}{{ none is iterable }}{{ messages is iterable }}{{ messages[0] is mapping }}",
         "TrueFalseTrueTrue",
     );
-    writes(
+    renders(
         "{{ 3 if messages else 4 }}{{ 'yes' if 1 is not string }}{{ '-' * 3 }}{{ not true == false }}",
         "3yes---True",
     );
-    writes("  {% if true %}\n    a\n  {%- endif %}\n b {{- 'c' }}\n", "    a bc");
+    renders("  {% if true %}\n    a\n  {%- endif %}\n b {{- 'c' }}\n", "    a bc");
 }
 
 #[test]
-fn generation_blocks_are_found_by_their_bytes() {
+fn the_bytes_of_generation_blocks_are_found() {
     let source = "{% for m in messages %}\n{{ '<' + m.role + '>' }}\n{% if m.role == 'assistant' %}\n  {%- generation -%}\n\
                   {{ m.content }}\n{{ '</s>' }}\n  {% endgeneration %}\n{% endif %}{% endfor %}!";
     let found = rendered(source).unwrap();
@@ -70,7 +73,7 @@ fn generation_blocks_are_found_by_their_bytes() {
 }
 
 #[test]
-fn faults_of_a_template_name_its_file() {
+fn errors_of_a_template_name_its_file() {
     let cases = [
         ("{{ raise_exception('no ' ~ messages[0].role) }}", "t.jinja: refuses the messages: no user"),
         ("{% if %}", "t.jinja: is not a template: syntax error"),
@@ -83,8 +86,8 @@ fn faults_of_a_template_name_its_file() {
         ("{{ 1 | frob }}", "unknown filter"),
     ];
     for (source, expected) in cases {
-        let said = rendered(source).unwrap_err();
-        assert!(said.contains(expected), "{source}: {said}");
+        let message = rendered(source).unwrap_err();
+        assert!(message.contains(expected), "{source}: {message}");
     }
 }
 
@@ -140,14 +143,14 @@ fn a_hostile_template_is_an_error() {
         let began = std::time::Instant::now();
         let outcome = rendered(&source);
         let shown: String = source.chars().take(80).collect();
-        // Of what is long rather than much, some can be rendered.
+        // Some long templates can be rendered.
         assert!(outcome.is_err() || source.len() > 900, "{shown}");
         assert!(began.elapsed().as_secs() < 60, "{shown}");
     }
 }
 
 #[test]
-fn the_template_is_where_transformers_looks_for_it() {
+fn the_template_is_read_from_the_same_files_as_in_transformers() {
     let load = |files: &[(&'static str, &'static str)]| {
         let files = files.iter().map(|(name, content)| (*name, content.as_bytes())).collect();
         let folder = Folder::Embedded { name: "m".into(), files };

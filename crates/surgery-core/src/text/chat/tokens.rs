@@ -1,9 +1,9 @@
-//! The words and signs of a tag.
+//! The tokens of a tag.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// The most tokens of a tag: the engine goes as deep into a chain of operators as it is long.
+/// Maximum number of tokens of a tag, because the engine recurses once for each operator of a chain.
 const MOST_TOKENS: usize = 1000;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,7 +22,7 @@ pub(super) struct Token<'a> {
     pub(super) blanks: &'a str,
 }
 
-/// The tokens of a tag from byte `at` on; what closes it, blanks included; and how long it is.
+/// The tokens of a tag from byte `at` on, its end with the blanks before it, and its length.
 pub(super) fn tokens<'a>(
     text: &'a str,
     mut at: usize,
@@ -74,7 +74,7 @@ pub(super) fn tokens<'a>(
     }
 }
 
-/// The length of the string in quotes at the beginning of `text`.
+/// The length of the quoted string at the beginning of `text`.
 fn string_length(text: &str, mark: char) -> Option<usize> {
     let mut letters = text.char_indices().skip(1);
     while let Some((at, letter)) = letters.next() {
@@ -89,7 +89,7 @@ fn string_length(text: &str, mark: char) -> Option<usize> {
     None
 }
 
-/// A string with the escapes of Python, as one that the engine reads alike.
+/// Converts a quoted string with the escapes of Python to one that the engine reads as the same text.
 pub(super) fn string(quoted: &str) -> Result<String, String> {
     let text = unescape(&quoted[1..quoted.len() - 1])?;
     Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
@@ -103,7 +103,7 @@ fn unescape(text: &str) -> Result<String, String> {
             out.push(letter);
             continue;
         }
-        let wrong = |code: char| format!("has a string with an escape \\{code} that stands for no letter");
+        let wrong = |code: char| format!("has a string with an invalid escape \\{code}");
         match letters.next().unwrap_or('\\') {
             '\n' => {}
             mark @ ('\\' | '\'' | '"') => out.push(mark),
@@ -132,7 +132,7 @@ fn unescape(text: &str) -> Result<String, String> {
     Ok(out)
 }
 
-/// The letter of a number of so many digits.
+/// The character with the code of the next `least` to `most` digits.
 fn code(letters: &mut Peekable<Chars>, radix: u32, least: usize, most: usize) -> Option<char> {
     let mut digits = String::new();
     while digits.len() < most && letters.peek().is_some_and(|letter| letter.is_digit(radix)) {

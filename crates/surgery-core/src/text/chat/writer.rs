@@ -1,4 +1,4 @@
-//! A tag, written out again: with its operands paid for, and with what the engine lacks in other words.
+//! Rewriting of a tag: operands are charged for, and operations that the engine lacks are replaced.
 
 use super::tokens::{Kind, Token, string};
 
@@ -12,13 +12,13 @@ pub(super) const PAID_IF_TEXT: &str = "__paid_if_text";
 pub(super) const ITEM: &str = "__item";
 /// The filter of [`super::limits::factor`].
 pub(super) const FACTOR: &str = "__factor";
-/// The operators whose operands are paid for.
+/// The operators whose operands are charged for.
 const OPERATORS: [&str; 10] = ["~", "+", "*", "==", "!=", "<", "<=", ">", ">=", "in"];
-/// The words that are no operands.
+/// The words that are not operands.
 const KEYWORDS: [&str; 7] = ["and", "or", "not", "in", "is", "if", "else"];
-/// The filters that take no longer for a longer value, or pay by themselves.
+/// The filters that need no charge: their time does not depend on the value, or they charge for it themselves.
 const FREE: [&str; 9] = ["length", "count", "first", "last", "default", "d", "string", "tojson", "join"];
-/// Brackets within brackets, at most.
+/// Maximum depth of brackets within brackets.
 const MOST_DEPTH: usize = 40;
 
 /// Writes the tokens of a tag.
@@ -39,7 +39,7 @@ impl<'a> Writer<'a> {
         self.peek().is_some_and(|token| token.kind != Kind::String && token.text == text)
     }
 
-    /// Writes the next token as it stands.
+    /// Copies the next token.
     fn copy(&mut self) -> Result<(), String> {
         let Some(token) = self.peek() else { return Ok(()) };
         self.at += 1;
@@ -51,7 +51,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes what is up to one of these words or signs outside brackets as it stands.
+    /// Copies the tokens before the first of `ends` outside brackets.
     fn copy_until(&mut self, ends: &[&str]) -> Result<(), String> {
         let mut depth = 0usize;
         while let Some(token) = self.peek() {
@@ -66,7 +66,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes a statement; whether it begins a generation block.
+    /// Writes a statement. Returns whether it begins a generation block.
     pub(super) fn statement(&mut self) -> Result<bool, String> {
         let Some(first) = self.peek() else { return Ok(false) };
         match first.text {
@@ -106,7 +106,7 @@ impl<'a> Writer<'a> {
         Ok(false)
     }
 
-    /// Writes the expressions up to one of the words outside brackets as one that is paid for.
+    /// Writes the expressions before the first of `ends` outside brackets, in parentheses and with the charge `filter`.
     fn paid_for(&mut self, filter: &str, ends: &[&str]) -> Result<(), String> {
         let begin = self.at;
         let mut depth = 0usize;
@@ -129,10 +129,11 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes expressions up to a closing bracket, or to the end. Whether there is a comma, and whether there is a colon.
+    /// Writes expressions up to a closing bracket, or to the end. Returns whether there is a comma, and whether there is a
+    /// colon.
     pub(super) fn expressions(&mut self, closing: Option<&str>) -> Result<(bool, bool), String> {
         let (mut has_comma, mut has_colon) = (false, false);
-        // The operator before the operand that comes next, and whether an operand came last.
+        // The operator before the next operand, and whether the last token was an operand.
         let (mut operator, mut is_operand) = ("", false);
         while let Some(token) = self.peek() {
             if closing.is_some_and(|closing| self.is_next(closing)) {
@@ -145,7 +146,7 @@ impl<'a> Writer<'a> {
             if is_keyword || (token.kind == Kind::Operator && !["(", "[", "{"].contains(&token.text)) {
                 has_comma |= token.text == ",";
                 has_colon |= token.text == ":";
-                // A sign belongs to the operand behind it.
+                // A sign belongs to the next operand.
                 let is_sign = !is_operand && ["-", "+"].contains(&token.text);
                 operator = if is_sign { operator } else { token.text };
                 is_operand = false;
@@ -170,7 +171,7 @@ impl<'a> Writer<'a> {
         Ok((has_comma, has_colon))
     }
 
-    /// Writes the name of a test, behind `is`, and its arguments in brackets.
+    /// Writes the name of a test after `is`, and its arguments in brackets.
     fn test(&mut self) -> Result<(), String> {
         if self.is_next("not") {
             self.copy()?;
@@ -179,7 +180,7 @@ impl<'a> Writer<'a> {
         if self.is_next("(") { self.bracket(")").map(drop) } else { Ok(()) }
     }
 
-    /// Writes a bracket and what is in it; as [`Self::expressions`].
+    /// Writes brackets and the expressions in them. Returns the same as [`Self::expressions`].
     fn bracket(&mut self, closing: &str) -> Result<(bool, bool), String> {
         self.depth += 1;
         if self.depth > MOST_DEPTH {
@@ -195,7 +196,7 @@ impl<'a> Writer<'a> {
         Ok(inside)
     }
 
-    /// Writes an operand: a literal, a name or brackets, and what is looked up in it, called of it and filtered from it.
+    /// Writes an operand: a literal, a name or brackets, followed by attributes, subscripts, calls and filters.
     fn operand(&mut self) -> Result<(), String> {
         let Some(token) = self.peek() else { return Ok(()) };
         let begin = self.out.len();
@@ -235,7 +236,7 @@ impl<'a> Writer<'a> {
                 } else if is_name {
                     self.out.push_str(&brackets);
                 } else {
-                    // The engine knows no single letter of a text.
+                    // The engine has no subscripts of texts.
                     let value = self.out.split_off(begin);
                     let key = brackets.trim_start();
                     self.out.push_str(&format!(" ({value}|{ITEM}({}))", &key[1..key.len() - 1]));
@@ -253,7 +254,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Has what was written from `begin` on paid for.
+    /// Adds a charge for the output from `begin` on.
     fn wrap(&mut self, begin: usize) {
         let inner = self.out.split_off(begin);
         self.out.push_str(&format!(" ({inner}|{PAID})"));
