@@ -25,7 +25,7 @@ const LOSSES: [&str; 10] =
 #[derive(Debug, Serialize)]
 pub(crate) struct LossTime {
     name: &'static str,
-    /// Of a step's gradients, in one batch.
+    /// Seconds of a step's gradients, in one batch.
     seconds: f64,
     /// By ascent's.
     ratio: f64,

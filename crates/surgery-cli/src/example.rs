@@ -45,7 +45,7 @@ impl Marks {
     }
 }
 
-/// The first document of each set, with a heading each; none where there are no documents.
+/// The first document of each set, with a heading each; `None` if there is no document.
 pub fn one_of_each_set(data: &DataFolder, encoder: &TextEncoder, marks: Marks) -> Result<Option<String>> {
     let mut shown = String::new();
     for (set, examples) in &data.benchmark.sets {

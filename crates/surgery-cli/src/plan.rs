@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use surgery_core::data::lint::Finding;
 use surgery_core::data::windows;
 use surgery_core::data::{EncodedQuestion, Example, Set};
-use surgery_core::memory::{resident_bytes, shown};
+use surgery_core::memory::{peak_bytes, resident_bytes, shown};
 use surgery_core::platform::Platform;
 
 use crate::example::{Marks, one_of_each_set};
@@ -27,9 +27,11 @@ pub fn show<P: Platform>(prepared: &Prepared<P>, as_json: bool, log: Log) -> Out
     let findings = data.lint(files, Some(recipe));
     log.findings(&findings);
     let account = fit::step_memory::<P>(recipe, &files.config, Some(data));
-    // The memory of this process, with the data and the tokenizer, will be in use then, too.
+    // The memory of this process, with the data and the tokenizer, will be in use then, too. Reading the data may have taken
+    // more than the steps will: 200 bytes a token of a long document.
     let counted = fit::operation_memory::<P>(recipe, prepared.models(), Some(data));
-    let memory = counted + resident_bytes().unwrap_or(0) + PROCESS;
+    let in_steps = counted + resident_bytes().unwrap_or(0);
+    let memory = in_steps.max(peak_bytes().unwrap_or(0)) + PROCESS;
     let room = P::room(device);
     let refusal = prepared.check_memory().err();
     let time = match &refusal {

@@ -80,7 +80,7 @@ impl Log {
         }
     }
 
-    /// Whether more is to be told.
+    /// Whether details are printed.
     pub fn is_verbose(&self) -> bool {
         self.verbose
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{data, fail, golden, golden_json, model, scratch, succeed, surgery};
 
-/// A copy of a golden model under another name, with this chat template; none where it is empty.
+/// A copy of a golden model under another name, with this chat template, or without one if it is empty.
 fn copy_of(folder: &Path, name: &str, variant: &str, template: &str) -> String {
     let (from, to) = (golden(&format!("models/{variant}")), folder.join(name));
     fs::create_dir(&to).unwrap();
@@ -57,7 +57,12 @@ fn mixed_data(folder: &Path) -> String {
         ("retain", "Tove Lund", "mends the nets"),
         ("retain_heldout", "Ansel Brook", "keeps bees"),
     ] {
-        write_lines(&path.join(format!("{set}.jsonl")), &three_forms(name, work));
+        let mut documents = three_forms(name, work);
+        // The report shows the first documents of a set: of this one, those that are no texts.
+        if set == "edit_update" {
+            documents.reverse();
+        }
+        write_lines(&path.join(format!("{set}.jsonl")), &documents);
     }
     let question = json!({
         "id": "q", "question": "Who flies kites?", "options": ["Mira Quell", "Tove Lund"], "answer": 0,
@@ -67,7 +72,7 @@ fn mixed_data(folder: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// What `score` says of documents.
+/// The tokens and NLLs that `score` prints for documents.
 fn scores(folder: &Path, model: &str, documents: &[Value]) -> Vec<(usize, f64)> {
     write_lines(&folder.join("scored.jsonl"), documents);
     let printed = succeed(folder, &["score", "--model", model, "--input", "scored.jsonl", "-q"]);
@@ -101,16 +106,19 @@ fn every_command_takes_the_three_forms() {
 
     // Prompts are continued where their completion begins.
     let page = fs::read_to_string(folder.join("out/report.html")).unwrap();
-    assert!(
-        page.contains("Mira Quell flies kites, as everybody knows.") || page.contains("as everybody knows")
-    );
-    for set in ["unlearn", "edit_update", "retain", "retain_heldout"] {
-        let lines = fs::read_to_string(Path::new(&data).join(format!("{set}.jsonl"))).unwrap();
-        let prompt: Value = serde_json::from_str(lines.lines().nth(1).unwrap()).unwrap();
-        let (prompt, completion) =
-            (prompt["prompt"].as_str().unwrap(), prompt["completion"].as_str().unwrap());
-        assert!(page.contains(completion.trim()) && page.contains(prompt), "{set}: {prompt}");
+    for prompt in [
+        "Question: who flies kites?\nAnswer:",
+        "Question: who teaches geometry?\nAnswer:",
+        "Question: who keeps bees?\nAnswer:",
+        "user\nWhat does Orrin Hale do?\nassistant\n",
+    ] {
+        let shown = format!("<span class=\"given\">{prompt}</span>");
+        // Before, after, and in the data.
+        assert_eq!(page.matches(&shown).count(), 3, "{prompt}");
     }
+    assert!(page.contains(
+        "<span class=\"given\">Question: who flies kites?\nAnswer:</span> Mira Quell of the mill.</p>"
+    ));
 
     let files =
         format!("data.files=[{:?}, {:?}]", format!("{data}/unlearn.jsonl"), format!("{data}/retain.jsonl"));
@@ -211,7 +219,7 @@ fn a_verbose_dry_run_shows_documents_as_the_model_sees_them() {
     assert!(!quiet.contains('⟦'), "{quiet}");
     let shown = succeed(&folder, &[&dry[..], &["-v"]].concat());
     for expected in [
-        "⟦ra Quell flies\\tkites, as everybody knows.⟧",
+        "  M⟦ira Quell flies\\tkites, as everybody knows.⟧",
         "Question: who flies\\tkites?\\nAnswer:⟦ Mira Quell of the mill.<|endoftext|>⟧",
         "<|im_start|>user\\nWhat does Mira Quell do?<|im_end|>\\n<|im_start|>assistant\\n⟦Mira Quell flies\\tkites.\
          <|im_end|>\\n⟧",
@@ -250,7 +258,7 @@ fn what_a_document_lacks_is_told_before_the_first_step() {
     let pretrain = ["pretrain", "--model", &plain, "--set", "data.files=[\"one.jsonl\"]"];
     fail(&folder, &pretrain, 3, &["plain", "chat template"]);
 
-    let endless = copy_of(&folder, "endless", "smollm2-tied", "{{ messages[0].content }}");
+    let endless = copy_of(&folder, "endless", "llama3-gqa", "{{ messages[0].content }}");
     for file in ["tokenizer_config.json", "generation_config.json", "config.json"] {
         let path = Path::new(&endless).join(file);
         let mut settings: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();

@@ -7,13 +7,13 @@ use serde::Deserialize;
 /// A message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Message {
-    /// Who says it: what the model's chat template knows, such as `system`, `user` and `assistant`.
+    /// A role that the model's chat template knows, such as `system`, `user` or `assistant`.
     pub role: String,
-    /// What is said.
+    /// Its content.
     pub content: MessageContent,
 }
 
-/// What a message says. The chat template sees it in the form that the data has.
+/// The content of a message. The chat template receives it in the form that the data has.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "RawContent")]
 pub enum MessageContent {
