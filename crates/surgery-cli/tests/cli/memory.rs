@@ -147,7 +147,9 @@ fn the_remedies_of_a_refusal_fit() {
     let pretrain = ["pretrain", "--model", "shape", "-q", "--set", "model.from_scratch=true"];
     let pretrain =
         [&pretrain[..], &["--set", "data.files=[\"texts.jsonl\"]", "--set", "train.steps=2"]].concat();
-    let pretrain = [&pretrain[..], &["--set", "train.documents_per_step=16"]].concat();
+    // A given number is not replaced by one that fits.
+    let whole = ["--set", "train.documents_per_step=16", "--set", "train.batch_tokens=1000000"];
+    let pretrain = [&pretrain[..], &whole].concat();
     let (limit, refusals) = climb(&folder, &[&pretrain[..], &["--output", "whole"]].concat());
     let last = refusals.last().unwrap();
     assert!(last.contains("train.recompute = true"), "{last}");
