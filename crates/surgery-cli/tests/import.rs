@@ -124,24 +124,24 @@ fn the_authors_files_become_the_papers_sets() {
     );
     let arguments = ["authors", "bios.csv", "--subjects", "names.txt", "--retain", "web.csv"];
     let arguments = [&arguments[..], &["--retain", "web_qa.csv", "--retain-rows", "5"]].concat();
-    let told = import(&folder, &arguments);
+    let summary = import(&folder, &arguments);
 
-    assert_eq!(told["documents"], json!({"unlearn": 1, "edit_unlearn": 2, "edit_update": 2, "retain": 2}));
-    assert_eq!(told["questions"], json!({"edit_unlearn": 5, "edit_update": 5, "retain": 2, "unlearn": 1}));
-    let left_out = |reason: &str| told["left_out"][reason]["count"].clone();
+    assert_eq!(summary["documents"], json!({"unlearn": 1, "edit_unlearn": 2, "edit_update": 2, "retain": 2}));
+    assert_eq!(summary["questions"], json!({"edit_unlearn": 5, "edit_update": 5, "retain": 2, "unlearn": 1}));
+    let left_out = |reason: &str| summary["left_out"][reason]["count"].clone();
     assert_eq!(left_out("unreadable_cell"), 4);
     assert_eq!(left_out("unreadable_question"), 1);
     assert_eq!(left_out("empty_text"), 1);
     assert_eq!(left_out("duplicate_text"), 1);
     assert_eq!(left_out("also_forgotten"), 1);
-    let first = told["left_out"]["unreadable_cell"]["first"].to_string();
+    let first = summary["left_out"]["unreadable_cell"]["first"].to_string();
     for named in [
         "bios.csv, row 3 (line 12), column `wiki_bio_text_qa`: character 1: `nan` is not a literal",
         "bios.csv, row 6 (line 15), column `wiki_bio_text`: is `nan`, which means a missing value",
     ] {
         assert!(first.contains(named), "{first}");
     }
-    let neither = told["left_out"]["unreadable_question"]["first"][0].as_str().unwrap();
+    let neither = summary["left_out"]["unreadable_question"]["first"][0].as_str().unwrap();
     let named = "bios.csv, row 2 (lines 9 to 11), column `gpt4_inaccurate_text_qa`: question 1";
     assert!(neither.contains(named), "{neither}");
 
@@ -166,7 +166,7 @@ fn the_authors_files_become_the_papers_sets() {
     assert_eq!(about["counts"]["questions/edit_update"].as_integer(), Some(5));
     assert_eq!(about["sha256"]["questions/retain.jsonl"].as_str().map(str::len), Some(64));
 
-    // The same input gives the same bytes, also where an import was killed; a folder that holds something is refused.
+    // The same input gives the same bytes, also after an import was killed. A folder that is not empty is refused.
     put(&folder, "again/.import.tmp/questions/other.jsonl", "half");
     put(&folder, "again/.import.tmp/retain.jsonl", "half");
     let output = surgery(&folder, &[&["import"], &arguments[..], &["--output", "again", "-q"]].concat());
@@ -189,7 +189,7 @@ fn the_authors_files_become_the_papers_sets() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("is not empty"));
 }
 
-/// A CSV file with a fault, the texts that are kept of it, and the report of the row that is left out.
+/// A CSV file with a fault, the texts imported from it, and the report of the omitted row.
 type Faulty = (&'static str, &'static [&'static str], &'static str);
 
 #[test]
@@ -231,17 +231,19 @@ fn a_row_is_good_or_left_out_whole() {
     let arguments = ["authors", "bios.csv", "--subjects", "names.txt", "--retain", "web.csv"];
     for (content, kept, named) in faults {
         put(&folder, "web.csv", content);
-        let told = import(&folder, &arguments);
+        let summary = import(&folder, &arguments);
         assert_eq!(column(&folder, "retain.jsonl", "text"), kept, "{content:?}");
-        let left_out = told["left_out"].as_object().unwrap();
-        let [(_, left_out)] = left_out.iter().collect::<Vec<_>>()[..] else { panic!("{content:?}: {told}") };
+        let left_out = summary["left_out"].as_object().unwrap();
+        let [(_, left_out)] = left_out.iter().collect::<Vec<_>>()[..] else {
+            panic!("{content:?}: {summary}")
+        };
         assert_eq!(left_out["count"], 1, "{content:?}");
         let first = left_out["first"][0].as_str().unwrap();
         assert!(first.starts_with(&format!("web.csv, {named}")), "{content:?}: {first}");
         fs::remove_dir_all(folder.join("out")).unwrap();
     }
 
-    // No cell of a bad biography is used, and the others keep their names.
+    // No cell of a biography with a fault is used, and the others keep their names.
     let good = |name: &str| cell(name, &["'b'"]);
     let rows = [
         csv(&[&HEADER]),
@@ -252,14 +254,14 @@ fn a_row_is_good_or_left_out_whole() {
     ];
     put(&folder, "bios.csv", rows.concat());
     put(&folder, "names.txt", "Ada Ash\nBen Birch\nCy Cedar\nDee Doum\n");
-    let told = import(&folder, &arguments[..4]);
-    assert_eq!(told["documents"], json!({"unlearn": 1, "edit_unlearn": 1, "edit_update": 1}));
-    assert_eq!(told["questions"], json!({"unlearn": 1, "edit_unlearn": 1, "edit_update": 1}));
+    let summary = import(&folder, &arguments[..4]);
+    assert_eq!(summary["documents"], json!({"unlearn": 1, "edit_unlearn": 1, "edit_update": 1}));
+    assert_eq!(summary["questions"], json!({"unlearn": 1, "edit_unlearn": 1, "edit_update": 1}));
     assert_eq!(column(&folder, "edit_unlearn.jsonl", "subject"), ["Ben Birch"]);
     assert_eq!(column(&folder, "unlearn.jsonl", "subject"), ["Dee Doum"]);
     fs::remove_dir_all(folder.join("out")).unwrap();
 
-    // A row that has swallowed others is named where the names no longer fit.
+    // A row that has absorbed others is reported where the names no longer match.
     put(&folder, "bios.csv", rows.concat().replace("]\"\n2,Cy", "]\n2,Cy"));
     fail(&folder, &arguments[..4], 3, &["names.txt", "has 4 lines", "row 2 (lines 3 to 5)", "closing quote"]);
     put(&folder, "bios.csv", "\"wiki_bio_text\"s,qa\n");
@@ -287,7 +289,7 @@ fn a_run_accepts_what_was_imported() {
 }
 
 #[test]
-fn tofu_becomes_texts_and_multiple_choice() {
+fn tofu_is_converted_to_texts_and_multiple_choice() {
     let folder = scratch("tofu");
     let pair = |question: &str, answer: &str| json!({"question": question, "answer": answer});
     put(&folder, "tofu/forget05.json", jsonl(&[pair("Q1?", "A1."), pair("Q2?", "A2."), pair("Q1?", "A1.")]));
@@ -320,10 +322,10 @@ fn tofu_becomes_texts_and_multiple_choice() {
     );
     let fact = json!({"question": "Sky?", "answer": "blue", "perturbed_answer": ["green", "red"]});
     put(&folder, "tofu/world_facts_perturbed.json", jsonl(&[fact]));
-    let told = import(&folder, &["tofu", "tofu", "--forget", "forget05"]);
+    let summary = import(&folder, &["tofu", "tofu", "--forget", "forget05"]);
 
-    assert_eq!(told["documents"], json!({"unlearn": 2, "retain": 1}));
-    assert_eq!(told["questions"], json!({"unlearn": 2, "world_facts": 1}));
+    assert_eq!(summary["documents"], json!({"unlearn": 2, "retain": 1}));
+    assert_eq!(summary["questions"], json!({"unlearn": 2, "world_facts": 1}));
     for (reason, count) in [
         ("duplicate_text", 1),
         ("also_forgotten", 1),
@@ -336,15 +338,15 @@ fn tofu_becomes_texts_and_multiple_choice() {
         ("unreadable_cell", 2),
         ("unreadable_question", 1),
     ] {
-        assert_eq!(told["left_out"][reason]["count"], count, "{reason}: {told}");
+        assert_eq!(summary["left_out"][reason]["count"], count, "{reason}: {summary}");
     }
     assert!(
-        told["left_out"]["unreadable_cell"]["first"][0]
+        summary["left_out"]["unreadable_cell"]["first"][0]
             .as_str()
             .unwrap()
             .contains("line 7, key `perturbed_answer`")
     );
-    assert!(told["notes"].to_string().contains("holdout05.json"), "{told}");
+    assert!(summary["notes"].to_string().contains("holdout05.json"), "{summary}");
     assert_eq!(column(&folder, "unlearn.jsonl", "text"), ["Q1? A1.", "Q2? A2."]);
     assert_eq!(column(&folder, "questions/unlearn.jsonl", "answer"), [0, 1]);
     assert_eq!(lines(&folder, "questions/unlearn.jsonl")[1]["options"], json!(["w1", "right", "w2"]));
@@ -352,7 +354,7 @@ fn tofu_becomes_texts_and_multiple_choice() {
 }
 
 #[test]
-fn muse_becomes_texts() {
+fn muse_is_converted_to_texts() {
     let folder = scratch("muse");
     put(&folder, "news/raw/forget.json", json!(["Old news.", "More.", "Old news."]).to_string());
     put(
@@ -368,21 +370,21 @@ fn muse_becomes_texts() {
         json!([{"question": "What?", "answer": "That."}]).to_string(),
     );
     put(&folder, "news/verbmem/forget.json", json!([{"prompt": "Old", "gt": "news."}]).to_string());
-    let told = import(&folder, &["muse", "news"]);
-    assert_eq!(told["documents"], json!({"unlearn": 2, "retain": 1, "retain_heldout": 1}));
-    assert_eq!(told["questions"], json!({}));
+    let summary = import(&folder, &["muse", "news"]);
+    assert_eq!(summary["documents"], json!({"unlearn": 2, "retain": 1, "retain_heldout": 1}));
+    assert_eq!(summary["questions"], json!({}));
     for reason in ["duplicate_text", "also_forgotten", "unreadable_cell"] {
-        assert_eq!(told["left_out"][reason]["count"], 1, "{reason}");
+        assert_eq!(summary["left_out"][reason]["count"], 1, "{reason}");
     }
     for file in ["raw/holdout.json", "knowmem/forget_qa.json", "verbmem/forget.json"] {
-        assert!(told["notes"].to_string().contains(file), "{file}");
+        assert!(summary["notes"].to_string().contains(file), "{file}");
     }
     assert_eq!(column(&folder, "retain_heldout.jsonl", "text"), ["First.\n\nSecond."]);
     assert!(!folder.join("out/questions").exists());
 }
 
 #[test]
-fn rwku_becomes_texts_and_general_questions() {
+fn rwku_is_converted_to_texts_and_general_questions() {
     let folder = scratch("rwku");
     let passage = |subject: &str, text: &str| json!({"subject": subject, "text": text});
     put(
@@ -419,28 +421,28 @@ fn rwku_becomes_texts_and_general_questions() {
     put(&folder, "rwku/All/truthful.json", records.to_string());
     put(&folder, "rwku/All/forget_level1.json", json!([{"query": "Ann is ___."}]).to_string());
 
-    let told = import(&folder, &["rwku", "rwku", "--target", "Ann Alder"]);
-    assert_eq!(told["documents"], json!({"unlearn": 1, "retain": 1, "retain_heldout": 1}));
-    assert_eq!(told["questions"], json!({"mmlu": 1, "truthfulqa": 1}));
-    assert_eq!(told["left_out"]["unreadable_question"]["count"], 5);
-    assert_eq!(told["left_out"]["unreadable_cell"]["count"], 3);
-    assert_eq!(told["left_out"]["also_forgotten"]["count"], 1);
-    assert!(told["notes"].to_string().contains("forget_level1.json"), "{told}");
+    let summary = import(&folder, &["rwku", "rwku", "--target", "Ann Alder"]);
+    assert_eq!(summary["documents"], json!({"unlearn": 1, "retain": 1, "retain_heldout": 1}));
+    assert_eq!(summary["questions"], json!({"mmlu": 1, "truthfulqa": 1}));
+    assert_eq!(summary["left_out"]["unreadable_question"]["count"], 5);
+    assert_eq!(summary["left_out"]["unreadable_cell"]["count"], 3);
+    assert_eq!(summary["left_out"]["also_forgotten"]["count"], 1);
+    assert!(summary["notes"].to_string().contains("forget_level1.json"), "{summary}");
     let expected = json!({"id": "passage-00002", "subject": "Bo Beech", "text": "Bo."});
     assert_eq!(lines(&folder, "retain.jsonl"), [expected]);
     assert_eq!(column(&folder, "questions/truthfulqa.jsonl", "answer"), [1]);
 
-    // Without a target, all of them.
+    // Without a target, all subjects are imported.
     fs::remove_dir_all(folder.join("out")).unwrap();
-    let told = import(&folder, &["rwku", "rwku/All"]);
-    assert_eq!(told["documents"], json!({"unlearn": 2, "retain_heldout": 1}));
-    assert!(told["notes"].to_string().contains("no retain set"), "{told}");
+    let summary = import(&folder, &["rwku", "rwku/All"]);
+    assert_eq!(summary["documents"], json!({"unlearn": 2, "retain_heldout": 1}));
+    assert!(summary["notes"].to_string().contains("no retain set"), "{summary}");
     fs::remove_dir_all(folder.join("out")).unwrap();
     fail(&folder, &["rwku", "rwku", "--target", "Nemo"], 3, &["passage.json", "Nemo", "--target"]);
 }
 
 #[test]
-fn bad_files_end_in_3_and_leave_nothing() {
+fn malformed_files_end_in_3_and_leave_no_output() {
     let folder = scratch("bad");
     put(&folder, "names.txt", "Ada\n");
     let huge = "x".repeat(20 << 20);

@@ -18,8 +18,8 @@ use surgery_core::recipe::{Precision, PretrainRecipe, PretrainSection, Recipe, R
 use surgery_core::replay::{tokens_at_once, tokens_in_cache};
 use surgery_core::{Error, Result};
 
-use remedy::{Change, fewer, halves, precisions, remedies, smaller_batches, windows};
-use step::{StepSize, largest_step, longest_window, pretraining_step};
+use self::remedy::{Change, fewer, halves, precisions, remedies, smaller_batches, windows};
+use self::step::{StepSize, largest_step, longest_window, pretraining_step};
 
 /// The memory to require for a count of `bytes`.
 fn with_headroom(bytes: u64) -> u64 {

@@ -179,15 +179,15 @@ fn the_first_signal_saves_and_the_second_quits() {
         wait_for_lines(&folder.join(name).join("metrics.jsonl"), at);
         signal(&child, name);
         let ended = child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&ended.stderr);
-        assert_eq!(ended.status.code(), Some(130), "{said}");
-        assert!(said.contains(&format!("surgery run --output {name} --resume")), "{said}");
+        let errors = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(130), "{errors}");
+        assert!(errors.contains(&format!("surgery run --output {name} --resume")), "{errors}");
         assert!(!folder.join(name).join("model").exists());
 
         // The resumed run names the step, and no step is lost.
         let steps = fs::read_to_string(folder.join(name).join("metrics.jsonl")).unwrap().lines().count();
-        let said = ends_in(0, &folder, &resumption(name));
-        assert!(said.contains(&format!("resuming after step {steps}")), "{said}");
+        let errors = ends_in(0, &folder, &resumption(name));
+        assert!(errors.contains(&format!("resuming after step {steps}")), "{errors}");
         assert_eq!(left(&folder, name), left(&folder, "undisturbed"));
         assert_eq!(names(&folder.join(name)), FINISHED);
     }
@@ -230,9 +230,9 @@ fn the_last_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over() {
         let kept = names(&checkpoints);
         assert_eq!(kept.len(), 2, "{kept:?}");
         damage(&checkpoints.join(&kept[1]));
-        let said = ends_in(0, &folder, &resumption(what));
-        assert!(said.contains("warning") && said.contains(&kept[1]), "{what}: {said}");
-        assert!(said.contains(&format!("from {what}/checkpoints/{}", kept[0])), "{what}: {said}");
+        let errors = ends_in(0, &folder, &resumption(what));
+        assert!(errors.contains("warning") && errors.contains(&kept[1]), "{what}: {errors}");
+        assert!(errors.contains(&format!("from {what}/checkpoints/{}", kept[0])), "{what}: {errors}");
         assert_eq!(left(&folder, what), left(&folder, "undisturbed"), "{what}");
     }
 }
@@ -269,9 +269,9 @@ fn a_checkpoint_caught_between_two_names_is_gone_on_from() {
         fs::create_dir(&half).unwrap();
         fs::write(half.join("model.safetensors"), "half").unwrap();
     }
-    let said = ends_in(0, &folder, &resumption("out"));
-    assert!(said.contains(&format!("{}/{template}", kept[1])), "{said}");
-    assert!(said.contains(&format!("from out/checkpoints/{}", kept[0])), "{said}");
+    let errors = ends_in(0, &folder, &resumption("out"));
+    assert!(errors.contains(&format!("{}/{template}", kept[1])), "{errors}");
+    assert!(errors.contains(&format!("from out/checkpoints/{}", kept[0])), "{errors}");
     assert_eq!(left(&folder, "out"), left(&folder, "undisturbed"));
     assert_eq!(fs::read_to_string(folder.join("out/model").join(template)).unwrap(), "{{ tools }}");
 }
@@ -297,8 +297,8 @@ fn only_its_own_unfinished_run_is_gone_on_with_and_by_one_process() {
     signal(&child, "KILL");
     child.wait_with_output().unwrap();
     // The lock of a dead process has no effect. A run is not resumed with another recipe.
-    let said = ends_in(3, &folder, &operation("busy", &["--resume"]));
-    assert!(said.contains("busy/recipe.toml") && said.contains("steps = 40"), "{said}");
+    let errors = ends_in(3, &folder, &operation("busy", &["--resume"]));
+    assert!(errors.contains("busy/recipe.toml") && errors.contains("steps = 40"), "{errors}");
     assert!(!run(&folder, &["run".into(), "--resume".into()]).status.success(), "--resume needs --output");
 }
 
@@ -308,8 +308,8 @@ fn a_step_that_is_not_finite_leaves_the_last_good_weights() {
     // The first step has rate 0, the second one spoils the weights, and the third one finds that.
     let settings = ["optimizer.learning_rate=1e18", "optimizer.warmup_steps=1", "train.checkpoint_every=1"];
     let more = settings.map(|setting| ["--set", setting]).concat();
-    let said = ends_in(5, &folder, &operation("out", &more));
-    assert!(said.contains("step 3") && said.contains("last good weights"), "{said}");
+    let errors = ends_in(5, &folder, &operation("out", &more));
+    assert!(errors.contains("step 3") && errors.contains("last good weights"), "{errors}");
     assert!(!folder.join("out/model").exists());
     assert_eq!(names(&folder.join("out/checkpoints")), ["step-000001"]);
     // They are the weights of the input model, and can be used.
@@ -328,14 +328,14 @@ fn a_collapse_is_rolled_back_once_and_then_ends_the_run() {
     let folder = scratch("collapse");
     let limit = |limit: &str| format!("guard.retain_kl={limit}");
     // The KL of this operation grows to 0.17 over its 40 steps, and first passes 0.15 near their end.
-    let said = ends_in(0, &folder, &operation("once", &["--set", &limit("0.15")]));
-    assert!(said.contains("rolled back to its state after step"), "{said}");
+    let errors = ends_in(0, &folder, &operation("once", &["--set", &limit("0.15")]));
+    assert!(errors.contains("rolled back to its state after step"), "{errors}");
     let report: Value = serde_json::from_slice(&fs::read(folder.join("once/report.json")).unwrap()).unwrap();
     assert_eq!(report["rolled_back"], 1);
     assert_eq!(report["steps"], 40);
 
-    let said = ends_in(5, &folder, &operation("again", &["--set", &limit("0.03")]));
-    assert!(said.contains("rolled back") && said.contains("guard.retain_kl"), "{said}");
+    let errors = ends_in(5, &folder, &operation("again", &["--set", &limit("0.03")]));
+    assert!(errors.contains("rolled back") && errors.contains("guard.retain_kl"), "{errors}");
     assert!(!folder.join("again/model").exists());
     let kept = names(&folder.join("again/checkpoints"));
     assert!(!kept.is_empty());
@@ -365,10 +365,10 @@ fn the_error_of_a_disk_too_small_for_the_model_names_the_bytes_needed() {
     let ended = run(&folder, &operation("disk/out", &more));
     let has_model = disk.join("out/model").exists();
     assert!(Command::new("umount").arg(&disk).status().unwrap().success());
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(8), "{said}");
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(8), "{errors}");
     // 30,464 parameters in f32.
-    assert!(said.contains("disk/out/") && said.contains("121856 bytes"), "{said}");
+    assert!(errors.contains("disk/out/") && errors.contains("121856 bytes"), "{errors}");
     assert!(!has_model, "an incomplete model has the name of a complete one");
 }
 
@@ -387,13 +387,13 @@ fn a_full_disk_keeps_the_last_checkpoint_and_the_run_resumes_when_there_is_room(
     let block = vec![0u8; 1 << 12];
     while std::io::Write::write_all(&mut filler, &block).is_ok() {}
     let ended = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let errors = String::from_utf8_lossy(&ended.stderr).into_owned();
     let kept = names(&disk.join("out/checkpoints"));
     drop(filler);
     fs::remove_file(disk.join("filler")).unwrap();
     let outcome = std::panic::catch_unwind(|| {
-        assert_eq!(ended.status.code(), Some(8), "{said}");
-        assert!(said.contains("disk/out") && said.contains("cannot be written"), "{said}");
+        assert_eq!(ended.status.code(), Some(8), "{errors}");
+        assert!(errors.contains("disk/out") && errors.contains("cannot be written"), "{errors}");
         assert!(!kept.is_empty());
         ends_in(0, &folder, &resumption("disk/out"));
         assert_eq!(left(&folder, "disk/out"), left(&folder, "undisturbed"));

@@ -49,7 +49,7 @@ impl SaveDtype {
     }
 }
 
-/// Writes a Hugging Face folder at `output`: the [companions] of `input` and the tensors of `like`.
+/// Writes a Hugging Face folder at `output`: the [companions](companions()) of `input` and the tensors of `like`.
 ///
 /// `value` returns a tensor's new values by name, or `None` for a tensor without a parameter, which is copied byte
 /// for byte. Without `like` (a model trained from scratch), `tensors` lists all tensors with their shapes in the

@@ -225,7 +225,7 @@ pub trait HeadKernels<B: Backend>: Copy + Send + Sync + 'static {
 }
 
 /// The losses of a chunk of predictions, `[n]`, and the gradient of their weighted sum with respect to logits `[n, vocab]`.
-fn logits_gradient<B: Backend, K: HeadKernels<B> + ?Sized>(
+fn logits_gradient<B: Backend, K: HeadKernels<B>>(
     logits: Tensor<B, 2>,
     predictions: &Predictions<B>,
     chunk: Range<usize>,

@@ -8,7 +8,7 @@ pub(super) const GENERATION: &str = "__generation";
 pub(super) const PAID: &str = "__paid";
 /// The filter of [`super::limits::paid_if_text`].
 pub(super) const PAID_IF_TEXT: &str = "__paid_if_text";
-/// The filter of [`super::functions::item`].
+/// The filter `item` of [`super::functions`].
 pub(super) const ITEM: &str = "__item";
 /// The filter of [`super::limits::factor`].
 pub(super) const FACTOR: &str = "__factor";
