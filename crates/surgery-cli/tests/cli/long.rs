@@ -21,7 +21,7 @@ fn long_text(words: usize, seed: usize) -> String {
 fn a_step_of_many_documents_takes_the_memory_of_one() {
     let folder = scratch("long-many");
     let changes = json!({
-        "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "hidden_size": 256, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 4, "max_position_embeddings": 2048, "vocab_size": 1000,
     });
     shape(&folder, "shape", &changes);
