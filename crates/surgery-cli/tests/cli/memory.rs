@@ -148,6 +148,8 @@ fn the_remedies_that_a_refusal_names_do_fit() {
     let pretrain =
         [&pretrain[..], &["--set", "data.files=[\"texts.jsonl\"]", "--set", "train.steps=2"]].concat();
     let pretrain = [&pretrain[..], &["--set", "train.documents_per_step=16"]].concat();
+    // Left to the program, the batches become smaller until the step fits.
+    let pretrain = [&pretrain[..], &["--set", "train.batch_tokens=1000000"]].concat();
     let (limit, refusals) = climb(&folder, &[&pretrain[..], &["--output", "whole"]].concat());
     let last = refusals.last().unwrap();
     assert!(last.contains("train.recompute = true"), "{last}");
