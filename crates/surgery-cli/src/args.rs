@@ -49,7 +49,7 @@ pub enum Command {
     Eval(Eval),
     /// Compare two models and write the report of a run
     Compare(Compare),
-    /// Print the mean NLL of each text as JSON lines: {"id", "tokens", "nll"}
+    /// Print the mean NLL of each document's predicted tokens as JSON lines: {"id", "tokens", "nll"}
     Score(Score),
     /// Continue a prompt
     Generate(Generate),
@@ -93,8 +93,8 @@ pub struct Run {
     /// Resume the unfinished run in the output folder from its last complete checkpoint
     #[arg(long, requires = "output")]
     pub resume: bool,
-    /// Print what the run would do, its memory and its time; refuse everything that the run would refuse before it
-    /// reads the weights
+    /// Print what the run would do, its memory and its time, and with --verbose one document of each set as the model sees
+    /// it; refuse everything that the run would refuse before it reads the weights
     #[arg(long, conflicts_with = "resume")]
     pub dry_run: bool,
 }

@@ -34,7 +34,7 @@ pub struct Progress {
     log: Log,
     bar: ProgressBar,
     label: String,
-    metrics: Option<(Metrics, PathBuf, File)>,
+    metrics: Option<(Metrics, PathBuf)>,
     evaluations: Option<PathBuf>,
     /// How to resume an interrupted run.
     remedy: String,
@@ -62,9 +62,9 @@ impl Progress {
     pub fn recording(log: Log, folder: &Path, metrics: Metrics) -> Result<Self> {
         crate::interrupt::watch();
         let path = folder.join(METRICS);
-        let file = File::options().create(true).append(true).open(&path).map_err(Error::write(&path))?;
+        append(&path, "")?;
         let evaluations = Some(folder.join(EVALUATIONS));
-        Ok(Self { metrics: Some((metrics, path, file)), evaluations, ..Self::new(log) })
+        Ok(Self { metrics: Some((metrics, path)), evaluations, ..Self::new(log) })
     }
 
     /// Sets the command that resumes the run after an interruption.
@@ -105,8 +105,8 @@ impl Progress {
         }
     }
 
-    fn write_metrics(&mut self, step: usize, record: &StepRecord, seconds: f64) -> Result<()> {
-        let Some((kind, path, file)) = &mut self.metrics else { return Ok(()) };
+    fn write_metrics(&self, step: usize, record: &StepRecord, seconds: f64) -> Result<()> {
+        let Some((kind, path)) = &self.metrics else { return Ok(()) };
         let line = match kind {
             Metrics::Surgery => json!({
                 "step": step,
@@ -132,7 +132,7 @@ impl Progress {
                 "seconds": seconds,
             }),
         };
-        writeln!(file, "{line}").map_err(Error::write(path))
+        append(path, &format!("{line}\n"))
     }
 
     fn write_evaluation(&self, step: usize, evaluation: &impl serde::Serialize) -> Result<()> {
@@ -141,12 +141,7 @@ impl Progress {
         if let Value::Object(entries) = json!(evaluation) {
             line.extend(entries);
         }
-        File::options()
-            .create(true)
-            .append(true)
-            .open(path)
-            .and_then(|mut file| writeln!(file, "{}", Value::Object(line)))
-            .map_err(Error::write(path))
+        append(path, &format!("{}\n", Value::Object(line)))
     }
 }
 
@@ -157,6 +152,12 @@ pub fn tell_resumed(from: Option<(usize, &Path)>, damaged: &[Error], log: Log) {
         Some((step, path)) => log.info(&format!("resuming after step {step}, from {}", path.display())),
         None => log.info("there is no complete checkpoint: starting with the first step"),
     }
+}
+
+/// Appends to a file, which is opened anew: a run that goes on puts another file in its place before the first step.
+fn append(path: &Path, text: &str) -> Result<()> {
+    let mut file = File::options().create(true).append(true).open(path).map_err(Error::write(path))?;
+    file.write_all(text.as_bytes()).map_err(Error::write(path))
 }
 
 /// The lines of a file that [`Progress`] wrote; empty if the file does not exist.

@@ -6,13 +6,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::memory::shape;
-use super::{assert_close, data_with, model, scratch, succeed};
+use super::{assert_close, data_with, scratch, succeed};
 
 /// A text that differs from those of other seeds.
 fn long_text(words: usize, seed: usize) -> String {
     const WORDS: [&str; 11] =
         ["river", "stone", "kite", "bridge", "café", "geometry", "railway", "mill", "nets", "ferry", "bees"];
-    let word = |index: usize| WORDS[(index * index + seed * (index % 7 + 1)) % WORDS.len()];
+    // Each word as often as any other, in another order.
+    let word = |index: usize| WORDS[(index * (1 + seed % 10) + seed / 10) % WORDS.len()];
     (0..words).map(word).collect::<Vec<_>>().join(" ")
 }
 
@@ -20,7 +21,7 @@ fn long_text(words: usize, seed: usize) -> String {
 fn a_step_of_many_documents_takes_the_memory_of_one() {
     let folder = scratch("long-many");
     let changes = json!({
-        "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "hidden_size": 256, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 4, "max_position_embeddings": 2048, "vocab_size": 1000,
     });
     shape(&folder, "shape", &changes);
@@ -50,12 +51,25 @@ fn a_step_of_many_documents_takes_the_memory_of_one() {
 }
 
 /// So many words of [`long_text`] have 1,900 to 2,000 tokens.
-const WORDS_OF_2000_TOKENS: usize = 390;
+const WORDS_OF_2000_TOKENS: usize = 452;
 
 #[test]
 fn a_document_of_a_million_tokens_is_one_line_of_the_data() {
     let folder = scratch("long-one");
-    let (model, bounding) = (model("llama1-mha"), model("llama1-mha-perturbed"));
+    let changes = json!({
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "max_position_embeddings": 256,
+    });
+    shape(&folder, "shape", &changes);
+    let [model, bounding] = ["7", "8"].map(|seed| {
+        let seeded = format!("train.seed={seed}");
+        let settings = ["model.from_scratch=true", "data.files=[\"any.jsonl\"]", "train.steps=0", &seeded];
+        fs::write(folder.join("any.jsonl"), r#"{"id": "a", "text": "A text."}"#).unwrap();
+        let mut pretrain = vec!["pretrain", "--model", "shape", "--output", seed, "-q"];
+        settings.iter().for_each(|setting| pretrain.extend(["--set", setting]));
+        succeed(&folder, &pretrain);
+        format!("{seed}/model")
+    });
     let line =
         json!({ "id": "long", "subject": "Mira Quell", "text": long_text(WORDS_OF_A_MILLION_TOKENS, 0) });
     let data = data_with(&folder, "data", "unlearn.jsonl", Some(&format!("{line}\n")));
@@ -98,4 +112,4 @@ fn a_document_of_a_million_tokens_is_one_line_of_the_data() {
 }
 
 /// So many words of [`long_text`] have a million tokens and a few.
-const WORDS_OF_A_MILLION_TOKENS: usize = 200_500;
+const WORDS_OF_A_MILLION_TOKENS: usize = 230_000;
