@@ -44,7 +44,8 @@ fn say(folder: &Folder) -> Result<String> {
     let config = LlamaConfig::load(folder)?;
     let encoder = TextEncoder::load(folder, config.vocab_size)?;
     let prompt = encoder.encode("A text.")?;
-    let model: Llama<Infer> = Llama::load(&config, &Checkpoint::open(folder)?, Precision::F32, &Cpu::device(0)?)?;
+    let model: Llama<Infer> =
+        Llama::load(&config, &Checkpoint::open(folder)?, Precision::F32, &Cpu::device(0)?)?;
     let sampling = Sampling { temperature: 0.0, seed: 1 };
     let tokens = generate::<Infer, Kernels>(&model, &prompt, 1, sampling)?;
     encoder.decode_continuation(&prompt, &tokens)

@@ -115,7 +115,7 @@ pub(crate) fn measure<P: Platform>(
     // Each predicts its last token, so that a text of one token has a window too.
     let examples = LENGTHS.map(|length| Example {
         tokens: vec![0; length],
-        predicted: std::iter::once(length - 1..length).collect(),
+        predicted: vec![length - 1..length],
         alternatives: Vec::new(),
     });
     let windows = examples.each_ref().map(|example| Window { example, start: 0, end: example.len() });

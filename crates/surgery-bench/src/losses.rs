@@ -33,6 +33,13 @@ pub(crate) struct LossTime {
     ratio_in_batches: f64,
 }
 
+/// The steps of one loss: in one batch, and in several.
+struct LossRun<P: Platform> {
+    objective: StepObjective,
+    references: [Precomputed<P::Infer, P::Kernels>; 2],
+    seconds: [Vec<f64>; 2],
+}
+
 /// Measures every loss in turn, as many rounds as asked for, with the states of the reference known.
 pub(crate) fn measure<P: Platform>(
     shape: &Shape,
@@ -50,16 +57,20 @@ pub(crate) fn measure<P: Platform>(
     let mut step = StepDocuments::new(documents.iter().map(|(set, example)| (*set, example)), CONTEXT);
     step.reference_nll = Some(&nll);
     let batches = [usize::MAX, sample.num_tokens() / 4];
-    let mut runs: Vec<(StepObjective, [Precomputed<P::Infer, P::Kernels>; 2], [Vec<f64>; 2])> = Vec::new();
+    let mut runs: Vec<LossRun<P>> = Vec::new();
     for name in LOSSES {
         let section = json!({ "forget": name, "pdu": { "epsilon": 0.1 }, "rmu": { "block": config.num_hidden_layers / 2 } });
         let objective: Objective = serde_json::from_value(section)?;
         let live = || Precomputed::new(Live::new(reference.clone()));
-        runs.push((objective.for_model(&config, 0), [live(), live()], [Vec::new(), Vec::new()]));
+        runs.push(LossRun {
+            objective: objective.for_model(&config, 0),
+            references: [live(), live()],
+            seconds: [Vec::new(), Vec::new()],
+        });
     }
     // The first round warms up.
     for round in 0..=rounds {
-        for (objective, references, seconds) in &mut runs {
+        for LossRun { objective, references, seconds } in &mut runs {
             for ((batch_tokens, reference), seconds) in batches.iter().zip(references).zip(seconds) {
                 settle();
                 let step = StepDocuments { batch_tokens: *batch_tokens, ..step.clone() };
@@ -73,7 +84,7 @@ pub(crate) fn measure<P: Platform>(
         }
     }
     let medians: Vec<[f64; 2]> =
-        runs.iter_mut().map(|(.., seconds)| seconds.each_mut().map(|seconds| median(seconds))).collect();
+        runs.iter_mut().map(|run| run.seconds.each_mut().map(|seconds| median(seconds))).collect();
     let ascent = medians[0];
     let times = LOSSES.into_iter().zip(medians).map(|(name, [seconds, in_batches])| LossTime {
         name,

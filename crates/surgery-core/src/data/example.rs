@@ -214,5 +214,4 @@ fn holds(token: &Token, span: &Range<usize>) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::single_range_in_vec_init)]
 mod tests;

@@ -281,5 +281,4 @@ fn cut_marks(text: &str, [begin, end]: [char; 2]) -> Option<Rendered> {
 }
 
 #[cfg(test)]
-#[allow(clippy::single_range_in_vec_init)]
 mod tests;
