@@ -145,8 +145,8 @@ fn the_lint_reads_the_three_forms() {
     }
     // The same document in retain and in unlearn, whatever its form, makes the operation meaningless.
     for line in three_forms("Mira Quell", "flies kites") {
-        write_lines(&path, &[line.clone()]);
-        write_lines(&Path::new(&data).join("retain.jsonl"), &[line]);
+        let retain = Path::new(&data).join("retain.jsonl");
+        [&path, &retain].into_iter().for_each(|path| write_lines(path, std::slice::from_ref(&line)));
         fail(&folder, &dry, 3, &["unlearn.jsonl", "retain"]);
     }
 }
