@@ -45,7 +45,7 @@ def write_expected(out):
     write_json(out / "expected" / "harness.json", digits7([judged(out / "models" / name, name) for name in names]))
     write_json(out / "expected" / "tokenizers.json", assembled(out / "models"))
 
-    for name in ("llama1-mha", "llama32-tied"):
+    for name in ("llama1-mha", "llama32-tied", "llama-bias", "qwen3"):
         text = TEXTS[3]
         loss, tensors = gradients(Subject(out / "models" / name), text)
         write_json(out / "expected" / "gradients" / f"{name}.json", digits7({"text": text, "loss": loss}))

@@ -35,7 +35,8 @@ pub type Train = <Cpu as Platform>::Train;
 pub type Kernels = <Cpu as Platform>::Kernels;
 
 /// The variants of the family with golden values.
-pub const VARIANTS: [&str; 14] = [
+pub const VARIANTS: [&str; 17] = [
+    "llama-bias",
     "llama1-mha",
     "llama2-bf16",
     "llama3-gqa",
@@ -44,6 +45,8 @@ pub const VARIANTS: [&str; 14] = [
     "mistral",
     "mqa",
     "new-config",
+    "qwen2",
+    "qwen3",
     "rope-both",
     "rope-linear",
     "smollm2-tied",

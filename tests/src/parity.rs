@@ -117,7 +117,9 @@ pub fn measure<P: Platform>(device: &DeviceOf<P>, variants: &[&str], tolerances:
         }
     }
     let has = |variant: &str| variants.contains(&variant);
-    for variant in ["llama1-mha", "llama32-tied"].into_iter().filter(|variant| has(variant)) {
+    for variant in
+        ["llama1-mha", "llama32-tied", "llama-bias", "qwen3"].into_iter().filter(|variant| has(variant))
+    {
         gradients_of_pytorch::<P>(device, variant, tolerances, &mut found);
     }
     for case in ["paper", "schedule", "schedule-linear", "windows", "update-only"] {

@@ -197,7 +197,7 @@ fn faults_of_a_model_folder_are_refused_by_name() {
         ("layers", |f| set("num_hidden_layers", 1_000_000_000_000u64.into())(f), &["num_hidden_layers"]),
         ("hidden", |f| set("hidden_size", "big".into())(f), &["hidden_size", "big"]),
         ("type", |f| set("model_type", "gpt2".into())(f), &["model_type", "gpt2", "llama"]),
-        ("bias", |f| set("attention_bias", true.into())(f), &["attention_bias"]),
+        ("bias", |f| set("attention_bias", true.into())(f), &["model.layers.0.self_attn.q_proj.bias"]),
         ("activation", |f| set("hidden_act", "gelu".into())(f), &["hidden_act", "gelu", "silu"]),
         (
             "rope",

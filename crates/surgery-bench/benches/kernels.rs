@@ -7,7 +7,8 @@ use surgery_core::burn::tensor::{Distribution as Random, FloatDType, Tensor};
 use surgery_core::config::LlamaConfig;
 use surgery_core::data::Example;
 use surgery_core::kernels::{
-    AdamWStep, AttentionWeights, Distribution, Kernels, MlpWeights, Portable, Predictions, TokenLoss,
+    AdamWStep, AttentionWeights, Distribution, Kernels, LinearWeights, MlpWeights, Portable, Predictions,
+    TokenLoss,
 };
 use surgery_core::placement::Placement;
 use surgery_core::platform::{DeviceOf, Platform};
@@ -72,15 +73,21 @@ fn rms_norm<K: Kernels<B>>(bencher: Bencher) {
     bencher.bench_local(|| K::rms_norm(x.clone(), weight.clone(), EPSILON, FloatDType::F32));
 }
 
+fn layer(shape: [usize; 2]) -> LinearWeights<B> {
+    LinearWeights { matrix: random(shape), bias: None }
+}
+
 #[divan::bench(types = [CpuKernels, Portable], sample_count = 20, max_time = 2)]
 fn attention_sublayer<K: Kernels<B>>(bencher: Bencher) {
     let (x, placement) = (states(), placement());
     let weights = AttentionWeights {
         norm: random([HIDDEN]),
-        query: random([HIDDEN, HIDDEN]),
-        key: random([HIDDEN, HIDDEN]),
-        value: random([HIDDEN, HIDDEN]),
-        output: random([HIDDEN, HIDDEN]),
+        query: layer([HIDDEN, HIDDEN]),
+        key: layer([HIDDEN, HIDDEN]),
+        value: layer([HIDDEN, HIDDEN]),
+        output: layer([HIDDEN, HIDDEN]),
+        query_norm: None,
+        key_norm: None,
         epsilon: EPSILON,
     };
     bencher.bench_local(|| K::attention_sublayer(x.clone(), weights.clone(), &placement, None));
@@ -91,9 +98,9 @@ fn mlp_sublayer<K: Kernels<B>>(bencher: Bencher) {
     let x = states();
     let weights = MlpWeights {
         norm: random([HIDDEN]),
-        gate: random([INTERMEDIATE, HIDDEN]),
-        up: random([INTERMEDIATE, HIDDEN]),
-        down: random([HIDDEN, INTERMEDIATE]),
+        gate: layer([INTERMEDIATE, HIDDEN]),
+        up: layer([INTERMEDIATE, HIDDEN]),
+        down: layer([HIDDEN, INTERMEDIATE]),
         epsilon: EPSILON,
     };
     bencher.bench_local(|| K::mlp_sublayer(x.clone(), weights.clone()));

@@ -1,9 +1,10 @@
-//! `config.json` of a Llama-family model: LLaMA (arXiv 2302.13971) and its successors.
+//! `config.json` of a model of the Llama family: LLaMA (arXiv 2302.13971), its successors, Mistral, Qwen2 and Qwen3.
 //!
 //! Supported are the old form (`rope_theta`, `rope_scaling`, keys missing as in Llama 2's files) and the new one
 //! (`rope_parameters`). Unsupported features are refused by name. If two settings disagree, the one that transformers
 //! uses takes effect, and [`LlamaConfig::conflicts`] reports it.
 
+mod architecture;
 mod rope;
 
 use serde_json::Value;
@@ -13,6 +14,8 @@ use crate::error::{Error, Result};
 use crate::files::Folder;
 use crate::json;
 
+use architecture::Architecture;
+pub use architecture::Biases;
 pub use rope::{Rope, RopeScaling};
 
 /// Sizes and constants of a model.
@@ -40,6 +43,10 @@ pub struct LlamaConfig {
     pub max_position_embeddings: usize,
     /// Whether the head shares the embedding's matrix.
     pub tie_word_embeddings: bool,
+    /// The linear layers that have a bias.
+    pub biases: Biases,
+    /// Whether each query and key head has a norm, before its rotation.
+    pub head_norms: bool,
     /// Size of the sliding attention window, if the model has one.
     pub sliding_window: Option<usize>,
     /// Standard deviation of random initial weights.
@@ -215,41 +222,44 @@ impl LlamaConfig {
     /// Reads a configuration from the JSON of the file `path`.
     pub fn parse(path: &str, value: &Value) -> Result<Self> {
         let keys = Keys { path, object: object(path, value)? };
-        let mistral = Self::check_architecture(&keys)?;
+        let architecture = Architecture::of(&keys)?;
         Self::check_unsupported(&keys)?;
 
         let hidden_size = keys.size("hidden_size", 1 << 17, None)?;
         let num_attention_heads = keys.size("num_attention_heads", 1 << 12, None)?;
-        // In transformers, the default is the number of heads for Llama and 8 for Mistral.
-        if mistral && keys.object.get("num_key_value_heads").is_some_and(Value::is_null) {
+        if architecture == Architecture::Mistral
+            && keys.object.get("num_key_value_heads").is_some_and(Value::is_null)
+        {
             return Err(keys.wrong("num_key_value_heads", "a whole number, as transformers requires"));
         }
-        let default_kv_heads = if mistral { 8 } else { num_attention_heads };
+        let default_kv_heads = match keys.object.get("num_key_value_heads") {
+            Some(Value::Null) => num_attention_heads,
+            _ => architecture.num_key_value_heads().unwrap_or(num_attention_heads),
+        };
         let num_key_value_heads = keys.size("num_key_value_heads", 1 << 12, Some(default_kv_heads))?;
         if !num_attention_heads.is_multiple_of(num_key_value_heads) {
             let expected = format!("a divisor of `num_attention_heads`, which is {num_attention_heads}");
             return Err(keys.wrong("num_key_value_heads", &expected));
         }
-        if keys.get("head_dim").is_none() && !hidden_size.is_multiple_of(num_attention_heads) {
+        let default_head_dim = architecture.head_dim();
+        let is_shared = default_head_dim.is_none() && keys.get("head_dim").is_none();
+        if is_shared && !hidden_size.is_multiple_of(num_attention_heads) {
             let expected = format!("a multiple of `num_attention_heads`, which is {num_attention_heads}");
             return Err(keys.wrong("hidden_size", &expected));
         }
-        let head_dim = keys.size("head_dim", 1 << 12, Some(hidden_size / num_attention_heads))?;
+        let head_dim = keys.size(
+            "head_dim",
+            1 << 12,
+            Some(default_head_dim.unwrap_or(hidden_size / num_attention_heads)),
+        )?;
         if !head_dim.is_multiple_of(2) {
             return Err(keys.wrong("head_dim", "an even number: rotary embedding rotates pairs"));
         }
-        let default_positions = if mistral { 4096 * 32 } else { 2048 };
         let max_position_embeddings =
-            keys.size("max_position_embeddings", 1 << 26, Some(default_positions))?;
+            keys.size("max_position_embeddings", 1 << 26, Some(architecture.max_position_embeddings()))?;
         if max_position_embeddings < 2 {
             return Err(keys.wrong("max_position_embeddings", "2 or more: a token and the one it predicts"));
         }
-        let sliding_window = match (keys.object.get("sliding_window"), mistral) {
-            (_, false) | (Some(Value::Null), true) => None,
-            (None, true) => Some(4096),
-            (Some(_), true) => Some(keys.size("sliding_window", 1 << 26, None)?),
-        };
-
         let (rope, conflicts) = rope::parse(&keys, max_position_embeddings)?;
         let config = Self {
             hidden_size,
@@ -263,7 +273,9 @@ impl LlamaConfig {
             rope,
             max_position_embeddings,
             tie_word_embeddings: keys.flag("tie_word_embeddings")?,
-            sliding_window,
+            biases: architecture.biases(&keys)?,
+            head_norms: architecture == Architecture::Qwen3,
+            sliding_window: architecture.sliding_window(&keys)?,
             initializer_range: keys.positive("initializer_range", Some(0.02))?,
             bos_token_id: keys.token_ids("bos_token_id")?.first().copied(),
             eos_token_ids: match keys.object.contains_key("eos_token_id") {
@@ -284,37 +296,10 @@ impl LlamaConfig {
         Ok(config)
     }
 
-    /// Refuses other architectures; returns whether Mistral's defaults apply.
-    fn check_architecture(keys: &Keys) -> Result<bool> {
-        const SUPPORTED: &str = "a Llama-family model: `model_type` \"llama\" or \"mistral\"";
-        let mistral = match keys.text("model_type") {
-            Some("llama") => false,
-            Some("mistral") => true,
-            _ => return Err(keys.wrong("model_type", SUPPORTED)),
-        };
-        match keys.get("architectures").and_then(Value::as_array) {
-            None => {}
-            Some(list)
-                if list
-                    .iter()
-                    .any(|name| matches!(name.as_str(), Some("LlamaForCausalLM" | "MistralForCausalLM"))) => {
-            }
-            Some(_) => {
-                return Err(keys.wrong("architectures", "LlamaForCausalLM or MistralForCausalLM"));
-            }
-        }
-        Ok(mistral)
-    }
-
     fn check_unsupported(keys: &Keys) -> Result<()> {
         // `swish` is another name of SiLU.
         if keys.text("hidden_act") != Some("swish") {
             keys.only("hidden_act", "silu", "\"silu\", the only activation supported")?;
-        }
-        for bias in ["attention_bias", "mlp_bias"] {
-            if keys.flag(bias)? {
-                return Err(keys.wrong(bias, "false: biases are not supported"));
-            }
         }
         // `compression_config` is the older name.
         for key in ["quantization_config", "compression_config"] {

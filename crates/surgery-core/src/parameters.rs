@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, is_buffer};
-use crate::config::{EMBEDDING, HEAD, LlamaConfig};
+use crate::config::{Biases, EMBEDDING, HEAD, LlamaConfig};
 use crate::error::{Error, Result};
 use crate::globs::Glob;
 
@@ -17,6 +17,10 @@ pub enum ParameterKind {
     Embedding,
     /// The weight of a norm, `[hidden]`.
     Norm,
+    /// The weight of a norm over each query or key head, `[head_dim]`.
+    HeadNorm,
+    /// The bias of the linear layer in the row before, `[out]`.
+    Bias,
     /// The queries' matrix, `[heads * head_dim, hidden]`.
     Query,
     /// The keys' matrix, `[kv_heads * head_dim, hidden]`.
@@ -113,7 +117,7 @@ impl Parameters {
 
     /// Number of values of the blocks' matrices.
     pub fn block_matrices(&self) -> u64 {
-        let matrices = self.iter().filter(|spec| spec.block.is_some() && spec.kind != ParameterKind::Norm);
+        let matrices = self.iter().filter(|spec| spec.block.is_some() && spec.shape.len() == 2);
         matrices.map(ParameterSpec::size).sum()
     }
 
@@ -127,24 +131,37 @@ impl Parameters {
 impl LlamaConfig {
     /// Every parameter of a model of this shape, all of them trainable.
     pub fn parameters(&self) -> Parameters {
-        use ParameterKind::{Down, Embedding, Gate, Head, Key, Norm, Output, Query, Up, Value};
+        use ParameterKind::{
+            Bias, Down, Embedding, Gate, Head, HeadNorm, Key, Norm, Output, Query, Up, Value,
+        };
         let (hidden, wide, vocab) = (self.hidden_size, self.intermediate_size, self.vocab_size);
         let queries = self.num_attention_heads * self.head_dim;
         let keys = self.num_key_value_heads * self.head_dim;
+        let Biases { inputs, output, mlp } = self.biases;
+        // The name and kind of a weight, its shape, and whether it has a bias.
         let of_block = |block: usize| {
-            [
-                ("input_layernorm", Norm, vec![hidden]),
-                ("self_attn.q_proj", Query, vec![queries, hidden]),
-                ("self_attn.k_proj", Key, vec![keys, hidden]),
-                ("self_attn.v_proj", Value, vec![keys, hidden]),
-                ("self_attn.o_proj", Output, vec![hidden, queries]),
-                ("post_attention_layernorm", Norm, vec![hidden]),
-                ("mlp.gate_proj", Gate, vec![wide, hidden]),
-                ("mlp.up_proj", Up, vec![wide, hidden]),
-                ("mlp.down_proj", Down, vec![hidden, wide]),
-            ]
-            .map(|(name, kind, shape)| {
-                (format!("model.layers.{block}.{name}.weight"), kind, shape, Some(block))
+            let mut layers = vec![
+                ("input_layernorm", Norm, vec![hidden], false),
+                ("self_attn.q_proj", Query, vec![queries, hidden], inputs),
+                ("self_attn.k_proj", Key, vec![keys, hidden], inputs),
+                ("self_attn.v_proj", Value, vec![keys, hidden], inputs),
+                ("self_attn.o_proj", Output, vec![hidden, queries], output),
+            ];
+            if self.head_norms {
+                let norms = ["self_attn.q_norm", "self_attn.k_norm"];
+                layers.extend(norms.map(|name| (name, HeadNorm, vec![self.head_dim], false)));
+            }
+            layers.extend([
+                ("post_attention_layernorm", Norm, vec![hidden], false),
+                ("mlp.gate_proj", Gate, vec![wide, hidden], mlp),
+                ("mlp.up_proj", Up, vec![wide, hidden], mlp),
+                ("mlp.down_proj", Down, vec![hidden, wide], mlp),
+            ]);
+            layers.into_iter().flat_map(move |(name, kind, shape, has_bias)| {
+                let name = format!("model.layers.{block}.{name}");
+                let bias = (format!("{name}.bias"), Bias, vec![shape[0]], Some(block));
+                let weight = (format!("{name}.weight"), kind, shape, Some(block));
+                std::iter::once(weight).chain(has_bias.then_some(bias))
             })
         };
         let mut rows = vec![(EMBEDDING.to_owned(), Embedding, vec![vocab, hidden], None)];
@@ -185,9 +202,7 @@ impl LlamaConfig {
             Some(name) => Err(Error::Tensor {
                 path: checkpoint.folder().label(""),
                 tensor: name.into(),
-                problem: "belongs to no parameter of a Llama of this config.json; biases and other \
-                          architectures are not supported"
-                    .into(),
+                problem: "belongs to no parameter of a model with this config.json".into(),
             }),
         }
     }
@@ -248,6 +263,35 @@ mod tests {
         }
         assert!(refused(&["lm_head.weight"]).to_string().contains(EMBEDDING));
         assert!(refused(&[]).to_string().contains("is empty"));
+    }
+
+    #[test]
+    fn biases_follow_their_matrices_and_norms_of_heads_follow_attention() {
+        let mut with = config(true);
+        let without = with.parameters();
+        with.biases = Biases { inputs: true, output: false, mlp: true };
+        with.head_norms = true;
+        let found = with.parameters();
+        let shapes = |part: &str| -> Vec<(String, Vec<usize>)> {
+            let of_part = found.iter().filter(|spec| spec.name.contains(part));
+            of_part.map(|spec| (spec.name.clone(), spec.shape.clone())).collect()
+        };
+        let expected = [
+            ("q_proj.weight", vec![48, 24]),
+            ("q_proj.bias", vec![48]),
+            ("k_proj.weight", vec![16, 24]),
+            ("k_proj.bias", vec![16]),
+            ("v_proj.weight", vec![16, 24]),
+            ("v_proj.bias", vec![16]),
+            ("o_proj.weight", vec![24, 48]),
+            ("q_norm.weight", vec![8]),
+            ("k_norm.weight", vec![8]),
+        ];
+        let expected = expected.map(|(name, shape)| (format!("model.layers.1.self_attn.{name}"), shape));
+        assert_eq!(shapes("layers.1.self_attn."), expected);
+        assert_eq!(found.block_matrices(), without.block_matrices());
+        let vectors = 48 + 16 + 16 + 8 + 8 + 40 + 40 + 24;
+        assert_eq!(found.values() - without.values(), 3 * vectors);
     }
 
     #[test]

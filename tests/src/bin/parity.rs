@@ -12,7 +12,7 @@ use surgery_tests::{Cpu, VARIANTS, half};
 /// Variants for slow backends, and for GPUs, which compile kernels for every shape. Golden gradients and operations
 /// exist for them.
 #[cfg(any(feature = "cuda", feature = "wgpu", feature = "flex"))]
-const FEW: [&str; 2] = ["llama1-mha", "llama32-tied"];
+const FEW: [&str; 4] = ["llama1-mha", "llama32-tied", "llama-bias", "qwen3"];
 
 fn main() -> ExitCode {
     let backend = std::env::args().nth(1).unwrap_or_else(|| "ndarray".into());

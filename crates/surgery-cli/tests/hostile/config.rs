@@ -59,7 +59,7 @@ fn impossible_values_are_refused_by_key() {
         (("architectures", json!([])), "LlamaForCausalLM"),
         (("hidden_act", json!("gelu")), "silu"),
         (("hidden_act", json!(1)), "silu"),
-        (("attention_bias", json!(true)), "biases"),
+        (("attention_bias", json!(1)), "true or false"),
         (("mlp_bias", json!("yes")), "true or false"),
         (("quantization_config", json!({"bits": 4})), "quantised"),
         (("partial_rotary_factor", json!(0.5)), "1.0"),

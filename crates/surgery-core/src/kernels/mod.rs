@@ -18,7 +18,7 @@ pub use head::{
     Distribution, HEAD_CHUNK, HeadGradient, HeadKernels, Predictions, REMOVED, TokenLoss, TokenLosses,
 };
 pub use memory::Footprint;
-pub use model::{AttentionWeights, Memory, MlpWeights, ModelKernels};
+pub use model::{AttentionWeights, LinearWeights, Memory, MlpWeights, ModelKernels};
 pub use optimizer::{AdamWStep, OptimizerKernels};
 
 /// All operations of a model, its head and its optimizer, and the memory that they take.

@@ -11,36 +11,56 @@ use crate::tensors::{column, dtype};
 /// cause a NaN.
 const MASKED: f32 = -1e30;
 
-/// The weights of a block's attention and of the norm before it; matrices are `[out, in]`.
+/// The weights of a linear layer.
+#[derive(Debug, Clone)]
+pub struct LinearWeights<B: Backend> {
+    /// `[out, in]`
+    pub matrix: Tensor<B, 2>,
+    /// `[out]`
+    pub bias: Option<Tensor<B, 1>>,
+}
+
+/// The weights of a block's attention and of the norm before it. The shapes are those of matrices.
 #[derive(Debug, Clone)]
 pub struct AttentionWeights<B: Backend> {
     /// `[hidden]`
     pub norm: Tensor<B, 1>,
     /// `[heads * head_dim, hidden]`
-    pub query: Tensor<B, 2>,
+    pub query: LinearWeights<B>,
     /// `[kv_heads * head_dim, hidden]`
-    pub key: Tensor<B, 2>,
+    pub key: LinearWeights<B>,
     /// `[kv_heads * head_dim, hidden]`
-    pub value: Tensor<B, 2>,
+    pub value: LinearWeights<B>,
     /// `[hidden, heads * head_dim]`
-    pub output: Tensor<B, 2>,
-    /// The norm's ε.
+    pub output: LinearWeights<B>,
+    /// The norm of each query head, `[head_dim]`, if the model has one.
+    pub query_norm: Option<Tensor<B, 1>>,
+    /// The norm of each key head, `[head_dim]`, if the model has one.
+    pub key_norm: Option<Tensor<B, 1>>,
+    /// The norms' ε.
     pub epsilon: f64,
 }
 
-/// The weights of a block's feed-forward network and of the norm before it; matrices are `[out, in]`.
+/// The weights of a block's feed-forward network and of the norm before it. The shapes are those of matrices.
 #[derive(Debug, Clone)]
 pub struct MlpWeights<B: Backend> {
     /// `[hidden]`
     pub norm: Tensor<B, 1>,
     /// `[intermediate, hidden]`
-    pub gate: Tensor<B, 2>,
+    pub gate: LinearWeights<B>,
     /// `[intermediate, hidden]`
-    pub up: Tensor<B, 2>,
+    pub up: LinearWeights<B>,
     /// `[hidden, intermediate]`
-    pub down: Tensor<B, 2>,
+    pub down: LinearWeights<B>,
     /// The norm's ε.
     pub epsilon: f64,
+}
+
+impl<B: Backend> LinearWeights<B> {
+    /// The dtype of the product.
+    pub fn dtype(&self) -> FloatDType {
+        dtype(&self.matrix)
+    }
 }
 
 /// The cached keys and values of some texts, `[past, texts, kv_heads, head_dim]` each. In this layout new ones are appended
@@ -69,12 +89,29 @@ pub trait ModelKernels<B: Backend>: Copy + Send + Sync + 'static {
         x.matmul(weight.transpose()).reshape([rows, columns, outer])
     }
 
+    /// `x W^T + b`, with shapes and dtype as in [`project`](Self::project).
+    fn linear(x: Tensor<B, 3>, weights: LinearWeights<B>) -> Tensor<B, 3> {
+        let y = Self::project(x, weights.matrix);
+        match weights.bias {
+            Some(bias) => y.clone() + bias.cast(dtype(&y)).reshape([1, 1, -1]),
+            None => y,
+        }
+    }
+
     /// `x / sqrt(mean(x²) + ε) · weight` over the last dimension (arXiv 1910.07467), computed in f32 and cast to `into`:
     /// `[rows, columns, hidden]` and `[hidden]` to `[rows, columns, hidden]`.
     fn rms_norm(x: Tensor<B, 3>, weight: Tensor<B, 1>, epsilon: f64, into: FloatDType) -> Tensor<B, 3> {
         let (x, weight) = (x.cast(FloatDType::F32), weight.cast(FloatDType::F32));
         let mean_square = (x.clone() * x.clone()).mean_dim(2);
         (x / (mean_square + epsilon).sqrt() * weight.reshape([1, 1, -1])).cast(into)
+    }
+
+    /// As [`rms_norm`](Self::rms_norm), over each head, `[rows, columns, heads, head_dim]`, if there is a weight.
+    fn head_norm(x: Tensor<B, 4>, weight: Option<Tensor<B, 1>>, epsilon: f64) -> Tensor<B, 4> {
+        let Some(weight) = weight else { return x };
+        let (shape, dtype) = (x.dims(), dtype(&x));
+        let [rows, columns, heads, size] = shape;
+        Self::rms_norm(x.reshape([rows, columns * heads, size]), weight, epsilon, dtype).reshape(shape)
     }
 
     /// Rotates each pair (i, i + head_dim / 2) of every head by the angles of its position (arXiv 2104.09864, in the
@@ -141,6 +178,7 @@ pub trait ModelKernels<B: Backend>: Copy + Send + Sync + 'static {
     }
 
     /// `x + W_o attention(rope(W_q n), rope(W_k n), W_v n)` with `n = rms_norm(x)`: `[rows, columns, hidden]` to the same.
+    /// Biases are added after the products, and heads are normed before their rotation, if the model has these weights.
     /// The keys and values in `memory` come first, and the new ones are appended to it.
     fn attention_sublayer(
         x: Tensor<B, 3>,
@@ -151,10 +189,12 @@ pub trait ModelKernels<B: Backend>: Copy + Send + Sync + 'static {
         let [rows, columns, _] = x.dims();
         let heads =
             |x: Tensor<B, 3>| x.reshape([rows as i32, columns as i32, -1, placement.head_dim() as i32]);
-        let normed = Self::rms_norm(x.clone(), weights.norm, weights.epsilon, dtype(&weights.query));
-        let queries = heads(Self::project(normed.clone(), weights.query));
-        let keys = heads(Self::project(normed.clone(), weights.key));
-        let values = heads(Self::project(normed, weights.value));
+        let normed = Self::rms_norm(x.clone(), weights.norm, weights.epsilon, weights.query.dtype());
+        let queries = heads(Self::linear(normed.clone(), weights.query));
+        let keys = heads(Self::linear(normed.clone(), weights.key));
+        let values = heads(Self::linear(normed, weights.value));
+        let queries = Self::head_norm(queries, weights.query_norm, weights.epsilon);
+        let keys = Self::head_norm(keys, weights.key_norm, weights.epsilon);
         let queries = Self::rope(queries, placement);
         let keys = Self::rope(keys, placement);
         let mixed = match memory {
@@ -162,14 +202,15 @@ pub trait ModelKernels<B: Backend>: Copy + Send + Sync + 'static {
             None => Self::attention(queries, keys, values, placement),
         };
         let mixed = mixed.reshape([rows as i32, columns as i32, -1]);
-        x.clone() + Self::project(mixed, weights.output).cast(dtype(&x))
+        x.clone() + Self::linear(mixed, weights.output).cast(dtype(&x))
     }
 
-    /// `x + W_d (silu(W_g n) · W_u n)` with `n = rms_norm(x)`: `[rows, columns, hidden]` to the same.
+    /// `x + W_d (silu(W_g n) · W_u n)` with `n = rms_norm(x)`: `[rows, columns, hidden]` to the same. Biases are added after
+    /// the products, if the model has them.
     fn mlp_sublayer(x: Tensor<B, 3>, weights: MlpWeights<B>) -> Tensor<B, 3> {
-        let normed = Self::rms_norm(x.clone(), weights.norm, weights.epsilon, dtype(&weights.gate));
-        let gate = Self::project(normed.clone(), weights.gate);
-        let up = Self::project(normed, weights.up);
-        x.clone() + Self::project(Self::swiglu(gate, up), weights.down).cast(dtype(&x))
+        let normed = Self::rms_norm(x.clone(), weights.norm, weights.epsilon, weights.gate.dtype());
+        let gate = Self::linear(normed.clone(), weights.gate);
+        let up = Self::linear(normed, weights.up);
+        x.clone() + Self::linear(Self::swiglu(gate, up), weights.down).cast(dtype(&x))
     }
 }

@@ -28,7 +28,7 @@ impl<B: Backend> Llama<B> {
         build(config, Origin::Checkpoint(checkpoint), precision, device)
     }
 
-    /// A model with random weights: matrices from N(0, initializer_range²), norms 1. A seed gives the same model on every
+    /// A model with random weights: matrices from N(0, initializer_range²), norms 1, biases 0. A seed gives the same model on every
     /// backend.
     pub fn random(config: &LlamaConfig, seed: u64, precision: Precision, device: &B::Device) -> Self {
         const STREAM: u64 = 1 << 32;
@@ -63,7 +63,7 @@ fn build<B: Backend>(
         Builder::<B> { rows: parameters.iter(), origin, dtype: DType::from(precision.stored()), device };
     let embed_tokens = Embedding { weight: builder.param(Kind::Embedding)? };
     let layers = (0..config.num_hidden_layers).map(|_| builder.block()).collect::<Result<_>>()?;
-    let model = Decoder { embed_tokens, layers, norm: builder.norm()? };
+    let model = Decoder { embed_tokens, layers, norm: builder.norm(Kind::Norm)? };
     let lm_head = match config.tie_word_embeddings {
         true => None,
         false => Some(builder.linear(Kind::Head)?),
@@ -74,14 +74,16 @@ fn build<B: Backend>(
 impl<B: Backend> Builder<'_, B> {
     fn block(&mut self) -> Result<Block<B>> {
         Ok(Block {
-            input_layernorm: self.norm()?,
+            input_layernorm: self.norm(Kind::Norm)?,
             self_attn: Attention {
                 q_proj: self.linear(Kind::Query)?,
                 k_proj: self.linear(Kind::Key)?,
                 v_proj: self.linear(Kind::Value)?,
                 o_proj: self.linear(Kind::Output)?,
+                q_norm: self.next_is(Kind::HeadNorm).then(|| self.norm(Kind::HeadNorm)).transpose()?,
+                k_norm: self.next_is(Kind::HeadNorm).then(|| self.norm(Kind::HeadNorm)).transpose()?,
             },
-            post_attention_layernorm: self.norm()?,
+            post_attention_layernorm: self.norm(Kind::Norm)?,
             mlp: Mlp {
                 gate_proj: self.linear(Kind::Gate)?,
                 up_proj: self.linear(Kind::Up)?,
@@ -91,11 +93,19 @@ impl<B: Backend> Builder<'_, B> {
     }
 
     fn linear(&mut self, kind: Kind) -> Result<Linear<B>> {
-        Ok(Linear { weight: self.param(kind)? })
+        Ok(Linear {
+            weight: self.param(kind)?,
+            bias: self.next_is(Kind::Bias).then(|| self.param(Kind::Bias)).transpose()?,
+        })
     }
 
-    fn norm(&mut self) -> Result<Norm<B>> {
-        Ok(Norm { weight: self.param(Kind::Norm)? })
+    fn norm(&mut self, kind: Kind) -> Result<Norm<B>> {
+        Ok(Norm { weight: self.param(kind)? })
+    }
+
+    /// Whether the next row of the table is of this kind.
+    fn next_is(&self, kind: Kind) -> bool {
+        self.rows.clone().next().is_some_and(|spec| spec.kind == kind)
     }
 
     fn param<const D: usize>(&mut self, kind: Kind) -> Result<Param<Tensor<B, D>>> {
@@ -103,8 +113,11 @@ impl<B: Backend> Builder<'_, B> {
         assert_eq!(spec.kind, kind, "the table has the order of the modules");
         let values = match &mut self.origin {
             Origin::Checkpoint(checkpoint) => checkpoint.read(&spec.name, &spec.shape)?,
-            Origin::Random(..) if kind == Kind::Norm => vec![1.0; spec.size() as usize],
-            Origin::Random(generator, deviation) => normal(generator, spec.size() as usize, *deviation),
+            Origin::Random(generator, deviation) => match kind {
+                Kind::Norm | Kind::HeadNorm => vec![1.0; spec.size() as usize],
+                Kind::Bias => vec![0.0; spec.size() as usize],
+                _ => normal(generator, spec.size() as usize, *deviation),
+            },
         };
         let tensor =
             Tensor::from_data(TensorData::new(values, spec.shape.clone()), (self.device, self.dtype));

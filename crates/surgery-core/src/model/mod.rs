@@ -15,7 +15,7 @@ use burn::tensor::{FloatDType, Tensor};
 use crate::batch::Rows;
 use crate::config::LlamaConfig;
 use crate::error::Result;
-use crate::kernels::{AttentionWeights, Kernels, Memory, MlpWeights};
+use crate::kernels::{AttentionWeights, Kernels, LinearWeights, Memory, MlpWeights};
 use crate::parameters::Parameters;
 use crate::placement::Placement;
 use crate::tensors::{at_positions, dtype};
@@ -58,6 +58,10 @@ struct Attention<B: Backend> {
     k_proj: Linear<B>,
     v_proj: Linear<B>,
     o_proj: Linear<B>,
+    /// `[head_dim]`, over each query head.
+    q_norm: Option<Norm<B>>,
+    /// `[head_dim]`, over each key head.
+    k_norm: Option<Norm<B>>,
 }
 
 #[derive(Module, Debug)]
@@ -73,10 +77,11 @@ struct Embedding<B: Backend> {
     weight: Param<Tensor<B, 2>>,
 }
 
-/// `[out, in]`.
+/// `[out, in]`, and `[out]`.
 #[derive(Module, Debug)]
 struct Linear<B: Backend> {
     weight: Param<Tensor<B, 2>>,
+    bias: Option<Param<Tensor<B, 1>>>,
 }
 
 /// `[hidden]`.
@@ -145,21 +150,27 @@ impl<B: Backend> Llama<B> {
     /// The weights of a block, with matrices in the dtype of products.
     fn weights(&self, index: usize) -> (AttentionWeights<B>, MlpWeights<B>) {
         let Block { input_layernorm, self_attn, post_attention_layernorm, mlp } = &self.model.layers[index];
-        let matrix = |linear: &Linear<B>| linear.weight.val().cast(self.compute);
+        let layer = |linear: &Linear<B>| LinearWeights {
+            matrix: linear.weight.val().cast(self.compute),
+            bias: linear.bias.as_ref().map(Param::val),
+        };
+        let norm = |norm: &Option<Norm<B>>| norm.as_ref().map(|norm| norm.weight.val());
         let epsilon = self.config.rms_norm_eps;
         let attention = AttentionWeights {
             norm: input_layernorm.weight.val(),
-            query: matrix(&self_attn.q_proj),
-            key: matrix(&self_attn.k_proj),
-            value: matrix(&self_attn.v_proj),
-            output: matrix(&self_attn.o_proj),
+            query: layer(&self_attn.q_proj),
+            key: layer(&self_attn.k_proj),
+            value: layer(&self_attn.v_proj),
+            output: layer(&self_attn.o_proj),
+            query_norm: norm(&self_attn.q_norm),
+            key_norm: norm(&self_attn.k_norm),
             epsilon,
         };
         let mlp = MlpWeights {
             norm: post_attention_layernorm.weight.val(),
-            gate: matrix(&mlp.gate_proj),
-            up: matrix(&mlp.up_proj),
-            down: matrix(&mlp.down_proj),
+            gate: layer(&mlp.gate_proj),
+            up: layer(&mlp.up_proj),
+            down: layer(&mlp.down_proj),
             epsilon,
         };
         (attention, mlp)
@@ -189,10 +200,10 @@ impl<B: Backend> Llama<B> {
     ) -> (Tensor<B, 3>, Tensor<B, 3>) {
         let (attention, weights) = self.weights(index);
         let x = K::attention_sublayer(x, attention, placement, None);
-        let normed = K::rms_norm(x.clone(), weights.norm, weights.epsilon, dtype(&weights.gate));
-        let (gate, up) = (K::project(normed.clone(), weights.gate), K::project(normed, weights.up));
+        let normed = K::rms_norm(x.clone(), weights.norm, weights.epsilon, weights.gate.dtype());
+        let (gate, up) = (K::linear(normed.clone(), weights.gate), K::linear(normed, weights.up));
         let inner = K::swiglu(gate, up);
-        (x.clone() + K::project(inner.clone(), weights.down).cast(dtype(&x)), inner)
+        (x.clone() + K::linear(inner.clone(), weights.down).cast(dtype(&x)), inner)
     }
 
     /// An empty cache for [`advance`](Self::advance).

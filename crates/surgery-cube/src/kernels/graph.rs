@@ -128,9 +128,11 @@ impl<R: CubeRuntime, T: BoolElement> OptimizerKernels<Graph<R, T>> for Fused {}
 impl<R: CubeRuntime, T: BoolElement> Footprint<Graph<R, T>> for Fused {
     fn kept_values(config: &LlamaConfig, _longest: usize) -> usize {
         // The second sublayer's input, the results of both norms, queries, keys and values before and after rope,
-        // attention's output and log-sums, gate, up and their product.
+        // attention's output and log-sums, gate, up and their product; and queries and keys before their norms.
         let (heads, keys) = (config.num_attention_heads, config.num_key_value_heads);
+        let before_norms = if config.head_norms { (heads + keys) * config.head_dim } else { 0 };
         3 * config.hidden_size
+            + before_norms
             + (3 * heads + 3 * keys) * config.head_dim
             + heads
             + 3 * config.intermediate_size

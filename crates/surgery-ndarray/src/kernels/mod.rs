@@ -8,13 +8,14 @@ use std::sync::Arc;
 use burn_ndarray::{NdArray, NdArrayTensor};
 use ndarray::{ArcArray, ArrayD, IxDyn};
 use surgery_core::burn::backend::Autodiff;
+use surgery_core::burn::tensor::backend::Backend;
 use surgery_core::burn::tensor::{Tensor, TensorPrimitive};
 use surgery_core::kernels::{AttentionWeights, MlpWeights};
 use surgery_core::placement::Layout;
 
 use crate::attention::Heads;
 use crate::buffer::Buffer;
-use crate::sublayers::{Attention, Mlp, Norm};
+use crate::sublayers::{ATTENTION_WEIGHTS, Attention, Linear, MLP_WEIGHTS, Mlp, Norm};
 
 /// The CPU without a graph.
 pub(super) type Plain = NdArray<f32>;
@@ -78,48 +79,118 @@ pub(super) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Ten
     Tensor::from_primitive(TensorPrimitive::Float(primitive(values, &shape)))
 }
 
+/// A weight that every model has.
+const PRESENT: &str = "every model has this weight";
+
+/// The floats of a sublayer's weights, in the order of their gradients; `None` for those that the model does not have.
+pub(super) type Weights<const N: usize> = [Option<Floats>; N];
+
+/// The tensors of an attention sublayer's weights, in the order of its gradients.
+pub(super) fn attention_weights<B: Backend>(
+    weights: AttentionWeights<B>,
+) -> [Option<B::FloatTensorPrimitive>; ATTENTION_WEIGHTS] {
+    let AttentionWeights { norm, query, key, value, output, query_norm, key_norm, epsilon: _ } = weights;
+    let layers = [query, key, value, output];
+    let [query_bias, key_bias, value_bias, output_bias] =
+        layers.each_ref().map(|layer| primitive_of(layer.bias.clone()));
+    let [query, key, value, output] = layers.map(|layer| primitive_of(Some(layer.matrix)));
+    [
+        primitive_of(Some(norm)),
+        query,
+        key,
+        value,
+        output,
+        query_bias,
+        key_bias,
+        value_bias,
+        output_bias,
+        primitive_of(query_norm),
+        primitive_of(key_norm),
+    ]
+}
+
+/// The tensors of a feed-forward sublayer's weights, in the order of its gradients.
+pub(super) fn mlp_weights<B: Backend>(
+    weights: MlpWeights<B>,
+) -> [Option<B::FloatTensorPrimitive>; MLP_WEIGHTS] {
+    let MlpWeights { norm, gate, up, down, epsilon: _ } = weights;
+    let layers = [gate, up, down];
+    let [gate_bias, up_bias, down_bias] = layers.each_ref().map(|layer| primitive_of(layer.bias.clone()));
+    let [gate, up, down] = layers.map(|layer| primitive_of(Some(layer.matrix)));
+    [primitive_of(Some(norm)), gate, up, down, gate_bias, up_bias, down_bias]
+}
+
+fn primitive_of<B: Backend, const D: usize>(tensor: Option<Tensor<B, D>>) -> Option<B::FloatTensorPrimitive> {
+    tensor.map(|tensor| tensor.into_primitive().tensor())
+}
+
 /// An attention sublayer's weights, and its layout.
 #[derive(Debug, Clone)]
 pub(super) struct AttentionInputs {
-    pub(super) weights: [Floats; 5],
+    pub(super) weights: Weights<ATTENTION_WEIGHTS>,
     epsilon: f32,
     heads: Heads,
     pub(super) layout: Arc<Layout>,
 }
 
 impl AttentionInputs {
-    pub(super) fn new(weights: AttentionWeights<Plain>, layout: &Arc<Layout>) -> Self {
-        let AttentionWeights { norm, query, key, value, output, epsilon } = weights;
+    pub(super) fn new(weights: Weights<ATTENTION_WEIGHTS>, epsilon: f64, layout: &Arc<Layout>) -> Self {
         let size = layout.head_dim;
-        let heads = Heads { queries: query.dims()[0] / size, keys: key.dims()[0] / size, size };
-        let weights =
-            [Floats::of(norm), Floats::of(query), Floats::of(key), Floats::of(value), Floats::of(output)];
+        let [_, queries, keys, ..] = weights.each_ref().map(|weight| match weight {
+            Some(Floats(array)) => array.shape()[0] / size,
+            None => 0,
+        });
+        let heads = Heads { queries, keys, size };
         Self { weights, epsilon: epsilon as f32, heads, layout: layout.clone() }
     }
 
     pub(super) fn sublayer(&self) -> Attention<'_> {
-        let [norm, query, key, value, output] = &self.weights;
-        let norm = Norm { weight: norm, epsilon: self.epsilon };
-        Attention { norm, query, key, value, output, heads: self.heads }
+        let [
+            norm,
+            query,
+            key,
+            value,
+            output,
+            query_bias,
+            key_bias,
+            value_bias,
+            output_bias,
+            query_norm,
+            key_norm,
+        ] = self.weights.each_ref().map(Option::as_deref);
+        let norm_of = |weight| Norm { weight, epsilon: self.epsilon };
+        Attention {
+            norm: norm_of(norm.expect(PRESENT)),
+            query: Linear { matrix: query.expect(PRESENT), bias: query_bias },
+            key: Linear { matrix: key.expect(PRESENT), bias: key_bias },
+            value: Linear { matrix: value.expect(PRESENT), bias: value_bias },
+            output: Linear { matrix: output.expect(PRESENT), bias: output_bias },
+            head_norms: query_norm.zip(key_norm).map(|(query, key)| [query, key].map(norm_of)),
+            heads: self.heads,
+        }
     }
 }
 
 /// A feed-forward sublayer's weights.
 #[derive(Debug, Clone)]
 pub(super) struct MlpInputs {
-    pub(super) weights: [Floats; 4],
+    pub(super) weights: Weights<MLP_WEIGHTS>,
     epsilon: f32,
 }
 
 impl MlpInputs {
-    pub(super) fn new(weights: MlpWeights<Plain>) -> Self {
-        let MlpWeights { norm, gate, up, down, epsilon } = weights;
-        let weights = [Floats::of(norm), Floats::of(gate), Floats::of(up), Floats::of(down)];
+    pub(super) fn new(weights: Weights<MLP_WEIGHTS>, epsilon: f64) -> Self {
         Self { weights, epsilon: epsilon as f32 }
     }
 
     pub(super) fn sublayer(&self) -> Mlp<'_> {
-        let [norm, gate, up, down] = &self.weights;
-        Mlp { norm: Norm { weight: norm, epsilon: self.epsilon }, gate, up, down }
+        let [norm, gate, up, down, gate_bias, up_bias, down_bias] =
+            self.weights.each_ref().map(Option::as_deref);
+        Mlp {
+            norm: Norm { weight: norm.expect(PRESENT), epsilon: self.epsilon },
+            gate: Linear { matrix: gate.expect(PRESENT), bias: gate_bias },
+            up: Linear { matrix: up.expect(PRESENT), bias: up_bias },
+            down: Linear { matrix: down.expect(PRESENT), bias: down_bias },
+        }
     }
 }

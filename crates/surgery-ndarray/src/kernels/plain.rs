@@ -7,7 +7,7 @@ use surgery_core::kernels::{
 };
 use surgery_core::placement::Placement;
 
-use super::{AttentionInputs, Floats, Fused, MlpInputs, Plain, tensor};
+use super::{AttentionInputs, Floats, Fused, MlpInputs, Plain, attention_weights, mlp_weights, tensor};
 use crate::adamw;
 use crate::attention::{self, Heads};
 use crate::buffer::Buffer;
@@ -45,7 +45,9 @@ impl ModelKernels<Plain> for Fused {
             return composed_attention(x, weights, placement, memory);
         }
         let shape = x.dims();
-        let inputs = AttentionInputs::new(weights, placement.layout());
+        let epsilon = weights.epsilon;
+        let weights = attention_weights(weights).map(|weight| weight.map(Floats::new));
+        let inputs = AttentionInputs::new(weights, epsilon, placement.layout());
         let x = Floats::of(x);
         let (y, _) = inputs.sublayer().forward(&x, placement.layout());
         x.recycle();
@@ -55,7 +57,9 @@ impl ModelKernels<Plain> for Fused {
     fn mlp_sublayer(x: Tensor<Plain, 3>, weights: MlpWeights<Plain>) -> Tensor<Plain, 3> {
         let shape = x.dims();
         let x = Floats::of(x);
-        let (y, _) = MlpInputs::new(weights).sublayer().forward(&x, false);
+        let epsilon = weights.epsilon;
+        let inputs = MlpInputs::new(mlp_weights(weights).map(|weight| weight.map(Floats::new)), epsilon);
+        let (y, _) = inputs.sublayer().forward(&x, false);
         x.recycle();
         tensor(y.into_vec(), shape)
     }
