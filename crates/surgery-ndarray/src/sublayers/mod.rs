@@ -154,7 +154,7 @@ fn add_rows(bias: &mut [f32], gy: &[f32]) {
 }
 
 /// Parts of `values` with these lengths, in order.
-fn split<'a, const N: usize>(mut values: &'a mut [f32], lengths: [usize; N]) -> [&'a mut [f32]; N] {
+fn split<const N: usize>(mut values: &mut [f32], lengths: [usize; N]) -> [&mut [f32]; N] {
     lengths.map(|length| {
         let (part, rest) = std::mem::take(&mut values).split_at_mut(length);
         values = rest;
