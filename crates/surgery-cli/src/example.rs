@@ -45,13 +45,17 @@ impl Marks {
     }
 }
 
-/// The first document of each set, with a heading each; `None` if there is no document.
+/// The first document of each set, with a heading each, and its first alternative if it has one; `None` if there is no
+/// document.
 pub fn one_of_each_set(data: &DataFolder, encoder: &TextEncoder, marks: Marks) -> Result<Option<String>> {
     let mut shown = String::new();
     for (set, examples) in &data.benchmark.sets {
         if let Some(example) = examples.first() {
             let heading = heading(*set, &data.corpus.documents(*set)[0].id, example);
             shown.push_str(&format!("\n\n{heading}:\n  {}", text(example, encoder, marks)?));
+            if let Some(alternative) = example.alternatives.first() {
+                shown.push_str(&format!("\nits alternative:\n  {}", text(alternative, encoder, marks)?));
+            }
         }
     }
     let title =

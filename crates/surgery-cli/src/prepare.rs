@@ -70,10 +70,10 @@ impl<P: Platform> Prepared<P> {
         let bounding = bounding_model(&mut recipe, &files, log)?;
         let checkpoint = files.checkpoint()?;
         files.config.check(&checkpoint)?;
-        files.config.parameters().train_only(&recipe.train.trainable)?;
+        let parameters = files.config.parameters().train_only(&recipe.train.trainable)?;
         replay::check(&recipe.replay, &files.encoder, &files.config)?;
         let wrong = |problem| Error::Recipe { origin: "the recipe".into(), problem };
-        recipe.objective.check_model(&files.config).map_err(wrong)?;
+        recipe.objective.check_model(&files.config, &parameters).map_err(wrong)?;
         if let Some(bounding) = &bounding {
             bounding.config.check(&bounding.checkpoint()?)?;
         }

@@ -10,10 +10,10 @@ use crate::output::RECIPE;
 use crate::progress::{EVALUATIONS, METRICS, Progress};
 use crate::terminal::Log;
 
-/// The recipe file of the run in `output`; `None` if the command line names a recipe or settings.
-pub fn recipe_of(output: Option<&Path>, asks_for_more: bool) -> Option<String> {
+/// The recipe file of the run in `output`; `None` if the command line names a recipe, a model or data.
+pub fn recipe_of(output: Option<&Path>, names_another: bool) -> Option<String> {
     let path = output?.join(RECIPE);
-    (!asks_for_more && path.is_file()).then(|| path.display().to_string())
+    (!names_another && path.is_file()).then(|| path.display().to_string())
 }
 
 /// `train.batch_tokens` of the run in `output`. A resumed run takes the number that was chosen when it began, whatever

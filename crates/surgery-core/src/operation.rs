@@ -205,7 +205,8 @@ impl Operation<'_> {
     fn check(&self) -> Result<()> {
         let wrong = |problem| Error::Recipe { origin: "the recipe".into(), problem };
         self.recipe.check().map_err(wrong)?;
-        self.recipe.objective.check_model(&self.model.config).map_err(wrong)?;
+        let parameters = self.model.config.parameters().train_only(&self.recipe.train.trainable)?;
+        self.recipe.objective.check_model(&self.model.config, &parameters).map_err(wrong)?;
         if let (Some(source), None) = (self.recipe.objective.bounding_model(), self.bounding) {
             return Err(wrong(format!(
                 "`objective.ascent_model` is {source:?}, and the operation was given no such model"

@@ -37,7 +37,7 @@ impl crate::backend::Job for Job {
     fn run<P: Platform>(self) -> Outcome {
         let Self { pretrain: args, common } = self;
         let log = Log::new(&common);
-        let asks = args.recipe.is_some() || args.model.is_some() || !args.overrides.is_empty();
+        let asks = args.recipe.is_some() || args.model.is_some();
         let of_run = args.resume.then(|| recipe_of(args.output.as_deref(), asks)).flatten();
         let name = of_run.or(args.recipe);
         let mut overrides = args.overrides;

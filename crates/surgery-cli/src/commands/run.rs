@@ -22,7 +22,7 @@ use crate::terminal::{Log, print, print_json};
 
 /// Resolves the recipe and runs the command.
 pub fn run(run: Run, common: Common) -> Outcome {
-    let asks = run.recipe.is_some() || run.model.is_some() || run.data.is_some() || !run.overrides.is_empty();
+    let asks = run.recipe.is_some() || run.model.is_some() || run.data.is_some();
     let of_run = run.resume.then(|| recipe_of(run.output.as_deref(), asks)).flatten();
     let name = of_run.or(run.recipe);
     let mut recipe: Recipe = recipe(name.as_deref().unwrap_or("default"), &run.overrides)?;

@@ -124,13 +124,11 @@ impl TryFrom<Line> for Document {
             Some(OneOrMore::More(alternatives)) => alternatives,
         };
         if alternatives.iter().any(|alternative| alternative.trim().is_empty()) {
-            return Err(format!("document {id:?} has an empty `alternative`; remove or fill it"));
+            return Err(format!("document {id:?} has a blank `alternative`; remove or fill it"));
         }
         match &content {
             Content::Completion { completion, .. } if completion.trim().is_empty() => {
-                return Err(format!(
-                    "document {id:?} has an empty `completion`; fill it, or remove the line"
-                ));
+                return Err(format!("document {id:?} has a blank `completion`; fill it, or remove the line"));
             }
             Content::Messages(messages) if messages.is_empty() => {
                 return Err(format!(

@@ -112,17 +112,29 @@ fn encode_content(path: &str, id: &str, content: &Content, encoder: &TextEncoder
             encode_messages(messages, encoder).map_err(|error| of_document(error, path, id))?
         }
     };
-    if example.predicted.is_empty() {
-        return Err(Error::Data {
-            path: path.into(),
-            problem: format!(
-                "document {id:?} encodes to {} token(s), none of which is to be predicted",
-                example.tokens.len()
-            ),
-            remedy: "lengthen or remove it".into(),
-        });
+    if !example.predicted.is_empty() {
+        return Ok(example);
     }
-    Ok(example)
+    let (reason, remedy) = match content {
+        Content::Text(_) => ("because the first token of a text is not predicted", "lengthen or remove it"),
+        Content::Completion { .. } => (
+            "because the first token of a document is not predicted, and the completion has no other",
+            "give it a prompt, or lengthen the completion",
+        ),
+        Content::Messages(_) => (
+            "because the model's chat template writes no text of the assistant's messages, or puts none into its \
+             generation blocks",
+            "correct the template",
+        ),
+    };
+    Err(Error::Data {
+        path: path.into(),
+        problem: format!(
+            "document {id:?} encodes to {} token(s), none of which is to be predicted, {reason}",
+            example.tokens.len()
+        ),
+        remedy: remedy.into(),
+    })
 }
 
 /// Adds the document to the message of a template's error.
@@ -197,6 +209,13 @@ fn encode_messages(messages: &[Message], encoder: &TextEncoder) -> Result<Exampl
 fn beginning(whole: &str, rendered: &str, count: usize, path: &str) -> Result<usize> {
     match whole.starts_with(rendered) {
         true => Ok(rendered.len()),
+        false if count == 0 => Err(Error::Data {
+            path: path.into(),
+            problem: "renders a conversation that begins with a message of the assistant otherwise than its own prompt for \
+                      an answer, so that the message cannot be located"
+                .into(),
+            remedy: "begin the conversation with a message of another role".into(),
+        }),
         false => Err(Error::Data {
             path: path.into(),
             problem: format!(

@@ -37,15 +37,37 @@ pub(super) fn read<T: DeserializeOwned>(folder: &Folder, file: &str) -> Result<V
         if text.is_empty() {
             continue;
         }
-        let record = serde_json::from_str(text).map_err(|error| {
-            // serde_json says "at line 1 column C"; replace its line number by that of the file.
-            let message = error.to_string();
-            let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-            wrong(line, format!("{message} (column {})", error.column()))
-        })?;
+        let record = parse(text).map_err(|problem| wrong(line, problem))?;
         records.push((line, record));
     }
     Ok(records)
+}
+
+/// The object of a line, or what is wrong with it: the key, the problem and the column.
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    if !text.starts_with('{') {
+        return Err("is no JSON object; expected `{` at its beginning".into());
+    }
+    let mut values = serde_json::Deserializer::from_str(text);
+    let (error, key) = match serde_path_to_error::deserialize(&mut values) {
+        Ok(value) => match values.end() {
+            Ok(()) => return Ok(value),
+            Err(error) => (error, None),
+        },
+        Err(error) => {
+            let key = error.path().to_string();
+            (error.into_inner(), (key != ".").then_some(key))
+        }
+    };
+    // serde_json says "at line 1 column C". The line is known, and a problem of the whole object has column 0.
+    let message = error.to_string();
+    let message = message.split(" at line ").next().unwrap_or_default();
+    let key = key.map_or_else(String::new, |key| format!("`{key}`: "));
+    let column = match error.column() {
+        0 => String::new(),
+        column => format!(" (column {column})"),
+    };
+    Err(format!("{key}{message}{column}"))
 }
 
 /// Refuses an id that occurs twice.

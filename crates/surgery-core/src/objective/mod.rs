@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::LlamaConfig;
 use crate::data::Set;
 use crate::kernels::TokenLoss;
+use crate::parameters::{ParameterKind, ParameterSpec, Parameters};
 use forget::ForgetLoss;
 use forget::ascent::Ascent;
 use weighing::{Measured, Needs, Use, Weights, count, mean};
@@ -212,14 +213,30 @@ impl Objective {
         self.check_forget()
     }
 
-    /// Returns the problem, if it does not fit a model of this shape.
-    pub fn check_model(&self, config: &LlamaConfig) -> Result<(), String> {
+    /// Returns the problem, if it does not fit a model of this shape with these `parameters`.
+    pub fn check_model(&self, config: &LlamaConfig, parameters: &Parameters) -> Result<(), String> {
+        if self.forget != Forget::Rmu {
+            return Ok(());
+        }
         let (block, blocks) = (self.rmu.block(config.num_hidden_layers), config.num_hidden_layers);
-        match self.forget == Forget::Rmu && block >= blocks {
-            false => Ok(()),
-            true => Err(format!(
+        if block >= blocks {
+            return Err(format!(
                 "`objective.rmu.block` is {block}, but the model has {blocks} blocks; expected 0 to {}",
                 blocks - 1
+            ));
+        }
+        // Other losses are functions of logits, on which every parameter has an effect.
+        let ends_there = self.edit_update == 0.0 && (self.retain == 0.0 || self.keep == Keep::Hidden);
+        let comes_before = |spec: &ParameterSpec| {
+            spec.trainable
+                && (spec.kind == ParameterKind::Embedding || spec.block.is_some_and(|own| own <= block))
+        };
+        match ends_there && !parameters.iter().any(comes_before) {
+            false => Ok(()),
+            true => Err(format!(
+                "`train.trainable` names no parameter up to block {block}, at whose output every loss of this objective \
+                 is measured (`objective.rmu.block`), so no step would change the model; train a parameter of blocks 0 \
+                 to {block}"
             )),
         }
     }
@@ -343,6 +360,7 @@ impl Weighing for StepObjective {
 mod tests {
     use super::weighing::Tokens;
     use super::*;
+    use crate::globs::Glob;
 
     fn document(set: Set, count: usize, mean: f32) -> Measured<'static> {
         let own = Tokens { count, nll: vec![mean; count], loss: vec![mean; count], reference_nll: None };
@@ -388,6 +406,27 @@ mod tests {
         assert_eq!(objective.next_lambda(&objective.terms(&documents)), Some(0.75));
         objective.set_lambda(Some(0.75));
         assert_eq!(objective.weights(&documents)[0].of(0), 0.375);
+    }
+
+    #[test]
+    fn losses_of_a_block_that_no_trained_parameter_precedes_are_refused() {
+        let config = serde_json::json!({
+            "model_type": "llama", "hidden_size": 8, "num_hidden_layers": 4, "num_attention_heads": 2,
+            "intermediate_size": 8, "vocab_size": 10,
+        });
+        let config = LlamaConfig::parse("config.json", &config).unwrap();
+        let trained = |glob: &str| config.parameters().train_only(&[Glob::parse(glob).unwrap()]).unwrap();
+        let rmu = forget::rmu::Rmu { block: Some(1), ..Default::default() };
+        let keep = Keep::Hidden;
+        let hidden = Objective { forget: Forget::Rmu, rmu, keep, edit_update: 0.0, ..Objective::default() };
+        let problem = hidden.check_model(&config, &trained("model.layers.{2..3}.*")).unwrap_err();
+        assert!(problem.contains("train.trainable") && problem.contains("block 1"), "{problem}");
+        for glob in ["model.layers.1.*", "*embed*"] {
+            assert_eq!(hidden.check_model(&config, &trained(glob)), Ok(()));
+        }
+        // The KL is one of logits.
+        let with_kl = Objective { keep: Keep::Kl, ..hidden };
+        assert_eq!(with_kl.check_model(&config, &trained("model.layers.{2..3}.*")), Ok(()));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 /// A message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(expecting = "an object with `role` and `content`")]
 pub struct Message {
     /// A role that the model's chat template knows, such as `system`, `user` or `assistant`.
     pub role: String,

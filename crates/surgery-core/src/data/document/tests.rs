@@ -37,7 +37,7 @@ fn a_line_that_is_not_one_of_the_three_forms_is_refused() {
         (r#"{"id": "a", "text": "x", "messages": []}"#, "has `text` and `messages`; expected only"),
         (r#"{"id": "a", "prompt": "x"}"#, "has a `prompt` without a `completion`"),
         (r#"{"id": "a", "completion": "x"}"#, "has a `completion` without a `prompt`"),
-        (r#"{"id": "a", "prompt": "x", "completion": " "}"#, "has an empty `completion`"),
+        (r#"{"id": "a", "prompt": "x", "completion": " "}"#, "has a blank `completion`"),
         (r#"{"id": "a", "text": " \n"}"#, "has an empty text"),
         (r#"{"id": "a", "messages": []}"#, "has an empty list of `messages`"),
         (r#"{"id": "a", "messages": [{"role": "user", "content": "x"}]}"#, "has no message whose `role` is"),
@@ -52,18 +52,24 @@ fn a_line_that_is_not_one_of_the_three_forms_is_refused() {
             "the `content` of a message is neither",
         ),
         (r#"{"id": "a", "text": "x", "alternative": 3}"#, "`alternative` is neither"),
-        (r#"{"id": "a", "text": "x", "alternative": ["y", ""]}"#, "has an empty `alternative`"),
+        (r#"{"id": "a", "text": "x", "alternative": ["y", ""]}"#, "has a blank `alternative`"),
         (
             r#"{"id": "a", "messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}],
                 "alternative": "z"}"#,
             "has an `alternative`, which replaces the last message",
         ),
         (r#"{"text": "x"}"#, "missing field `id`"),
+        (r#"["a", null, "x"]"#, "is no JSON object; expected `{`"),
+        (r#"{"id": "a", "text": 5}"#, "`text`: invalid type: integer `5`, expected a string (column 21)"),
+        (r#"{"id": "a", "messages": ["hi"]}"#, "`messages[0]`: "),
+        (r#"{"id": "a", "messages": ["hi"]}"#, "expected an object with `role` and `content`"),
+        (r#"{"id": "a", "text": "x"} y"#, "trailing characters (column 26)"),
     ];
     for (line, expected) in cases {
         let line = Box::leak(line.replace('\n', " ").into_boxed_str());
         let message = read(line).unwrap_err();
         assert!(message.starts_with("d/data.jsonl, line 1: "), "{message}");
         assert!(message.contains(expected), "{message}");
+        assert!(!message.contains("column 0"), "{message}");
     }
 }

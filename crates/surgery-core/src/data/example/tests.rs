@@ -166,7 +166,7 @@ fn messages_without_a_token_to_predict_are_refused() {
         ),
         (
             json!({ "chat_template": "{% for m in messages %}{{ m.content if m.role == 'user' }}{% endfor %}" }),
-            "none of which is to be predicted",
+            "none of which is to be predicted, because the model's chat template",
         ),
     ];
     for (settings, expected) in cases {
