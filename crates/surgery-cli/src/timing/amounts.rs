@@ -2,7 +2,7 @@
 
 use surgery_core::batch::Window;
 use surgery_core::config::LlamaConfig;
-use surgery_core::data::{Benchmark, EncodedQuestion, Example, Set};
+use surgery_core::data::{Benchmark, EncodedQuestion, Example};
 use surgery_core::evaluate::{self, num_positions};
 use surgery_core::folders::DataFolder;
 use surgery_core::inspect::{FIGURE, OBSERVED, prompts};
@@ -72,8 +72,8 @@ impl Texts {
 /// The operations of a step's gradients.
 pub(super) fn step_operations(recipe: &Recipe, config: &LlamaConfig, step: &StepDocuments) -> f64 {
     let objective = recipe.objective.for_model(config, recipe.train.seed);
-    let texts = |counts: &dyn Fn(Set) -> bool| {
-        let documents = step.documents.iter().filter(|document| counts(document.set));
+    let texts = |counts: &dyn Fn(&StepDocument) -> bool| {
+        let documents = step.documents.iter().filter(|document| counts(document));
         let sequences = documents.flat_map(|document| {
             let count = usize::from(objective.needs(document.set).alternative);
             std::iter::once(document.example).chain(document.example.alternatives.iter().take(count))
@@ -81,23 +81,26 @@ pub(super) fn step_operations(recipe: &Recipe, config: &LlamaConfig, step: &Step
         Texts::of(sequences, step.context)
     };
     let all = texts(&|_| true);
-    let compared = texts(&|set| objective.usage(set).of_reference().is_some());
-    let measured_first = texts(&|set| objective.needs(set).nll);
+    let compared = texts(&|document| objective.usage(document.set).of_reference().is_some());
+    // A document in several batches whose NLL is measured first takes a forward pass of its own.
+    let is_divided = |document: &StepDocument| {
+        let has_parts = document.example.len() > step.context || objective.needs(document.set).alternative;
+        has_parts && all.tokens > step.batch_tokens as f64
+    };
+    let is_first = |document: &StepDocument| objective.needs(document.set).nll;
+    let apart = texts(&|document| is_first(document) && is_divided(document));
+    let beside = texts(&|document| is_first(document) && !is_divided(document));
     // A forward pass counts 1, the backward pass 2, and a second forward pass with `recompute` 1 more.
     let passes = if recipe.train.recompute { 4.0 } else { 3.0 };
     let reference = match recipe.train.reference {
         ReferenceForm::Live => compared.through_blocks(config),
         ReferenceForm::Cached => 0.0,
     };
-    // In a step of several batches, NLLs that are measured first take a forward pass of their own.
-    let first = match all.tokens > step.batch_tokens as f64 {
-        true => measured_first.measured(config),
-        false => measured_first.through_head(config),
-    };
     passes * all.through_blocks(config)
         + 3.0 * all.through_head(config)
         + compared.through_head(config)
-        + first
+        + apart.measured(config)
+        + beside.through_head(config)
         + reference
 }
 

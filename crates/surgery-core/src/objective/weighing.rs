@@ -173,7 +173,9 @@ pub trait Weighing {
     /// The measurements that the weights of a set's documents depend on.
     fn needs(&self, set: Set) -> Needs;
 
-    /// For each document, the derivatives of the step's loss with respect to the losses of its predicted tokens.
+    /// For each document, the derivatives of the step's loss with respect to the losses of its predicted tokens. They depend
+    /// on the measurements of no other document, only on their number of tokens, and a document without measurements may
+    /// have any.
     fn weights(&self, documents: &[Measured]) -> Vec<Weights>;
 
     /// The loss of the step.

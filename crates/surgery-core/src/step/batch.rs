@@ -42,6 +42,19 @@ pub(crate) fn batches<'a>(sequences: &[Sequence<'a>], step: &StepDocuments) -> V
     divided.into_iter().map(batch).collect()
 }
 
+/// For each document of the step, whether it is in several batches, its alternative included.
+pub(super) fn are_divided(batches: &[Batch], sequences: &[Sequence], documents: usize) -> Vec<bool> {
+    let mut only = vec![None; documents];
+    let mut divided = vec![false; documents];
+    for (number, batch) in batches.iter().enumerate() {
+        for &(sequence, _) in &batch.from {
+            let document = sequences[sequence].document;
+            divided[document] |= *only[document].get_or_insert(number) != number;
+        }
+    }
+    divided
+}
+
 impl<'a> Batch<'a> {
     /// Its predicted tokens, in the order of the targets of its packed `rows`.
     pub(crate) fn places(&self, rows: &Rows) -> Vec<Place> {

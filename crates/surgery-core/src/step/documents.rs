@@ -41,7 +41,7 @@ pub(crate) struct Sequence<'a> {
     /// Whether its weights depend on the NLL of its tokens.
     pub(crate) is_measured_first: bool,
     /// The document's index in the step.
-    document: usize,
+    pub(super) document: usize,
     is_alternative: bool,
 }
 

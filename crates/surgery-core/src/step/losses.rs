@@ -28,25 +28,25 @@ impl Losses {
     }
 }
 
-/// The NLL of each token of the documents whose weights depend on it, from the final hidden states of the only batch.
+/// Sets the NLL of each token of the sequences that `is_wanted` accepts, from the final hidden states of their batch.
+/// Returns whether there is one.
 pub(super) fn measure_first<B: Backend, K: Kernels<B>>(
     hidden: &Tensor<B, 3>,
     head: &Tensor<B, 2>,
     places: &[Place],
-    sequences: &[Sequence],
-) -> Vec<Losses> {
-    let places: Vec<&Place> =
-        places.iter().filter(|place| sequences[place.sequence].is_measured_first).collect();
-    let mut losses = vec![Losses::default(); sequences.len()];
+    is_wanted: impl Fn(usize) -> bool,
+    losses: &mut [Losses],
+) -> bool {
+    let places: Vec<&Place> = places.iter().filter(|place| is_wanted(place.sequence)).collect();
     if places.is_empty() {
-        return losses;
+        return false;
     }
     let states = at_positions(hidden.clone(), places.iter().map(|place| place.position));
     let tokens: Vec<u32> = places.iter().map(|place| place.token).collect();
     for (place, nll) in places.into_iter().zip(nll_of_states::<B, K>(&states, head, &tokens)) {
         Losses::set(&mut losses[place.sequence].nll, place.number, nll);
     }
-    losses
+    true
 }
 
 /// A batch, with the weights of its tokens.

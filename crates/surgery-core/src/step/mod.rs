@@ -11,7 +11,7 @@
 //! Every token has its own weight in the loss. So one operation on the head computes the losses and the gradient of the
 //! final hidden states, a chunk of tokens at a time ([`head_gradient`](crate::kernels::HeadKernels::head_gradient)), and the
 //! backward pass continues from there. Some losses (a cap, NPO) weigh a token by the NLL of its whole document. That NLL is
-//! measured first: in the same forward pass if the step is one batch, otherwise in forward passes without a gradient.
+//! measured first: in the same forward pass if one batch has the whole document, otherwise in passes without a gradient.
 //! `oracle.rs` computes the same gradient by burn's autodiff on plain tensor ops.
 
 mod batch;
@@ -32,6 +32,7 @@ use crate::optimizer::{AdamW, Gradients, global_norm};
 use crate::reference::Reference;
 use crate::token_nll::token_nll;
 
+use batch::are_divided;
 pub(crate) use batch::{Place, batches};
 use documents::last_block;
 pub(crate) use documents::{Losses, Sequence, TokenWeights};
@@ -87,16 +88,19 @@ pub fn gradients<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
     let batches = batches(&sequences, step);
     let weigh =
         |losses: &[Losses]| TokenWeights::new(weighing, &step.measured(&sequences, losses), &sequences);
-    let mut weights = None;
-    if batches.len() > 1 {
-        let first: Vec<usize> = (0..sequences.len()).filter(|&i| sequences[i].is_measured_first).collect();
-        let examples: Vec<&Example> = first.iter().map(|&sequence| sequences[sequence].example).collect();
+    let is_divided = are_divided(&batches, &sequences, step.documents.len());
+    let is_divided = |sequence: usize| is_divided[sequences[sequence].document];
+    let is_first = |sequence: usize| sequences[sequence].is_measured_first;
+    // The NLLs that weights depend on; those of documents in one batch are added with that batch.
+    let mut known = losses.clone();
+    let apart: Vec<usize> = (0..sequences.len()).filter(|&i| is_first(i) && is_divided(i)).collect();
+    if !apart.is_empty() {
+        let examples: Vec<&Example> = apart.iter().map(|&sequence| sequences[sequence].example).collect();
         let inner = model.valid();
         let nll = token_nll::<_, K>(&inner, &examples, step.context, step.batch_tokens)?;
-        let mut known = losses.clone();
-        first.into_iter().zip(nll).for_each(|(sequence, nll)| known[sequence].nll = nll);
-        weights = Some(weigh(&known));
+        apart.into_iter().zip(nll).for_each(|(sequence, nll)| known[sequence].nll = nll);
     }
+    let mut weights = weigh(&known);
 
     let mut gradients = Gradients::new();
     let mut tokens = 0;
@@ -105,11 +109,12 @@ pub fn gradients<B: AutodiffBackend, K: Kernels<B> + Kernels<B::InnerBackend>>(
         tokens += rows.num_tokens();
         let pass = Pass::forward::<K>(model, &rows, last_block(&sequences), step.recompute)?;
         let places = batch.places(&rows);
-        // A step of one batch measures the NLLs that weights depend on here.
-        let weights = weights.get_or_insert_with(|| {
-            weigh(&measure_first::<_, K>(&pass.output(), &model.head().inner(), &places, &sequences))
-        });
-        let weighed = Weighed { batch, places: &places, sequences: &sequences, weights };
+        let is_wanted = |sequence: usize| is_first(sequence) && !is_divided(sequence);
+        let head = model.head().inner();
+        if measure_first::<_, K>(&pass.output(), &head, &places, is_wanted, &mut known) {
+            weights = weigh(&known);
+        }
+        let weighed = Weighed { batch, places: &places, sequences: &sequences, weights: &weights };
         let reference = reference.as_deref_mut();
         let states = differentiate::<B, K>(model, &pass, &weighed, reference, &mut losses, &mut gradients)?;
         pass.backward::<K>(states, &mut gradients);
