@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Tensor, Transaction};
+use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Tensor};
 
 use crate::tensors::{column, dtype, replace, rounded, select};
 
@@ -178,29 +178,31 @@ pub trait HeadKernels<B: Backend>: Copy + Send + Sync + 'static {
         let dtype = dtype(&head);
         let mut of_head = Tensor::zeros(head.dims(), (&device, DType::F32));
         let mut of_states = Vec::new();
-        // All losses, and all NLLs, are read from the device at once.
-        let (mut losses, mut nll) = (Transaction::default(), Transaction::default());
+        // All losses, and all NLLs, are read from the device at once. There may be no NLLs.
+        let (mut losses, mut nll) = (Vec::new(), Vec::new());
         for predictions in predictions {
             for start in (0..predictions.positions.len()).step_by(HEAD_CHUNK) {
                 let chunk = start..(start + HEAD_CHUNK).min(predictions.positions.len());
                 let states = select(hidden.clone(), predictions.positions[chunk.clone()].iter().copied());
                 let logits = Self::logits(states.clone(), head.clone());
                 if predictions.is_nll_wanted {
-                    nll =
-                        nll.register(Self::nll_of_logits(logits.clone(), &predictions.tokens[chunk.clone()]));
+                    nll.push(Self::nll_of_logits(logits.clone(), &predictions.tokens[chunk.clone()]));
                 }
                 let (loss, gradient) = logits_gradient::<B, Self>(logits, predictions, chunk);
-                losses = losses.register(loss);
+                losses.push(loss);
                 of_states.push(Self::product(gradient.clone(), head.clone(), dtype));
                 let here = Self::product(gradient.transpose(), states, dtype);
                 replace(&mut of_head, |head| head + here);
             }
         }
-        let values = |transaction: Transaction<B>| {
-            let data = transaction.execute().into_iter();
-            data.flat_map(|data| data.convert::<f32>().to_vec::<f32>().expect("converted to f32"))
+        let values = |chunks: Vec<Tensor<B, 1>>| match chunks.is_empty() {
+            true => Vec::new(),
+            false => {
+                let data = Tensor::cat(chunks, 0).into_data();
+                data.convert::<f32>().to_vec::<f32>().expect("converted to f32")
+            }
         };
-        let (mut loss, mut nll) = (values(losses), values(nll));
+        let (mut loss, mut nll) = (values(losses).into_iter(), values(nll).into_iter());
         let losses = predictions.iter().map(|predictions| {
             let count = predictions.positions.len();
             let wanted = if predictions.is_nll_wanted { count } else { 0 };
