@@ -15,15 +15,11 @@ use surgery_core::step::{StepDocuments, gradients, update};
 
 /// Number of steps after which memory should no longer grow.
 const SETTLED: usize = 20;
-/// Number of steps.
-const STEPS: usize = 300;
-/// Number of steps to average, at the beginning and at the end, since memory varies with the documents.
-const COMPARED: usize = 80;
-/// An allocator varies by a few per cent; a gradient leaked in each step would be two hundred times that.
+/// An allocator varies by a few per cent; a gradient leaked in each step would be many times that.
 pub const TOLERANCE: f64 = 0.05;
 
-/// Relative growth of the memory on `device` from step 20 on; `None` if it cannot be measured.
-pub fn growth<P: Platform>(device: &DeviceOf<P>) -> Option<f64> {
+/// Relative growth of the memory on `device` from step 20 to `steps`; `None` if it cannot be measured.
+pub fn growth<P: Platform>(device: &DeviceOf<P>, steps: usize) -> Option<f64> {
     P::held(device)?;
     let config = json!({
         "model_type": "llama", "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -37,7 +33,7 @@ pub fn growth<P: Platform>(device: &DeviceOf<P>) -> Option<f64> {
     let mut dice = ChaCha8Rng::seed_from_u64(3);
     let mut held = Vec::new();
     let objective = Objective::default().for_model(&config, 0);
-    for number in 1..=STEPS {
+    for number in 1..=steps {
         // The longest documents come first, so that later steps differ only in the division into windows.
         let longest = if number == 1 { 40 } else { dice.random_range(20..=40) };
         let documents: Vec<(Set, Example)> = Set::TRAINED
@@ -57,12 +53,14 @@ pub fn growth<P: Platform>(device: &DeviceOf<P>) -> Option<f64> {
             update::<P::Train, P::Kernels>(model, graded, &mut optimizer, 1e-4, number).expect("a step").0;
         held.push(P::held(device)? as f64);
     }
-    let mean = |steps: &[f64]| steps.iter().sum::<f64>() / steps.len() as f64;
-    let (early, late) = (mean(&held[SETTLED..SETTLED + COMPARED]), mean(&held[STEPS - COMPARED..]));
+    // Memory varies with the documents, so a quarter of the steps is averaged at each end.
+    let compared = steps / 4;
+    let mean = |bytes: &[f64]| bytes.iter().sum::<f64>() / bytes.len() as f64;
+    let (early, late) = (mean(&held[SETTLED..SETTLED + compared]), mean(&held[steps - compared..]));
     println!(
-        "{}: {early:.0} bytes held in steps {SETTLED} to {}, {late:.0} in the last {COMPARED}",
+        "{}: {early:.0} bytes held in steps {SETTLED} to {}, {late:.0} in the last {compared}",
         P::NAME,
-        SETTLED + COMPARED
+        SETTLED + compared
     );
     Some(late / early - 1.0)
 }

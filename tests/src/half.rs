@@ -15,9 +15,8 @@ use crate::default_operation::DefaultOperation;
 use crate::parity::{Found, Item, Tolerances, operated, relative};
 use crate::{Cpu, golden, golden_folder, load_on, open, operations, random, relative_distance, values_of};
 
-/// The model and the operation whose loss is compared, and the number of steps.
+/// The model whose losses over an operation are compared.
 const VARIANT: &str = "llama1-mha";
-const STEPS: usize = 100;
 
 impl Tolerances {
     /// For values rounded to bf16 (8 bits).
@@ -26,8 +25,9 @@ impl Tolerances {
     pub const F16: Self = Self { operations: 2e-3, figures: 1e-2, gradients: 2e-2, ..Self::F32 };
 }
 
-/// Every item for each half precision that the device supports; empty if it supports none.
-pub fn measure<P: Platform>(device: &DeviceOf<P>) -> Vec<Item> {
+/// Every item for each half precision that the device supports; empty if it supports none. Losses are compared over
+/// `steps` steps.
+pub fn measure<P: Platform>(device: &DeviceOf<P>, steps: usize) -> Vec<Item> {
     let all = [("bf16: ", FloatDType::BF16, Tolerances::BF16), ("f16: ", FloatDType::F16, Tolerances::F16)];
     let has = |dtype: FloatDType| P::Infer::supports_dtype(device, DType::from(dtype));
     let measured =
@@ -35,13 +35,13 @@ pub fn measure<P: Platform>(device: &DeviceOf<P>) -> Vec<Item> {
             let mut found = Found { prefix, ..Found::default() };
             operations::measure::<P>(device, dtype, tolerances.operations, &mut found);
             step_of_the_oracle::<P>(device, dtype, tolerances, &mut found);
-            losses::<P>(device, dtype, tolerances, &mut found);
+            losses::<P>(device, dtype, steps, tolerances, &mut found);
             found.items
         });
     let mut items: Vec<Item> = measured.collect();
     if P::precisions().contains(&Precision::Mixed) {
         let mut found = Found { prefix: "mixed: ", ..Found::default() };
-        mixed_on_the_default_operation::<P>(device, &mut found);
+        mixed_on_the_default_operation::<P>(device, steps, &mut found);
         items.extend(found.items);
     }
     items
@@ -50,8 +50,8 @@ pub fn measure<P: Platform>(device: &DeviceOf<P>) -> Vec<Item> {
 /// Compares the first steps of the default operation in `mixed` with `f32`: the loss, relative to the size of its
 /// terms (it passes through 0 itself), and the terms. The KL is the least exact term: it starts at 0, so all of it
 /// comes from the difference of weight changes.
-fn mixed_on_the_default_operation<P: Platform>(device: &DeviceOf<P>, found: &mut Found) {
-    let operation = DefaultOperation::new(STEPS);
+fn mixed_on_the_default_operation<P: Platform>(device: &DeviceOf<P>, steps: usize, found: &mut Found) {
+    let operation = DefaultOperation::new(steps);
     let [mixed, f32] =
         [Precision::Mixed, Precision::F32].map(|precision| operation.records::<P>(precision, device));
     let Objective { unlearn, edit_unlearn, edit_update, retain, .. } = operation.recipe.objective;
@@ -72,11 +72,11 @@ fn mixed_on_the_default_operation<P: Platform>(device: &DeviceOf<P>, found: &mut
         };
         let (mixed, f32) = (of(&mixed), of(&f32));
         size += weight * f32.iter().sum::<f64>();
-        let what = format!("{name} over {STEPS} steps of the default operation");
+        let what = format!("{name} over {steps} steps of the default operation");
         found.add(what, tolerance, [distance(&mixed, &f32)]);
     }
     let error = mixed.iter().zip(&f32).map(|(mixed, f32)| (mixed.loss - f32.loss).abs()).sum::<f64>() / size;
-    found.add(format!("the loss over {STEPS} steps of the default operation"), 1e-2, [error]);
+    found.add(format!("the loss over {steps} steps of the default operation"), 1e-2, [error]);
 }
 
 /// A step with products in `dtype` on f32 weights, compared with the CPU's oracle in f32.
@@ -106,15 +106,21 @@ fn step_of_the_oracle<P: Platform>(
 }
 
 /// The losses of an operation with products in `dtype`, compared with those in f32 on the same device.
-fn losses<P: Platform>(device: &DeviceOf<P>, dtype: FloatDType, tolerances: Tolerances, found: &mut Found) {
-    let error = distance(&curve::<P>(device, Some(dtype)), &curve::<P>(device, None));
-    found.add(format!("the loss over {STEPS} steps"), tolerances.figures, [error]);
+fn losses<P: Platform>(
+    device: &DeviceOf<P>,
+    dtype: FloatDType,
+    steps: usize,
+    tolerances: Tolerances,
+    found: &mut Found,
+) {
+    let error = distance(&curve::<P>(device, Some(dtype), steps), &curve::<P>(device, None, steps));
+    found.add(format!("the loss over {steps} steps"), tolerances.figures, [error]);
 }
 
-/// The loss of each of 100 steps of an operation, with products in `dtype` if given.
-pub fn curve<P: Platform>(device: &DeviceOf<P>, dtype: Option<FloatDType>) -> Vec<f64> {
+/// The loss of each of `steps` steps of an operation, with products in `dtype` if given.
+pub fn curve<P: Platform>(device: &DeviceOf<P>, dtype: Option<FloatDType>, steps: usize) -> Vec<f64> {
     let recipe = std::fs::read_to_string(golden("steps/paper/recipe.toml")).expect("a recipe");
-    let changes = [format!("train.steps={STEPS}"), "objective.ascent_cap=6.0".into()];
+    let changes = [format!("train.steps={steps}"), "objective.ascent_cap=6.0".into()];
     let recipe: Recipe = parse("paper", &recipe, &changes).expect("a recipe");
     let (_, _, encoder) = open(VARIANT);
     let folder = golden_folder("steps/data");
@@ -127,7 +133,7 @@ pub fn curve<P: Platform>(device: &DeviceOf<P>, dtype: Option<FloatDType>) -> Ve
     };
     let drawable = TrainingDocuments { benchmark: &benchmark, replay: Vec::new() };
     let (_, _, records) = operated::<P>(model, &corpus, &drawable, &recipe, None);
-    assert_eq!(records.0.len(), STEPS);
+    assert_eq!(records.0.len(), steps);
     records.0.iter().map(|record| record.loss).collect()
 }
 

@@ -70,6 +70,22 @@ impl Tolerances {
     pub const F32: Self = Self { operations: 2e-6, nll: 2e-5, figures: 1e-4, gradients: 1e-4, changes: 2e-3 };
 }
 
+/// Numbers of steps of the items over many steps.
+#[derive(Debug, Clone, Copy)]
+pub struct Steps {
+    /// Steps in half precision and in f32, whose losses are compared.
+    pub losses: usize,
+    /// Steps over which memory must not grow.
+    pub memory: usize,
+}
+
+impl Steps {
+    /// For every device that computes in hardware.
+    pub const ALL: Self = Self { losses: 100, memory: 300 };
+    /// For a GPU in software, where a step takes seconds.
+    pub const FEW: Self = Self { losses: 20, memory: 60 };
+}
+
 /// Collects the worst error of each item.
 #[derive(Default)]
 pub(crate) struct Found {

@@ -19,7 +19,8 @@ usage: cargo xtask <task>
   check                                        check format, lints, documentation, licences, style, and that burn is built once
   test [ARGS…]                                 run all tests; ARGS go to `cargo test`
   soak                                         kill and resume a run a thousand times; it must end with the same bytes
-  parity [--backend NAME]                      compare a backend with PyTorch and the oracle [default: ndarray];
+  parity [--backend NAME [--short]]            compare a backend with PyTorch and the oracle [default: ndarray];
+                                               `--short` takes fewer steps, for a GPU in software;
                                                `fusion` is WGPU with burn's own kernel fusion, which no build uses;
                                                `flex` is a CPU with bf16, which no build offers
   bench [--peer] [ARGS…]                       measure a step and an evaluation, here and in PyTorch
@@ -40,8 +41,9 @@ fn main() -> ExitCode {
         ["check"] => check(&root),
         ["test", rest @ ..] => test(&root, rest),
         ["soak"] => soak(&root),
-        ["parity"] => parity(&root, "ndarray"),
-        ["parity", "--backend", backend] => parity(&root, backend),
+        ["parity"] => parity(&root, "ndarray", &[]),
+        ["parity", "--backend", backend] => parity(&root, backend, &[]),
+        ["parity", "--backend", backend, "--short"] => parity(&root, backend, &["--short"]),
         ["bench", rest @ ..] => bench(&root, rest),
         ["card", "--file", folder] => card::file(&root, Path::new(folder)),
         ["card", rest @ ..] => card::prepare(&root, rest),
@@ -90,8 +92,8 @@ fn soak(root: &Path) -> Result<(), String> {
     run(cargo(root, &arguments))
 }
 
-/// Runs the parity suite on a backend.
-fn parity(root: &Path, backend: &str) -> Result<(), String> {
+/// Runs the parity suite on a backend; `arguments` go to the program.
+fn parity(root: &Path, backend: &str, arguments: &[&str]) -> Result<(), String> {
     let mut build = cargo(root, &["build", "--package", "surgery-tests", "--bin", "parity"]);
     match backend {
         // Together with the command line, so that burn is built with the same features.
@@ -99,7 +101,7 @@ fn parity(root: &Path, backend: &str) -> Result<(), String> {
         other => build.args(["--features", other]),
     };
     run(build)?;
-    run(Command::new(built(root, "parity")?).arg(backend))
+    run(Command::new(built(root, "parity")?).arg(backend).args(arguments))
 }
 
 /// Runs the benchmark in the development profile, which is as optimised. The release profile would build burn again.

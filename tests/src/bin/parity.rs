@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use surgery_core::Result;
 use surgery_core::platform::Platform;
 use surgery_tests::growth::{TOLERANCE, growth};
-use surgery_tests::parity::{Item, Tolerances, measure};
+use surgery_tests::parity::{Item, Steps, Tolerances, measure};
 use surgery_tests::{Cpu, VARIANTS, half};
 
 /// Variants for slow backends, and for GPUs, which compile kernels for every shape. Golden gradients and operations
@@ -15,18 +15,27 @@ use surgery_tests::{Cpu, VARIANTS, half};
 const FEW: [&str; 4] = ["llama1-mha", "llama32-tied", "llama-bias", "qwen3"];
 
 fn main() -> ExitCode {
-    let backend = std::env::args().nth(1).unwrap_or_else(|| "ndarray".into());
+    let mut arguments = std::env::args().skip(1);
+    let backend = arguments.next().unwrap_or_else(|| "ndarray".into());
+    let steps = match arguments.next().as_deref() {
+        None => Steps::ALL,
+        Some("--short") => Steps::FEW,
+        Some(other) => {
+            eprintln!("error: found `{other}`, expected `--short` or nothing");
+            return ExitCode::from(2);
+        }
+    };
     println!("{backend}, in f32 unless noted: the worst error of each kind, and its tolerance\n");
     let items = match backend.as_str() {
-        "ndarray" => on::<Cpu>(&VARIANTS),
+        "ndarray" => on::<Cpu>(&VARIANTS, steps),
         #[cfg(feature = "wgpu")]
-        "wgpu" => on::<surgery_wgpu::Wgpu>(&FEW),
+        "wgpu" => on::<surgery_wgpu::Wgpu>(&FEW, steps),
         #[cfg(feature = "flex")]
-        "flex" => on::<flex::Halves>(&FEW),
+        "flex" => on::<flex::Halves>(&FEW, steps),
         #[cfg(feature = "fusion")]
-        "fusion" => fusing::measure(&FEW),
+        "fusion" => fusing::measure(&FEW, steps.losses),
         #[cfg(feature = "cuda")]
-        "cuda" => on::<surgery_cuda::Cuda>(&FEW),
+        "cuda" => on::<surgery_cuda::Cuda>(&FEW, steps),
         other => {
             eprintln!("error: no backend `{other}` in this build");
             return ExitCode::from(4);
@@ -46,12 +55,16 @@ fn main() -> ExitCode {
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn on<P: Platform>(variants: &[&str]) -> Result<Vec<Item>> {
+fn on<P: Platform>(variants: &[&str], steps: Steps) -> Result<Vec<Item>> {
     let device = P::device(0)?;
     let mut items = measure::<P>(&device, variants, Tolerances::F32);
-    items.extend(half::measure::<P>(&device));
-    if let Some(error) = growth::<P>(&device) {
-        items.push(Item::shown("growth of memory from step 20 to 300".into(), error, TOLERANCE));
+    items.extend(half::measure::<P>(&device, steps.losses));
+    if let Some(error) = growth::<P>(&device, steps.memory) {
+        items.push(Item::shown(
+            format!("growth of memory from step 20 to {}", steps.memory),
+            error,
+            TOLERANCE,
+        ));
     }
     Ok(items)
 }
@@ -122,10 +135,10 @@ mod fusing {
     }
 
     /// The suite with fusion, and the loss of an operation compared with that without fusion.
-    pub fn measure(variants: &[&str]) -> Result<Vec<Item>> {
+    pub fn measure(variants: &[&str], steps: usize) -> Result<Vec<Item>> {
         let device = Fusing::device(0)?;
         let mut items = surgery_tests::parity::measure::<Fusing>(&device, variants, Tolerances::F32);
-        let (with, without) = (curve::<Fusing>(&device, None), curve::<Wgpu>(&device, None));
+        let (with, without) = (curve::<Fusing>(&device, None, steps), curve::<Wgpu>(&device, None, steps));
         let error = distance(&with, &without);
         items.push(Item::shown(format!("the loss over {} steps", with.len()), error, 1e-2));
         Ok(items)
