@@ -1,6 +1,7 @@
 //! Shared code of the integration tests: golden values and comparisons.
 
 mod choices;
+pub mod cpu;
 pub mod default_operation;
 pub mod growth;
 pub mod half;

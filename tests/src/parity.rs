@@ -1,6 +1,7 @@
 //! The parity suite for every backend: compares results of PyTorch, of transformers and of the CPU's oracle with
 //! those of a platform. Each item is the worst error of its kind.
 
+use surgery_core::Result;
 use surgery_core::batch::{Rows, Window};
 use surgery_core::burn::module::AutodiffModule;
 use surgery_core::burn::tensor::FloatDType;
@@ -21,9 +22,10 @@ use surgery_core::surgery::{Comparison, TrainingDocuments, beginning, operate};
 use surgery_core::token_nll::NllTable;
 use surgery_core::training::{Cost, NoCheckpoints};
 
+use crate::growth::{self, growth};
 use crate::{
-    Cpu, Records, VARIANTS, choices, golden, golden_folder, golden_json, ids, load_on, number, objectives,
-    open, operations, random, read_tensors, relative_distance, values_of,
+    Cpu, Records, VARIANTS, choices, golden, golden_folder, golden_json, half, ids, load_on, number,
+    objectives, open, operations, random, read_tensors, relative_distance, values_of,
 };
 
 /// The worst error of one kind.
@@ -115,7 +117,19 @@ pub(crate) fn differing(agree: impl IntoIterator<Item = bool>) -> f64 {
     agree.into_iter().filter(|agree| !agree).count() as f64
 }
 
-/// All items on the models of `variants`; gradients and operations for those with golden values.
+/// All items on the first device, with the models of `variants`, also those in half precision and of memory.
+pub fn measure_all<P: Platform>(variants: &[&str], steps: Steps) -> Result<Vec<Item>> {
+    let device = P::device(0)?;
+    let mut items = measure::<P>(&device, variants, Tolerances::F32);
+    items.extend(half::measure::<P>(&device, steps.losses));
+    if let Some(error) = growth::<P>(&device, steps.memory) {
+        let what = format!("growth of memory from step 20 to {}", steps.memory);
+        items.push(Item::shown(what, error, growth::TOLERANCE));
+    }
+    Ok(items)
+}
+
+/// The items in f32 on the models of `variants`; gradients and operations for those with golden values.
 pub fn measure<P: Platform>(device: &DeviceOf<P>, variants: &[&str], tolerances: Tolerances) -> Vec<Item> {
     let mut found = Found::default();
     operations::measure::<P>(device, FloatDType::F32, tolerances.operations, &mut found);

@@ -1,12 +1,11 @@
 //! The parity suite on the CPU, with every variant of the family.
 
-use surgery_core::platform::Platform;
-use surgery_tests::parity::{Item, Tolerances, measure};
-use surgery_tests::{Cpu, VARIANTS};
+use surgery_tests::parity::Item;
+use surgery_tests::{VARIANTS, cpu};
 
 #[test]
 fn the_cpu_agrees_with_pytorch_and_with_the_oracle() {
-    let items = measure::<Cpu>(&Cpu::device(0).unwrap(), &VARIANTS, Tolerances::F32);
+    let items = cpu::measure().unwrap();
     // Three items for each variant, and the trainings.
     assert!(items.len() > 3 * VARIANTS.len() + 20, "{} items", items.len());
     let failed: Vec<&Item> = items.iter().filter(|item| !item.holds()).collect();

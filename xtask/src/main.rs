@@ -16,7 +16,8 @@ use serde_json::Value;
 const USAGE: &str = "\
 usage: cargo xtask <task>
 
-  check                                        check format, lints, documentation, licences, style, and that burn is built once
+  check [--gpu]                                check format, lints, documentation, licences, style, and that burn is built once;
+                                               `--gpu` includes the GPU backends, whose dependencies take minutes
   test [ARGS…]                                 run all tests; ARGS go to `cargo test`
   soak                                         kill and resume a run a thousand times; it must end with the same bytes
   parity [--backend NAME [--short]]            compare a backend with PyTorch and the oracle [default: ndarray];
@@ -38,7 +39,8 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let root = root();
     let result = match arguments.as_slice() {
-        ["check"] => check(&root),
+        ["check"] => check(&root, &[]),
+        ["check", "--gpu"] => check(&root, &GPU),
         ["test", rest @ ..] => test(&root, rest),
         ["soak"] => soak(&root),
         ["parity"] => parity(&root, "ndarray", &[]),
@@ -69,12 +71,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// Static checks. The two GPU crates are excluded, as in a plain build.
-fn check(root: &Path) -> Result<(), String> {
+/// Cargo's arguments for every crate, with the GPU backends.
+const GPU: [&str; 3] = [
+    "--workspace",
+    "--features",
+    "surgery-cli/cuda,surgery-cli/wgpu,surgery-bench/cuda,surgery-bench/wgpu,surgery-tests/cuda,surgery-tests/wgpu",
+];
+
+/// Static checks, of the `crates` that these arguments of cargo choose. Nothing of NVIDIA's is needed to check types.
+fn check(root: &Path, crates: &[&str]) -> Result<(), String> {
     run(cargo(root, &["fmt", "--all", "--check"]))?;
     run(cargo(root, &["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))?;
-    run(cargo(root, &["clippy", "--all-targets", "--", "-D", "warnings"]))?;
-    run(cargo(root, &["doc", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    run(cargo(root, &["clippy", "--all-targets"]).args(crates).args(["--", "-D", "warnings"]))?;
+    run(cargo(root, &["doc", "--no-deps"]).args(crates).env("RUSTDOCFLAGS", "-D warnings"))?;
     let metadata = metadata(root)?;
     licences::check(root, &metadata)?;
     features::check(root, &metadata)?;

@@ -3,11 +3,10 @@
 
 use std::process::ExitCode;
 
-use surgery_core::Result;
-use surgery_core::platform::Platform;
-use surgery_tests::growth::{TOLERANCE, growth};
-use surgery_tests::parity::{Item, Steps, Tolerances, measure};
-use surgery_tests::{Cpu, VARIANTS, half};
+use surgery_tests::cpu;
+#[cfg(any(feature = "cuda", feature = "wgpu", feature = "flex"))]
+use surgery_tests::parity::measure_all;
+use surgery_tests::parity::{Item, Steps};
 
 /// Variants for slow backends, and for GPUs, which compile kernels for every shape. Golden gradients and operations
 /// exist for them.
@@ -27,15 +26,15 @@ fn main() -> ExitCode {
     };
     println!("{backend}, in f32 unless noted: the worst error of each kind, and its tolerance\n");
     let items = match backend.as_str() {
-        "ndarray" => on::<Cpu>(&VARIANTS, steps),
+        "ndarray" => cpu::measure_all(steps),
         #[cfg(feature = "wgpu")]
-        "wgpu" => on::<surgery_wgpu::Wgpu>(&FEW, steps),
+        "wgpu" => measure_all::<surgery_wgpu::Wgpu>(&FEW, steps),
         #[cfg(feature = "flex")]
-        "flex" => on::<flex::Halves>(&FEW, steps),
+        "flex" => measure_all::<flex::Halves>(&FEW, steps),
         #[cfg(feature = "fusion")]
         "fusion" => fusing::measure(&FEW, steps.losses),
         #[cfg(feature = "cuda")]
-        "cuda" => on::<surgery_cuda::Cuda>(&FEW, steps),
+        "cuda" => measure_all::<surgery_cuda::Cuda>(&FEW, steps),
         other => {
             eprintln!("error: no backend `{other}` in this build");
             return ExitCode::from(4);
@@ -53,20 +52,6 @@ fn main() -> ExitCode {
         eprintln!("error: {what}: error {error:.2e}, tolerance {tolerance:.0e}");
     }
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn on<P: Platform>(variants: &[&str], steps: Steps) -> Result<Vec<Item>> {
-    let device = P::device(0)?;
-    let mut items = measure::<P>(&device, variants, Tolerances::F32);
-    items.extend(half::measure::<P>(&device, steps.losses));
-    if let Some(error) = growth::<P>(&device, steps.memory) {
-        items.push(Item::shown(
-            format!("growth of memory from step 20 to {}", steps.memory),
-            error,
-            TOLERANCE,
-        ));
-    }
-    Ok(items)
 }
 
 /// burn's portable operations on its CPU backend in half precision.
