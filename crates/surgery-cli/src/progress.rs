@@ -154,7 +154,8 @@ pub fn tell_resumed(from: Option<(usize, &Path)>, damaged: &[Error], log: Log) {
     }
 }
 
-/// Appends to a file, which is opened at every line: before the first step, a resumed run replaces it with the one of its checkpoint.
+/// Appends to a file, which is opened at every line: before the first step, a resumed run replaces it with the one of its
+/// checkpoint.
 fn append(path: &Path, text: &str) -> Result<()> {
     let mut file = File::options().create(true).append(true).open(path).map_err(Error::write(path))?;
     file.write_all(text.as_bytes()).map_err(Error::write(path))

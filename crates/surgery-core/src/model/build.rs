@@ -28,8 +28,8 @@ impl<B: Backend> Llama<B> {
         build(config, Origin::Checkpoint(checkpoint), precision, device)
     }
 
-    /// A model with random weights: matrices from N(0, initializer_range²), norms 1, biases 0. A seed gives the same model on every
-    /// backend.
+    /// A model with random weights: matrices from N(0, initializer_range²), norms 1, biases 0. A seed gives the same model
+    /// on every backend.
     pub fn random(config: &LlamaConfig, seed: u64, precision: Precision, device: &B::Device) -> Self {
         const STREAM: u64 = 1 << 32;
         let origin = Origin::Random(Box::new(seeded(seed, STREAM)), config.initializer_range);

@@ -44,7 +44,8 @@ impl Mlp<'_> {
         biases([(self.gate, wide), (self.up, wide)])
     }
 
-    /// `x + W_d (silu(W_g n) · W_u n)`, `n = norm(x)`, with biases after the products, if there are any. Returns gate and up if `keep` is set.
+    /// `x + W_d (silu(W_g n) · W_u n)`, `n = norm(x)`, with biases after the products, if there are any. Returns gate and up
+    /// if `keep` is set.
     pub(crate) fn forward(&self, x: &[f32], keep: bool) -> (Buffer, Option<Gated>) {
         let (size, wide) = self.sizes();
         let inputs = Panels::beside(&self.inputs().map(Matrix::transposed));
